@@ -1,0 +1,36 @@
+//! Why a launch was refused.
+
+/// A launch that was refused before any kernel ran.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LaunchError {
+    /// No kernel of that name is registered on the device.
+    #[error("unknown kernel {name:?} on device {device}; known kernels: {known}")]
+    UnknownKernel {
+        /// The name asked for.
+        name: String,
+        /// The device it was to run on.
+        device: String,
+        /// The names there are, comma separated.
+        known: String,
+    },
+    /// The number of arguments differs from the signature's.
+    #[error("kernel {kernel} takes {expected} arguments, got {found}")]
+    ArgumentCount {
+        /// The kernel's name.
+        kernel: &'static str,
+        /// Parameters of its signature.
+        expected: usize,
+        /// Arguments given.
+        found: usize,
+    },
+    /// One argument is of the wrong kind, dtype, rank, shape or device.
+    #[error("kernel {kernel}, argument {argument}: {reason}")]
+    Argument {
+        /// The kernel's name.
+        kernel: &'static str,
+        /// The parameter's name.
+        argument: &'static str,
+        /// What was expected and what was found.
+        reason: String,
+    },
+}

@@ -1,0 +1,146 @@
+//! Element types of tensors, and the block-quantised types of GGUF files.
+
+use std::fmt;
+
+/// The type of a tensor's elements.
+///
+/// The plain types are those of the safetensors format. The `Q*` types are ggml's quantised blocks:
+/// their size is known only for whole blocks, so sizes are computed by [`DType::nbytes`] rather than
+/// by a size per element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum DType {
+    F64,
+    F32,
+    F16,
+    BF16,
+    F8E4M3,
+    F8E5M2,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+    Bool,
+    Q4_0,
+    Q4_1,
+    Q8_0,
+}
+
+impl DType {
+    /// Every type, in declaration order.
+    pub const ALL: [DType; 18] = [
+        DType::F64,
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::F8E4M3,
+        DType::F8E5M2,
+        DType::I64,
+        DType::I32,
+        DType::I16,
+        DType::I8,
+        DType::U64,
+        DType::U32,
+        DType::U16,
+        DType::U8,
+        DType::Bool,
+        DType::Q4_0,
+        DType::Q4_1,
+        DType::Q8_0,
+    ];
+
+    /// The name used in Python and in error messages: NumPy's where NumPy has the type.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F64 => "float64",
+            DType::F32 => "float32",
+            DType::F16 => "float16",
+            DType::BF16 => "bfloat16",
+            DType::F8E4M3 => "float8_e4m3fn",
+            DType::F8E5M2 => "float8_e5m2",
+            DType::I64 => "int64",
+            DType::I32 => "int32",
+            DType::I16 => "int16",
+            DType::I8 => "int8",
+            DType::U64 => "uint64",
+            DType::U32 => "uint32",
+            DType::U16 => "uint16",
+            DType::U8 => "uint8",
+            DType::Bool => "bool",
+            DType::Q4_0 => "q4_0",
+            DType::Q4_1 => "q4_1",
+            DType::Q8_0 => "q8_0",
+        }
+    }
+
+    /// The type called `name` (as [`DType::name`] gives it), if there is one.
+    pub fn from_name(name: &str) -> Option<DType> {
+        DType::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
+    /// Elements in one block: 1 for plain types, 32 for the quantised ones.
+    pub const fn block_elements(self) -> usize {
+        match self {
+            DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => 32,
+            _ => 1,
+        }
+    }
+
+    /// Bytes of one block: the element size for plain types.
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            DType::F64 | DType::I64 | DType::U64 => 8,
+            DType::F32 | DType::I32 | DType::U32 => 4,
+            DType::F16 | DType::BF16 | DType::I16 | DType::U16 => 2,
+            DType::F8E4M3 | DType::F8E5M2 | DType::I8 | DType::U8 | DType::Bool => 1,
+            DType::Q4_0 => 18,
+            DType::Q4_1 => 20,
+            DType::Q8_0 => 34,
+        }
+    }
+
+    /// Whether elements are packed in ggml blocks.
+    pub const fn is_quantized(self) -> bool {
+        self.block_elements() > 1
+    }
+
+    /// Bytes that `elements` elements take, or `None` when that overflows or isn't a whole number of
+    /// blocks.
+    pub const fn nbytes(self, elements: usize) -> Option<usize> {
+        if elements % self.block_elements() != 0 {
+            return None;
+        }
+        (elements / self.block_elements()).checked_mul(self.block_bytes())
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for dtype in DType::ALL {
+            assert_eq!(DType::from_name(dtype.name()), Some(dtype));
+        }
+        assert_eq!(DType::from_name("int4"), None);
+    }
+
+    #[test]
+    fn nbytes_counts_whole_blocks() {
+        assert_eq!(DType::BF16.nbytes(3), Some(6));
+        assert_eq!(DType::Q4_1.nbytes(64), Some(40));
+        assert_eq!(DType::Q4_1.nbytes(33), None);
+        assert_eq!(DType::F64.nbytes(usize::MAX), None);
+    }
+}

@@ -1,0 +1,25 @@
+//! Host kernels: what each operation does on the device "cpu".
+
+use crate::dispatch::{KernelArgs, LaunchError, Signature};
+
+/// A kernel of the device "cpu".
+#[derive(Clone, Copy)]
+pub struct HostKernel {
+    /// Its name and parameters.
+    pub signature: &'static Signature,
+    /// Checks how the shapes fit together, without touching memory: a launch calls it once, also
+    /// when the launch is only captured.
+    pub check: fn(&KernelArgs<'_>) -> Result<(), LaunchError>,
+    /// Computes. Called only with arguments that `check` has passed.
+    pub run: fn(&KernelArgs<'_>),
+}
+
+/// Every host kernel, found by name.
+pub fn find(name: &str) -> Option<&'static HostKernel> {
+    kernels().iter().find(|kernel| kernel.signature.name == name)
+}
+
+/// Every host kernel.
+pub fn kernels() -> &'static [HostKernel] {
+    &[]
+}

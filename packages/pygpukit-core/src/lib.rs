@@ -1,0 +1,14 @@
+//! The Rust core of pygpukit: weight-file loader, device memory pool, asynchronous transfers, kernel
+//! dispatch and host kernels.
+//!
+//! The modules stand in one order, each using only those before it: [`dtype`], [`loader`],
+//! [`device`], [`memory`], [`transfer`], [`host`], [`dispatch`]. The core knows nothing of models.
+
+pub mod dispatch;
+pub mod dtype;
+pub mod error;
+pub mod host;
+pub mod loader;
+
+pub use dtype::DType;
+pub use error::{Error, Result};
