@@ -111,7 +111,7 @@ impl DType {
     /// Bytes that `elements` elements take, or `None` when that overflows or isn't a whole number of
     /// blocks.
     pub const fn nbytes(self, elements: usize) -> Option<usize> {
-        if elements % self.block_elements() != 0 {
+        if !elements.is_multiple_of(self.block_elements()) {
             return None;
         }
         (elements / self.block_elements()).checked_mul(self.block_bytes())

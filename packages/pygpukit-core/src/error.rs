@@ -1,6 +1,7 @@
 //! The error type that crosses module boundaries; each module documents its own failures.
 
 use crate::dispatch::LaunchError;
+use crate::loader::LoadError;
 
 /// Any failure of the core.
 #[derive(Debug, thiserror::Error)]
@@ -8,6 +9,9 @@ pub enum Error {
     /// A kernel launch was refused before it ran.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// A weight file was refused, or a tensor in it.
+    #[error(transparent)]
+    Load(#[from] LoadError),
 }
 
 /// A result whose failure is the core's [`Error`].

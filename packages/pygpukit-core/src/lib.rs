@@ -8,7 +8,10 @@ pub mod dispatch;
 pub mod dtype;
 pub mod error;
 pub mod host;
+pub mod llm;
 pub mod loader;
+#[cfg(feature = "python")]
+mod python;
 
 pub use dtype::DType;
 pub use error::{Error, Result};

@@ -1,0 +1,75 @@
+//! Conversion of elements: between floating-point types, and from quantised blocks.
+//!
+//! Every conversion goes through float32 (float64 where the source is that), in chunks that stay in
+//! the first-level cache: a decoder for each source type and an encoder for each target type, rather
+//! than a routine for each pair. Rounding is to nearest, ties to even, and never done twice.
+
+mod float;
+mod quant;
+
+use crate::dtype::DType;
+
+/// Elements that are converted at a time: a multiple of every type's block.
+pub(crate) const CHUNK: usize = 1024;
+
+/// Whether elements of type `from` can be converted to type `to`.
+pub(crate) const fn supports(from: DType, to: DType) -> bool {
+    let readable = from.is_quantized()
+        || matches!(
+            from,
+            DType::F64 | DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2
+        );
+    readable && matches!(to, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// Converts the elements in `input`, at most [`CHUNK`] of them, into `output`.
+///
+/// `supports(from, to)` must hold, and `output` be as long as the elements of `input` take.
+pub(crate) fn convert(from: DType, to: DType, input: &[u8], output: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            // SAFETY: the processor has the features that the function is compiled for.
+            return unsafe { convert_avx512(from, to, input, output) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: as above.
+            return unsafe { convert_avx2(from, to, input, output) };
+        }
+    }
+    convert_portable(from, to, input, output);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn convert_avx512(from: DType, to: DType, input: &[u8], output: &mut [u8]) {
+    convert_portable(from, to, input, output);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn convert_avx2(from: DType, to: DType, input: &[u8], output: &mut [u8]) {
+    convert_portable(from, to, input, output);
+}
+
+/// The one body behind every variant: plain loops that the compiler vectorises for each.
+#[inline(always)]
+fn convert_portable(from: DType, to: DType, input: &[u8], output: &mut [u8]) {
+    let elements = input.len() / from.block_bytes() * from.block_elements();
+    assert!(elements <= CHUNK && to.nbytes(elements) == Some(output.len()));
+    if from == DType::F64 {
+        return float::encode_f64(to, input, output);
+    }
+    let mut values = [0.0f32; CHUNK];
+    let values = &mut values[..elements];
+    match from {
+        DType::Q4_0 => quant::decode_q4_0(input, values),
+        DType::Q4_1 => quant::decode_q4_1(input, values),
+        DType::Q8_0 => quant::decode_q8_0(input, values),
+        _ => float::decode(from, input, values),
+    }
+    float::encode(to, values, output);
+}
