@@ -1,0 +1,329 @@
+"""Generate the Unicode tables of ``pygpukit.tokenizer.unicode`` from the reference tokenizer.
+
+Run ``python scripts/generate_tables.py`` with the PyPI package ``tokenizers`` installed. Each table
+answers a question put to that package ("which code points does ``\\p{Lu}`` match?"), never to the
+interpreter's ``unicodedata``, so the tables say what the reference does and not what some version
+of Unicode says. The reference mixes several versions: Oniguruma's, the Rust standard library's,
+the ``regex`` crate's, and that of its normalization crate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+OUT = Path(__file__).parents[1] / "src" / "pygpukit" / "tokenizer" / "unicode"
+SURROGATES = 0x800
+ALL = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
+CATEGORIES = (
+    "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn".split()
+)
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+SCRIPTS = """
+Adlam Ahom Anatolian_Hieroglyphs Arabic Armenian Avestan Balinese Bamum Bassa_Vah Batak Bengali
+Bhaiksuki Bopomofo Brahmi Braille Buginese Buhid Canadian_Aboriginal Carian Caucasian_Albanian
+Chakma Cham Cherokee Chorasmian Common Coptic Cuneiform Cypriot Cypro_Minoan Cyrillic Deseret
+Devanagari Dives_Akuru Dogra Duployan Egyptian_Hieroglyphs Elbasan Elymaic Ethiopic Georgian
+Glagolitic Gothic Grantha Greek Gujarati Gunjala_Gondi Gurmukhi Han Hangul Hanifi_Rohingya Hanunoo
+Hatran Hebrew Hiragana Imperial_Aramaic Inherited Inscriptional_Pahlavi Inscriptional_Parthian
+Javanese Kaithi Kannada Katakana Kawi Kayah_Li Kharoshthi Khitan_Small_Script Khmer Khojki
+Khudawadi Lao Latin Lepcha Limbu Linear_A Linear_B Lisu Lycian Lydian Mahajani Makasar Malayalam
+Mandaic Manichaean Marchen Masaram_Gondi Medefaidrin Meetei_Mayek Mende_Kikakui Meroitic_Cursive
+Meroitic_Hieroglyphs Miao Modi Mongolian Mro Multani Myanmar Nabataean Nag_Mundari Nandinagari
+New_Tai_Lue Newa Nko Nushu Nyiakeng_Puachue_Hmong Ogham Ol_Chiki Old_Hungarian Old_Italic
+Old_North_Arabian Old_Permic Old_Persian Old_Sogdian Old_South_Arabian Old_Turkic Old_Uyghur Oriya
+Osage Osmanya Pahawh_Hmong Palmyrene Pau_Cin_Hau Phags_Pa Phoenician Psalter_Pahlavi Rejang Runic
+Samaritan Saurashtra Sharada Shavian Siddham SignWriting Sinhala Sogdian Sora_Sompeng Soyombo
+Sundanese Syloti_Nagri Syriac Tagalog Tagbanwa Tai_Le Tai_Tham Tai_Viet Takri Tamil Tangsa Tangut
+Telugu Thaana Thai Tibetan Tifinagh Tirhuta Toto Ugaritic Vai Vithkuqi Wancho Warang_Citi Yezidi
+Yi Zanabazar_Square Garay Gurung_Khema Kirat_Rai Ol_Onal Sunuwar Todhri Tulu_Tigalari
+""".split()
+
+Span = tuple[int, int]
+
+
+def code_point(index: int) -> int:
+    """The code point at ``index`` of ALL, which leaves the surrogates out."""
+    return index if index < 0xD800 else index + SURROGATES
+
+
+def spans_of(indices: Iterable[Span]) -> list[Span]:
+    """Spans of ALL as spans of code points; the surrogates are never members."""
+    spans = []
+    for start, end in indices:
+        if start < 0xD800 < end:
+            spans += [(start, 0xD800), (0xE000, code_point(end))]
+        else:
+            spans.append((code_point(start), code_point(end - 1) + 1))
+    return spans
+
+
+def oniguruma(pattern: str) -> list[Span]:
+    """The code points that an Oniguruma pattern of one character matches."""
+    split = pre_tokenizers.Split(Regex(f"(?:{pattern})+"), "removed", invert=True)
+    return spans_of(span for _, span in split.pre_tokenize_str(ALL))
+
+
+def rust_isolated(pre_tokenizer: pre_tokenizers.PreTokenizer) -> list[Span]:
+    """Code points that a pre-tokenizer isolates between two letters."""
+    text = "".join("xx" + c for c in ALL) + "xx"
+    pieces = {piece for piece, _ in pre_tokenizer.pre_tokenize_str(text) if len(piece) == 1}
+    return join(ord(piece) for piece in pieces)
+
+
+def join(code_points: Iterable[int]) -> list[Span]:
+    """Sorted spans of the given code points."""
+    spans: list[list[int]] = []
+    for cp in sorted(code_points):
+        if spans and spans[-1][1] == cp:
+            spans[-1][1] = cp + 1
+        else:
+            spans.append([cp, cp + 1])
+    return [(a, b) for a, b in spans]
+
+
+def members(spans: Iterable[Span]) -> set[int]:
+    return {cp for a, b in spans for cp in range(a, b)}
+
+
+def rust_word() -> list[Span]:
+    r"""``\w`` of the regex crate, through a single_word token: it matches only beside a non-word."""
+    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.add_special_tokens([AddedToken("<A>", single_word=True)])
+    found = set()
+    for chunk_start in range(0, len(ALL), 50_000):
+        chunk = ALL[chunk_start : chunk_start + 50_000]
+        text = "".join(f" <A>{c}" for c in chunk)
+        matched = {
+            end
+            for (_, end), token in zip(*offsets_and_tokens(tokenizer, text), strict=True)
+            if token == "<A>"
+        }
+        found |= {ord(c) for i, c in enumerate(chunk) if 5 * i + 4 not in matched}
+    return join(found)
+
+
+def offsets_and_tokens(tokenizer: Tokenizer, text: str) -> tuple[list[Span], list[str]]:
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    return encoding.offsets, encoding.tokens
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def boundaries(spans: Iterable[Span]) -> str:
+    """An inversion list as base-36 deltas, which is what ``sets.parse_set`` reads."""
+    out, last = [], 0
+    for start, end in spans:
+        out += [base36(start - last), base36(end - start)]
+        last = end
+    return " ".join(out)
+
+
+def base36(number: int) -> str:
+    digits = ""
+    while True:
+        number, rest = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[rest] + digits
+        if not number:
+            return digits
+
+
+def literal(name: str, value: str, comment: str) -> str:
+    """A string constant, wrapped at 96 columns."""
+    lines = [repr(value[i : i + 90]) for i in range(0, len(value), 90)] or ["''"]
+    body = "\n".join(f"    {line}" for line in lines).replace("'", '"')
+    return f"# {comment}\n{name} = (\n{body}\n)\n"
+
+
+def write(name: str, doc: str, parts: Iterable[str]) -> None:
+    header = f'"""{doc}\n\nGenerated by scripts/generate_tables.py from tokenizers {tokenizers.__version__}; do not edit.\n"""\n\n'
+    (OUT / name).write_text(header + "\n".join(parts), encoding="utf-8")
+
+
+def category_runs() -> str:
+    """Run-length coded general categories: a letter for the category, a base-36 length."""
+    runs = sorted(
+        (start, end, LETTERS[i])
+        for i, category in enumerate(CATEGORIES)
+        for start, end in oniguruma(rf"\p{{{category}}}")
+    )
+    text, position = [], 0
+    for start, end, letter in runs:
+        if start != position:
+            assert (position, start) == (0xD800, 0xE000), (position, start)
+            text.append(f"{LETTERS[len(CATEGORIES)]}{base36(start - position)}")
+        text.append(f"{letter}{base36(end - start)}")
+        position = end
+    return " ".join(text)
+
+
+def category_tables() -> None:
+    brackets = "alnum alpha lower upper graph print".split()
+    word = oniguruma(r"[\w]")
+    bare = members(oniguruma(r"\w")) - members(word)
+    # What oniguruma/properties.py states as formulas holds.
+    assert bare == set(map(ord, "\xb2\xb3\xb9\xbc\xbd\xbe")), bare
+    assert oniguruma("[[:word:]]") == word
+    assert oniguruma("[[:space:]]") == oniguruma(r"\s")
+    for name, formula in (
+        ("cntrl", r"\p{Cc}"),
+        ("digit", r"\p{Nd}"),
+        ("blank", r"[\t\p{Zs}]"),
+        ("punct", r"[\p{P}\p{S}]"),
+        ("xdigit", "[0-9A-Fa-f]"),
+        ("ascii", r"[\x00-\x7f]"),
+    ):
+        difference = members(oniguruma(f"[[:{name}:]]")) ^ members(oniguruma(formula))
+        assert not difference, (name, sorted(difference)[:9])
+    parts = [
+        f'CATEGORIES = "{" ".join([*CATEGORIES, "Cs"])}".split()\n',
+        literal("RUNS", category_runs(), "General category of every code point, run by run."),
+        literal("WORD", boundaries(word), r"\w"),
+        literal("SPACE", boundaries(oniguruma(r"\s")), r"\s"),
+    ]
+    parts += [
+        literal(name.upper(), boundaries(oniguruma(f"[[:{name}:]]")), f"[[:{name}:]]")
+        for name in brackets
+    ]
+    write("_oniguruma.py", "Oniguruma's character properties.", parts)
+
+
+def script_tables() -> None:
+    entries = []
+    for script in sorted(SCRIPTS):
+        try:
+            spans = oniguruma(rf"\p{{{script}}}")
+        except Exception:  # noqa: BLE001 - the reference doesn't know this script
+            print("no script", script)
+            continue
+        entries.append(f'    "{script.lower().replace("_", "")}": (\n' + wrapped(spans) + "    ),\n")
+    write(
+        "_scripts.py",
+        "Oniguruma's scripts, by their names in lower case without underscores.",
+        ["SCRIPTS = {\n" + "".join(entries) + "}\n"],
+    )
+
+
+def wrapped(spans: Iterable[Span]) -> str:
+    text = boundaries(spans)
+    return "".join(f'        "{text[i : i + 86]}"\n' for i in range(0, len(text), 86))
+
+
+def fold_tables() -> None:
+    """Which single characters ``(?i:c)`` matches, and which folds are longer than a character."""
+    text = "".join(
+        chr(cp)
+        for cp in sorted(members(oniguruma(r"[\p{L}\p{M}\p{Nl}\p{So}&&[^\p{Han}\p{Hangul}]]")))
+    )
+    cased = sorted(members(oniguruma(r"[[:upper:][:lower:]\p{Lt}\p{M}]")))
+    classes = set()
+    for cp in cased:
+        split = pre_tokenizers.Split(Regex(f"(?i:\\x{{{cp:x}}})"), "removed", invert=True)
+        hits = {piece for piece, _ in split.pre_tokenize_str(text) if len(piece) == 1}
+        if len(hits) > 1:
+            classes.add("".join(sorted(hits)))
+    multiple = set()
+    for cp in range(0x110000):
+        folded = chr(cp).casefold() if not 0xD800 <= cp < 0xE000 else "x"
+        if len(folded) > 1:
+            split = pre_tokenizers.Split(Regex(f"(?i:\\x{{{cp:x}}})"), "removed", invert=True)
+            if [piece for piece, _ in split.pre_tokenize_str(folded)] == [folded]:
+                multiple.add(folded)
+    write(
+        "_folding.py",
+        "Oniguruma's case folding.",
+        [
+            unicode_list("CLASSES", classes, "Characters that match one another under (?i)."),
+            unicode_list("MULTIPLE", multiple, "Texts that fold to one character under (?i)."),
+        ],
+    )
+
+
+def unicode_list(name: str, items: Iterable[str], comment: str) -> str:
+    text = " ".join(sorted(items)).encode("unicode_escape").decode("ascii")
+    tokens, lines, line = text.split(" "), [], ""
+    for token in tokens:
+        if len(line) + len(token) > 88:
+            lines.append(line)
+            line = ""
+        line += token + " "
+    lines.append(line.rstrip())
+    body = "\n".join(f'    "{line}"' for line in lines)
+    return f"# {comment}\n{name} = (\n{body}\n).split(" ")\n"
+
+
+def normalization_tables() -> None:
+    """Canonical decompositions, combining classes and compositions, Hangul excepted."""
+    nfd, nfc = normalizers.NFD().normalize_str, normalizers.NFC().normalize_str
+    hangul = range(0xAC00, 0xD7A4)
+    decomposed = {
+        c: nfd(c) for c in ALL if ord(c) not in hangul and nfd(c) != c
+    }
+    nonstarters = [
+        c for c in ALL if nfd(c + "\u0334") != nfd(c) + "\u0334" or nfd("\u0345" + c) != "\u0345" + nfd(c)
+    ]
+    classes = combining_classes([c for c in nonstarters if c not in decomposed], nfd)
+    lines = [c + d for c, d in decomposed.items()]
+    excluded = [c for c in decomposed if nfc(c) != c]
+    write(
+        "_normalization.py",
+        "Canonical decompositions and combining classes of the reference's NFC and NFD.",
+        [
+            unicode_list("DECOMPOSITIONS", lines, "A character and its full decomposition."),
+            unicode_list("EXCLUDED", excluded, "Characters that NFC never composes."),
+            unicode_list(
+                "ORDER", classes, "Characters of one combining class, in the order of the classes."
+            ),
+        ],
+    )
+
+
+def combining_classes(marks: list[str], nfd: Callable[[str], str]) -> list[str]:
+    """Group combining marks by class and order the groups; only the order matters to NFC."""
+    groups: list[list[str]] = []
+    for mark in marks:
+        low, high = 0, len(groups)
+        while low < high:
+            middle = (low + high) // 2
+            other = groups[middle][0]
+            if nfd(mark + other) != mark + other:
+                low = middle + 1  # swapped: the mark's class is above the group's
+            elif nfd(other + mark) != other + mark:
+                high = middle
+            else:
+                groups[middle].append(mark)
+                break
+        else:
+            groups.insert(low, [mark])
+    return [chr(0x100 + i) + "".join(group) for i, group in enumerate(groups)]
+
+
+def rust_tables() -> None:
+    write(
+        "_rust.py",
+        "Character classes of the Rust standard library and the regex crate, as the reference uses them.",
+        [
+            literal(
+                "NUMERIC", boundaries(rust_isolated(pre_tokenizers.Digits(True))), "char::is_numeric"
+            ),
+            literal(
+                "PUNCTUATION",
+                boundaries(rust_isolated(pre_tokenizers.Punctuation("isolated"))),
+                "ASCII punctuation and category P.",
+            ),
+            literal("WORD", boundaries(rust_word()), r"\w of the regex crate."),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    category_tables()
+    rust_tables()
+    normalization_tables()
+    fold_tables()
+    script_tables()

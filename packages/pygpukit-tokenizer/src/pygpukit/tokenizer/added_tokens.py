@@ -1,0 +1,190 @@
+"""Added tokens: texts that become one token before the model sees them.
+
+Matching is leftmost-longest in two passes: tokens with ``normalized=false`` on the raw text, then
+the others, in their normalised form, on each normalised piece between those.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from functools import cache
+
+from pygpukit.tokenizer.unicode import sets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from pygpukit.tokenizer.spec import Spec
+    from pygpukit.tokenizer.unicode.sets import CodePoints
+
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+# White space of the regex crate: the Unicode property White_Space.
+_SPACES = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+
+
+class AddedToken:
+    """A token beside the model's vocabulary.
+
+    Attributes:
+        content: the text that becomes this token.
+        id: its id, as assigned by the rules of the format.
+        single_word: match only where no word character is next to it.
+        lstrip: take in the white space before it.
+        rstrip: take in the white space behind it.
+        normalized: match its normalised form in normalised text.
+        special: ``decode(..., skip_special_tokens=True)`` leaves it out.
+    """
+
+    __slots__ = ("content", "id", *_FLAGS)
+
+    def __init__(
+        self,
+        content: str,
+        id: int = -1,
+        *,
+        single_word: bool = False,
+        lstrip: bool = False,
+        rstrip: bool = False,
+        normalized: bool = True,
+        special: bool = False,
+    ) -> None:
+        self.content = content
+        self.id = id
+        self.single_word = single_word
+        self.lstrip = lstrip
+        self.rstrip = rstrip
+        self.normalized = normalized
+        self.special = special
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> AddedToken:
+        """An element of the file's ``added_tokens``; its id there only says where it came from."""
+        spec.get("id", int)
+        token = cls(spec.get("content", str))
+        for flag in _FLAGS:
+            setattr(token, flag, spec.get(flag, bool))
+        return token
+
+    def to_spec(self) -> dict[str, Any]:
+        """The format's own spelling."""
+        flags = {flag: getattr(self, flag) for flag in _FLAGS}
+        return {"id": self.id, "content": self.content, **flags}
+
+    def __repr__(self) -> str:
+        flags = "".join(f", {flag}=True" for flag in _FLAGS if getattr(self, flag))
+        return f"AddedToken({self.content!r}, id={self.id}{flags})"
+
+
+class AddedVocabulary:
+    """All added tokens of a tokenizer, with their ids."""
+
+    def __init__(
+        self,
+        tokens: Iterable[AddedToken],
+        model_ids: Mapping[str, int],
+        normalize: Callable[[str], str] | None,
+    ) -> None:
+        """Assign ids: those of ``model_ids`` where the model knows the content, else new ones.
+
+        The reference ignores the ids in the file: new ones count up from the size of the model's
+        vocabulary, in file order.
+        """
+        self.ids: dict[str, int] = {}
+        self.by_id: dict[int, AddedToken] = {}
+        self.specials: set[str] = set()
+        self.decoded: dict[int, str] = {}
+        next_id = len(model_ids)
+        for token in tokens:
+            content = token.content
+            if not content:
+                continue
+            known = self.ids.get(content, model_ids.get(content))
+            if known is None:
+                known = next_id
+                next_id += 1
+            token.id = known
+            self.ids[content] = known
+            self.by_id[known] = token
+            self.decoded[known] = content
+            if token.normalized and normalize is not None:
+                self.decoded[known] = normalize(content)
+            if token.special:
+                self.specials.add(content)
+        ordinary = self.by_id.values()
+        self.raw = Matcher({t.content: t for t in ordinary if not t.normalized})
+        self.normalized = Matcher({self.decoded[t.id]: t for t in ordinary if t.normalized})
+
+
+class Matcher:
+    """Finds tokens in a text, leftmost and longest first."""
+
+    __slots__ = ("_gate", "_lengths", "_tokens")
+
+    def __init__(self, tokens: dict[str, AddedToken]) -> None:
+        self._tokens = {text: token for text, token in tokens.items() if text}
+        by_first: dict[str, list[str]] = {}
+        for text in self._tokens:
+            by_first.setdefault(text[0], []).append(text)
+        # Candidates are found by what the tokens of one first character have in common; one dict
+        # lookup for each length then decides. This scales to thousands of tokens.
+        self._lengths = {
+            first: sorted({len(text) for text in texts}, reverse=True)
+            for first, texts in by_first.items()
+        }
+        prefixes = [re.escape(os.path.commonprefix(texts)) for texts in by_first.values()]
+        self._gate = re.compile("|".join(prefixes)) if prefixes else None
+
+    def find(self, text: str) -> list[tuple[int, int, AddedToken]]:
+        """All tokens in ``text`` as (start, end, token), white space taken in as they ask."""
+        if self._gate is None or self._gate.search(text) is None:
+            return []
+        found = []
+        covered = 0
+        for start, end, token in self._candidates(text):
+            if token.single_word and (_word_before(text, start) or _word_at(text, end)):
+                continue
+            if token.lstrip:
+                while start > covered and text[start - 1] in _SPACES:
+                    start -= 1
+            if token.rstrip:
+                while end < len(text) and text[end] in _SPACES:
+                    end += 1
+            found.append((start, end, token))
+            covered = end
+        return found
+
+    def _candidates(self, text: str) -> Iterable[tuple[int, int, AddedToken]]:
+        assert self._gate is not None
+        position = 0
+        while (match := self._gate.search(text, position)) is not None:
+            start = match.start()
+            position = start + 1
+            for length in self._lengths[text[start]]:
+                candidate = text[start : start + length]
+                token = self._tokens.get(candidate)
+                if token is not None:
+                    # Not the length: the slice is shorter at the end of the text.
+                    position = start + len(candidate)
+                    yield start, position, token
+                    break
+
+
+def _word_before(text: str, position: int) -> bool:
+    return position > 0 and sets.contains(_word_characters(), ord(text[position - 1]))
+
+
+def _word_at(text: str, position: int) -> bool:
+    return position < len(text) and sets.contains(_word_characters(), ord(text[position]))
+
+
+@cache
+def _word_characters() -> CodePoints:
+    from pygpukit.tokenizer.unicode._rust import WORD
+
+    return sets.parse_set(WORD)

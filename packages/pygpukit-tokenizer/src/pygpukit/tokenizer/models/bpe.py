@@ -1,0 +1,175 @@
+"""Byte-pair encoding: split a word into characters and merge neighbours by rank."""
+
+from __future__ import annotations
+
+from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
+from pygpukit.tokenizer.models.base import Model, tokens_by_id
+from pygpukit.tokenizer.models.merges import PairTable, load_merges, merge, merge_sized
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pygpukit.tokenizer.models.base import Token
+    from pygpukit.tokenizer.spec import Spec
+
+
+class BPE(Model):
+    """The format's BPE model with all its options; ``dropout`` only as null or 0."""
+
+    __slots__ = (
+        "_byte_fallback",
+        "_byte_ids",
+        "_continuing_subword_prefix",
+        "_end_of_word_suffix",
+        "_fallback_ids",
+        "_fuse_unk",
+        "_ignore_merges",
+        "_pairs",
+        "_plain",
+        "_tokens",
+        "_unk_id",
+        "_unk_token",
+        "_vocab",
+    )
+
+    def __init__(
+        self,
+        vocab: dict[str, int],
+        ranks: Mapping[str, int],
+        separator: str,
+        *,
+        unk_token: str | None = None,
+        continuing_subword_prefix: str = "",
+        end_of_word_suffix: str = "",
+        fuse_unk: bool = False,
+        byte_fallback: bool = False,
+        ignore_merges: bool = False,
+    ) -> None:
+        """``ranks`` is keyed by two tokens with ``separator``, which no token has, between."""
+        self._vocab = vocab
+        self._tokens = tokens_by_id(vocab)
+        self._pairs = PairTable(vocab, self._tokens, ranks, separator, continuing_subword_prefix)
+        self._unk_token = unk_token
+        self._unk_id = None if unk_token is None else vocab.get(unk_token)
+        self._continuing_subword_prefix = continuing_subword_prefix
+        self._end_of_word_suffix = end_of_word_suffix
+        self._fuse_unk = fuse_unk
+        self._byte_fallback = byte_fallback
+        self._ignore_merges = ignore_merges
+        self._plain = not (continuing_subword_prefix or end_of_word_suffix)
+        byte_ids = [vocab.get(char, -1) for char in ALPHABET]
+        self._byte_ids = byte_ids if self._plain and min(byte_ids) >= 0 else None
+        self._fallback_ids = [vocab.get(f"<0x{b:02X}>", -1) for b in range(256)]
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> BPE:
+        if spec.optional("dropout", float):
+            raise spec.error("dropout other than 0 isn't supported: it makes encoding random")
+        vocab = spec.child("vocab").as_type(dict)
+        if not set(map(type, vocab.values())) <= {int}:
+            raise spec.child("vocab").error("ids must be integers")
+        prefix = spec.optional("continuing_subword_prefix", str) or ""
+        ranks, separator = load_merges(spec, vocab, prefix)
+        unk_token = spec.optional("unk_token", str)
+        return cls(
+            vocab,
+            ranks,
+            separator,
+            unk_token=unk_token,
+            continuing_subword_prefix=prefix,
+            end_of_word_suffix=spec.optional("end_of_word_suffix", str) or "",
+            fuse_unk=spec.optional("fuse_unk", bool) or False,
+            byte_fallback=spec.optional("byte_fallback", bool) or False,
+            ignore_merges=spec.optional("ignore_merges", bool) or False,
+        )
+
+    @property
+    def vocab(self) -> Mapping[str, int]:
+        return self._vocab
+
+    def id_to_token(self, id: int) -> str | None:
+        if id < 0:
+            return None
+        try:
+            return self._tokens[id]
+        except LookupError:
+            return None
+
+    def ids_of_bytes(self, data: bytes) -> Sequence[int]:
+        byte_ids = self._byte_ids
+        if byte_ids is None:
+            return self.ids(to_alphabet(data))
+        if self._ignore_merges:
+            whole = self._vocab.get(to_alphabet(data))
+            if whole is not None:
+                return (whole,)
+        return merge([byte_ids[b] for b in data], self._pairs)
+
+    def ids(self, word: str) -> Sequence[int]:
+        if self._ignore_merges and word in self._vocab:
+            return (self._vocab[word],)
+        if self._plain:
+            try:
+                return merge(list(map(self._vocab.__getitem__, word)), self._pairs)
+            except KeyError:
+                pass
+        return merge(self._symbols(word)[0], self._pairs)
+
+    def tokens(self, word: str) -> list[Token]:
+        if self._ignore_merges and word in self._vocab:
+            return [(self._vocab[word], word, 0, len(word.encode()))]
+        tokens = []
+        position = 0
+        for id, size in merge_sized(*self._symbols(word), self._pairs):
+            tokens.append((id, self._tokens[id], position, position + size))
+            position += size
+        return tokens
+
+    def _symbols(self, word: str) -> tuple[list[int], list[int]]:
+        """The ids to merge and how many bytes of the word each stands for."""
+        ids: list[int] = []
+        sizes: list[int] = []
+        unknown = 0
+        last = len(word) - 1
+        for i, char in enumerate(word):
+            size = len(char.encode())
+            symbol = char
+            if i:
+                symbol = self._continuing_subword_prefix + symbol
+            if i == last:
+                symbol += self._end_of_word_suffix
+            id = self._vocab.get(symbol)
+            if id is not None:
+                if unknown:
+                    self._add_unknown(ids, sizes, unknown)
+                    unknown = 0
+                ids.append(id)
+                sizes.append(size)
+                continue
+            fallback = self._fallback(symbol)
+            if fallback:
+                # As in the reference, an unknown character before these comes out behind them.
+                ids += fallback
+                sizes += [1] * len(fallback)
+            elif self._unk_token is not None:
+                if unknown and not self._fuse_unk:
+                    self._add_unknown(ids, sizes, unknown)
+                    unknown = 0
+                unknown += size
+        if unknown:
+            self._add_unknown(ids, sizes, unknown)
+        return ids, sizes
+
+    def _add_unknown(self, ids: list[int], sizes: list[int], size: int) -> None:
+        if self._unk_id is None:
+            raise ValueError(f"unknown token {self._unk_token!r} isn't in the vocabulary")
+        ids.append(self._unk_id)
+        sizes.append(size)
+
+    def _fallback(self, symbol: str) -> list[int]:
+        """The byte tokens of a symbol, none unless the vocabulary has them all."""
+        if not self._byte_fallback:
+            return []
+        ids = [self._fallback_ids[byte] for byte in symbol.encode()]
+        return ids if min(ids) >= 0 else []

@@ -1,0 +1,297 @@
+"""Post-processors: put special tokens around encodings and give type ids."""
+
+from __future__ import annotations
+
+from pygpukit.tokenizer.byte_alphabet import ALPHABET
+from pygpukit.tokenizer.encoding import Encoding, merged
+from pygpukit.tokenizer.spec import Component, build
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pygpukit.tokenizer.spec import Spec
+
+    Frame = tuple[list[int], list[int]]
+
+_SPACES = frozenset(
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000" + ALPHABET[ord(" ")]
+)
+
+
+class PostProcessor(Component):
+    """Base of all post-processors."""
+
+    __slots__ = ()
+
+    def added(self, *, pair: bool) -> int:
+        """How many special tokens come to one sequence, or to two."""
+        return 0
+
+    def process(self, encodings: list[Encoding], *, add_special_tokens: bool) -> list[Encoding]:
+        """Process one or two encodings; they are changed, and joined in the end."""
+        raise NotImplementedError
+
+    def frame(self) -> Frame | None:
+        """The ids before and behind a single sequence; None if that isn't all there is to it."""
+        return [], []
+
+
+class ByteLevel(PostProcessor):
+    """Takes the white space at the ends of tokens out of their offsets, if asked to."""
+
+    __slots__ = ("add_prefix_space", "trim_offsets")
+
+    def __init__(self, *, add_prefix_space: bool, trim_offsets: bool) -> None:
+        self.add_prefix_space = add_prefix_space
+        self.trim_offsets = trim_offsets
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> ByteLevel:
+        spec.get("use_regex", bool, True)
+        return cls(
+            add_prefix_space=spec.get("add_prefix_space", bool),
+            trim_offsets=spec.get("trim_offsets", bool),
+        )
+
+    def process(self, encodings: list[Encoding], *, add_special_tokens: bool) -> list[Encoding]:
+        if self.trim_offsets:
+            trim(encodings, add_prefix_space=self.add_prefix_space)
+        for sequence, encoding in enumerate(encodings):
+            encoding.set_sequence(sequence)
+        return encodings
+
+
+def trim(encodings: list[Encoding], *, add_prefix_space: bool) -> None:
+    """Take white space out of the offsets of encodings and of what they overflow into."""
+    for encoding in encodings:
+        for part in (encoding, *encoding.overflowing):
+            part.offsets = [
+                _trimmed(token, span, first=i == 0 and add_prefix_space, kept=add_prefix_space)
+                for i, (token, span) in enumerate(zip(part.tokens, part.offsets, strict=True))
+            ]
+
+
+def _trimmed(token: str, span: tuple[int, int], *, first: bool, kept: bool) -> tuple[int, int]:
+    start, end = span
+    if not token or not (token[0] in _SPACES or token[-1] in _SPACES):
+        return span
+    leading = _run(token)
+    trailing = _run(token[::-1])
+    if leading == 1 and kept and (first or start == 0):
+        # The one space in front may be the one that pre-tokenizing put there.
+        leading = 0
+    start = min(start + leading, end)
+    if trailing and end >= trailing:
+        end = max(end - trailing, start)
+    return start, end
+
+
+def _run(text: str) -> int:
+    return next((i for i, char in enumerate(text) if char not in _SPACES), len(text))
+
+
+class RobertaProcessing(PostProcessor):
+    """``<s> A </s>`` and ``<s> A </s></s> B </s>``, all of type 0, with offsets trimmed."""
+
+    __slots__ = ("add_prefix_space", "cls", "sep", "trim_offsets")
+
+    def __init__(
+        self,
+        sep: tuple[str, int],
+        cls: tuple[str, int],
+        *,
+        trim_offsets: bool = True,
+        add_prefix_space: bool = True,
+    ) -> None:
+        self.sep = sep
+        self.cls = cls
+        self.trim_offsets = trim_offsets
+        self.add_prefix_space = add_prefix_space
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> RobertaProcessing:
+        return cls(
+            _token_pair(spec.child("sep")),
+            _token_pair(spec.child("cls")),
+            trim_offsets=spec.get("trim_offsets", bool),
+            add_prefix_space=spec.get("add_prefix_space", bool),
+        )
+
+    def added(self, *, pair: bool) -> int:
+        return 4 if pair else 2
+
+    def frame(self) -> Frame | None:
+        return [self.cls[1]], [self.sep[1]]
+
+    def process(self, encodings: list[Encoding], *, add_special_tokens: bool) -> list[Encoding]:
+        if self.trim_offsets:
+            trim(encodings, add_prefix_space=self.add_prefix_space)
+        for encoding in encodings:
+            encoding.type_ids = [0] * len(encoding)
+        if not add_special_tokens:
+            return encodings
+        first, sep = self.cls, self.sep
+        starts = [first if i == 0 else sep for i in range(len(encodings))]
+        return [
+            framed(encoding, start, sep, i, 0)
+            for i, (encoding, start) in enumerate(zip(encodings, starts, strict=True))
+        ]
+
+
+def framed(
+    encoding: Encoding, start: tuple[str, int] | None, end: tuple[str, int], sequence: int, type_id: int
+) -> Encoding:
+    """An encoding, and each overflowing part of it, between two special tokens."""
+    overflowing = [framed(part, start, end, sequence, type_id) for part in encoding.overflowing]
+    encoding.overflowing = []
+    encoding.sequence_ranges = {}
+    encoding.set_sequence(sequence, type_id)
+    parts = [] if start is None else [Encoding.special([start[1]], [start[0]], type_id)]
+    result = merged([*parts, encoding, Encoding.special([end[1]], [end[0]], type_id)])
+    result.overflowing = overflowing
+    return result
+
+
+def _token_pair(spec: Spec) -> tuple[str, int]:
+    value = spec.value
+    if not isinstance(value, list) or [type(v) for v in value] != [str, int]:
+        raise spec.error(f"expected [token, id], found {value!r}")
+    return value[0], value[1]
+
+
+class TemplateProcessing(PostProcessor):
+    """Sequences and special tokens in the order of a template, with their type ids."""
+
+    __slots__ = ("pair", "single", "special_tokens")
+
+    def __init__(
+        self,
+        single: list[TemplatePiece],
+        pair: list[TemplatePiece],
+        special_tokens: dict[str, tuple[list[int], list[str]]],
+    ) -> None:
+        self.single = single
+        self.pair = pair
+        self.special_tokens = special_tokens
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> TemplateProcessing:
+        specials = {}
+        tokens = spec.child("special_tokens")
+        for key in tokens.mapping():
+            token = tokens.child(key)
+            ids = [item.as_type(int) for item in token.items("ids")]
+            specials[key] = (ids, [item.as_type(str) for item in token.items("tokens")])
+        single = [TemplatePiece.from_spec(item, specials) for item in spec.items("single")]
+        pair = [TemplatePiece.from_spec(item, specials) for item in spec.items("pair")]
+        if any(piece.sequence == 1 for piece in single):
+            raise spec.child("single").error("a single sequence has no B")
+        return cls(single, pair, specials)
+
+    def added(self, *, pair: bool) -> int:
+        pieces = self.pair if pair else self.single
+        return sum(len(self.special_tokens[p.special][0]) for p in pieces if p.special is not None)
+
+    def frame(self) -> Frame | None:
+        before: list[int] = []
+        after: list[int] = []
+        ids, seen = before, False
+        for piece in self.single:
+            if piece.special is not None:
+                ids += self.special_tokens[piece.special][0]
+            elif seen:
+                return None
+            else:
+                ids, seen = after, True
+        return (before, after) if seen else None
+
+    def process(self, encodings: list[Encoding], *, add_special_tokens: bool) -> list[Encoding]:
+        parts = []
+        for piece in self.pair if len(encodings) == 2 else self.single:
+            if piece.special is None:
+                encoding = encodings[piece.sequence]
+                encoding.set_sequence(piece.sequence, piece.type_id)
+                parts.append(encoding.copy())
+            elif add_special_tokens:
+                ids, tokens = self.special_tokens[piece.special]
+                parts.append(Encoding.special(ids, tokens, piece.type_id))
+        return parts
+
+
+class TemplatePiece:
+    """A place in a template: special tokens by their key there, or sequence 0 (A) or 1 (B)."""
+
+    __slots__ = ("sequence", "special", "type_id")
+
+    def __init__(self, special: str | None, sequence: int, type_id: int) -> None:
+        self.special = special
+        self.sequence = sequence
+        self.type_id = type_id
+
+    @classmethod
+    def from_spec(cls, spec: Spec, specials: dict[str, tuple[list[int], list[str]]]) -> TemplatePiece:
+        """A ``{"Sequence": ...}`` or ``{"SpecialToken": ...}``."""
+        keys = list(spec.mapping())
+        if keys == ["Sequence"]:
+            inner = spec.child("Sequence")
+            sequence = "AB".index(inner.choice("id", ("A", "B")))
+            return cls(None, sequence, inner.get("type_id", int))
+        if keys != ["SpecialToken"]:
+            raise spec.error(f'expected one of "Sequence" and "SpecialToken", found {keys}')
+        inner = spec.child("SpecialToken")
+        special = inner.get("id", str)
+        if special not in specials:
+            raise inner.error(f"{special!r} isn't among the special_tokens")
+        return cls(special, 0, inner.get("type_id", int))
+
+
+class Sequence(PostProcessor):
+    """Post-processors one after the other."""
+
+    __slots__ = ("processors",)
+
+    def __init__(self, processors: list[PostProcessor]) -> None:
+        self.processors = processors
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Sequence:
+        return cls([build_post_processor(item) for item in spec.items("processors")])
+
+    def added(self, *, pair: bool) -> int:
+        return sum(processor.added(pair=pair) for processor in self.processors)
+
+    def frame(self) -> Frame | None:
+        before: list[int] = []
+        after: list[int] = []
+        framing = 0
+        for processor in self.processors:
+            frame = processor.frame()
+            if frame is None:
+                return None
+            framing += frame != ([], [])
+            before, after = frame[0] + before, after + frame[1]
+        # A second one would take the parts of the first for its sequences.
+        return (before, after) if framing < 2 else None
+
+    def process(self, encodings: list[Encoding], *, add_special_tokens: bool) -> list[Encoding]:
+        for processor in self.processors:
+            encodings = processor.process(encodings, add_special_tokens=add_special_tokens)
+        return encodings
+
+
+POST_PROCESSORS: dict[str, type[PostProcessor]] = {
+    "ByteLevel": ByteLevel,
+    "RobertaProcessing": RobertaProcessing,
+    "Sequence": Sequence,
+    "TemplateProcessing": TemplateProcessing,
+}
+"""The post-processors by their names in the format."""
+
+
+def build_post_processor(spec: Spec) -> PostProcessor:
+    """The post-processor that ``spec`` describes.
+
+    Raises:
+        TokenizerLoadError: unknown or wrong.
+    """
+    return build(POST_PROCESSORS, spec)

@@ -1,0 +1,33 @@
+"""Decoding ids as a model produces them."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pygpukit.tokenizer.decoders import Step
+
+
+class DecodeStream:
+    """Decodes ids one at a time, in linear time.
+
+    The pieces add up to what decoding all the ids at once gives. A character of several tokens is
+    held back until it is complete or can't become valid.
+    """
+
+    __slots__ = ("_step", "_texts")
+
+    def __init__(self, step: Step, texts: Mapping[int, str | None]) -> None:
+        """``texts`` gives the token of an id, None for ids to leave out."""
+        self._step = step
+        self._texts = texts
+
+    def step(self, id: int) -> str:
+        """The text that ``id`` completes, perhaps "". Ids without a token give ""."""
+        token = self._texts[id]
+        return "" if token is None else self._step.push(token)
+
+    def flush(self) -> str:
+        """End the stream: what was held back. The stream can be used again afterwards."""
+        return self._step.flush()

@@ -1,0 +1,1 @@
+"""Unicode as the reference tokenizer sees it: generated tables and sets of code points."""
