@@ -4,14 +4,17 @@
 //! The modules stand in one order, each using only those before it: [`dtype`], [`loader`],
 //! [`device`], [`memory`], [`transfer`], [`host`], [`dispatch`]. The core knows nothing of models.
 
+pub mod device;
 pub mod dispatch;
 pub mod dtype;
 pub mod error;
 pub mod host;
 pub mod llm;
 pub mod loader;
+pub mod memory;
 #[cfg(feature = "python")]
 mod python;
+pub mod transfer;
 
 pub use dtype::DType;
 pub use error::{Error, Result};

@@ -87,6 +87,11 @@ impl<'a> KernelArgs<'a> {
         Ok(KernelArgs { signature, values })
     }
 
+    /// Values that [`KernelArgs::new`] has accepted before.
+    pub(super) fn checked(signature: &'static Signature, values: &'a [ArgValue]) -> Self {
+        KernelArgs { signature, values }
+    }
+
     /// The tensor at `index`.
     ///
     /// # Panics

@@ -1,4 +1,4 @@
-//! Why a launch was refused.
+//! Why a launch was refused, or a kernel broke.
 
 /// A launch that was refused before any kernel ran.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -32,5 +32,21 @@ pub enum LaunchError {
         argument: &'static str,
         /// What was expected and what was found.
         reason: String,
+    },
+    /// A capture that begins or ends where it can't.
+    #[error("capture: {0}")]
+    Capture(&'static str),
+}
+
+/// A kernel that broke while it ran; what it was to write is unspecified.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum KernelError {
+    /// It panicked: a mistake in the kernel.
+    #[error("kernel {kernel} panicked: {message}")]
+    Panicked {
+        /// The kernel's name.
+        kernel: &'static str,
+        /// What the panic said.
+        message: String,
     },
 }

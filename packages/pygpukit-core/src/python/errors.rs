@@ -1,19 +1,30 @@
 //! The exceptions that Python sees.
 
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyFileNotFoundError, PyKeyError, PyValueError};
+use pyo3::exceptions::{
+    PyException, PyFileNotFoundError, PyIndexError, PyKeyError, PyMemoryError, PyRuntimeError,
+    PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
+use crate::device::DeviceError;
+use crate::dispatch::LaunchError;
 use crate::error::Error;
 use crate::loader::LoadError;
+use crate::memory::{OutOfMemory, TensorError};
 
 /// The module that users import the exceptions from.
 const MODULE: &str = "pygpukit.core";
 
 create_exception!(pygpukit.core, PygpukitError, PyException, "Base of the errors of pygpukit.");
 
+static DEVICE_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static OUT_OF_MEMORY_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static TRANSFER_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static LAUNCH_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static KERNEL_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static LOAD_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static MISSING_FILE_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static UNKNOWN_TENSOR_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -22,6 +33,11 @@ static UNKNOWN_TENSOR_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("PygpukitError", py.get_type::<PygpukitError>())?;
+    module.add("DeviceError", device_error(py)?)?;
+    module.add("OutOfMemoryError", out_of_memory_error(py)?)?;
+    module.add("TransferError", transfer_error(py)?)?;
+    module.add("LaunchError", launch_error(py)?)?;
+    module.add("KernelError", kernel_error(py)?)?;
     module.add("LoadError", load_error(py)?)?;
     module.add("MissingFileError", missing_file_error(py)?)?;
     module.add("UnknownTensorError", unknown_tensor_error(py)?)
@@ -29,29 +45,80 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> PyErr {
-        match error {
-            Error::Load(error) => error.into(),
-            Error::Launch(error) => PygpukitError::new_err(error.to_string()),
-        }
+        Python::attach(|py| match exception_of(py, &error) {
+            Ok(exception) => PyErr::from_type(exception, error.to_string()),
+            Err(failure) => failure,
+        })
     }
 }
 
-impl From<LoadError> for PyErr {
-    fn from(error: LoadError) -> PyErr {
-        Python::attach(|py| {
-            let exception = match error {
-                LoadError::MissingFile { .. } | LoadError::MissingShards { .. } => {
-                    missing_file_error(py)
-                }
-                LoadError::UnknownTensor { .. } => unknown_tensor_error(py),
-                _ => load_error(py),
-            };
-            match exception {
-                Ok(exception) => PyErr::from_type(exception.clone(), error.to_string()),
-                Err(failure) => failure,
+macro_rules! from_module_errors {
+    ($($error:ty),*) => {
+        $(impl From<$error> for PyErr {
+            fn from(error: $error) -> PyErr {
+                Error::from(error).into()
             }
-        })
-    }
+        })*
+    };
+}
+
+from_module_errors!(DeviceError, LaunchError, LoadError, OutOfMemory, TensorError);
+
+/// The class of the exception that tells `error`.
+fn exception_of<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyType>> {
+    let exception = match error {
+        Error::Device(_) => device_error(py)?,
+        Error::OutOfMemory(_) => out_of_memory_error(py)?,
+        Error::Transfer(_) => transfer_error(py)?,
+        Error::Launch(_) => launch_error(py)?,
+        Error::Kernel(_) => kernel_error(py)?,
+        Error::Failed(failure) => return exception_of(py, failure.cause()),
+        Error::Tensor(TensorError::Index { .. } | TensorError::Dimension { .. }) => {
+            return Ok(py.get_type::<PyIndexError>());
+        }
+        Error::Tensor(_) => return Ok(py.get_type::<PyValueError>()),
+        Error::Load(LoadError::MissingFile { .. } | LoadError::MissingShards { .. }) => {
+            missing_file_error(py)?
+        }
+        Error::Load(LoadError::UnknownTensor { .. }) => unknown_tensor_error(py)?,
+        Error::Load(_) => load_error(py)?,
+    };
+    Ok(exception.clone())
+}
+
+fn device_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    let doc = "A device isn't known, or can't be used here.";
+    exception(py, &DEVICE_ERROR, "DeviceError", doc, || {
+        Ok((py.get_type::<PygpukitError>(), py.get_type::<PyRuntimeError>()))
+    })
+}
+
+fn out_of_memory_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    let doc = "A pool's quota, or the device's memory, doesn't allow an allocation.";
+    exception(py, &OUT_OF_MEMORY_ERROR, "OutOfMemoryError", doc, || {
+        Ok((py.get_type::<PygpukitError>(), py.get_type::<PyMemoryError>()))
+    })
+}
+
+fn transfer_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    let doc = "A copy between host and device was refused.";
+    exception(py, &TRANSFER_ERROR, "TransferError", doc, || {
+        Ok((py.get_type::<PygpukitError>(), py.get_type::<PyValueError>()))
+    })
+}
+
+fn launch_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    let doc = "A launch was refused before it ran: unknown kernel, or arguments that don't fit.";
+    exception(py, &LAUNCH_ERROR, "LaunchError", doc, || {
+        Ok((py.get_type::<PygpukitError>(), py.get_type::<PyValueError>()))
+    })
+}
+
+fn kernel_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    let doc = "A kernel broke while it ran; what it was to write is unspecified.";
+    exception(py, &KERNEL_ERROR, "KernelError", doc, || {
+        Ok((py.get_type::<PygpukitError>(), py.get_type::<PyRuntimeError>()))
+    })
 }
 
 fn load_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {

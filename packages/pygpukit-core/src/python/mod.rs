@@ -2,17 +2,28 @@
 //! run around every wait and copy.
 
 mod array;
+mod device;
+mod dispatch;
 mod dlpack;
 mod errors;
 mod loader;
+mod memory;
+mod numpy;
+mod tensor;
 mod tensor_view;
+mod transfer;
 
 use pyo3::prelude::*;
 
 /// The native module of `pygpukit.core`.
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     errors::register(module)?;
     loader::register(module)?;
-    Ok(())
+    device::register(module)?;
+    memory::register(module)?;
+    tensor::register(module)?;
+    transfer::register(module)?;
+    dispatch::register(module)
 }

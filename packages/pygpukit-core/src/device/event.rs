@@ -1,0 +1,133 @@
+//! Completion of work that runs beside the calling thread.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+
+/// Why asynchronous work failed: one cause, told to everyone who waits for the work.
+#[derive(Clone, Debug)]
+pub struct Failure(Arc<Error>);
+
+impl Failure {
+    /// The failure because of `error`.
+    pub fn new(error: Error) -> Self {
+        Failure(Arc::new(error))
+    }
+
+    /// What happened.
+    pub fn cause(&self) -> &Error {
+        &self.0
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// The end of asynchronous work: something to wait for. Clones are the same event.
+#[derive(Clone, Debug, Default)]
+pub struct Event(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Set after `outcome`, so that asking whether the work is done takes no lock.
+    done: AtomicBool,
+    outcome: Mutex<Option<Result<(), Failure>>>,
+    changed: Condvar,
+}
+
+impl Event {
+    /// An event of work that is still to be done.
+    pub fn new() -> Self {
+        Event::default()
+    }
+
+    /// Marks the work as done; only the first call counts.
+    pub fn complete(&self, outcome: Result<(), Failure>) {
+        self.outcome().get_or_insert(outcome);
+        self.0.done.store(true, Ordering::Release);
+        self.0.changed.notify_all();
+    }
+
+    /// Whether the work has ended, well or badly.
+    pub fn is_complete(&self) -> bool {
+        self.0.done.load(Ordering::Acquire)
+    }
+
+    /// How the work ended, if it has.
+    pub fn outcome_now(&self) -> Option<Result<(), Failure>> {
+        if self.is_complete() { self.outcome().clone() } else { None }
+    }
+
+    /// Waits for the end of the work.
+    ///
+    /// # Errors
+    /// The failure of the work; every wait for it reports it.
+    pub fn wait(&self) -> Result<(), Failure> {
+        let mut outcome = self.outcome();
+        loop {
+            match &*outcome {
+                Some(result) => return result.clone(),
+                None => {
+                    outcome = self.0.changed.wait(outcome).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    /// Waits for the end of the work for `timeout` at most; `None` when it hasn't ended by then.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<(), Failure>> {
+        let deadline = Instant::now() + timeout;
+        let mut outcome = self.outcome();
+        while outcome.is_none() {
+            let left = deadline.checked_duration_since(Instant::now())?;
+            outcome = self
+                .0
+                .changed
+                .wait_timeout(outcome, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        outcome.clone()
+    }
+
+    fn outcome(&self) -> MutexGuard<'_, Option<Result<(), Failure>>> {
+        self.0.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceError;
+
+    #[test]
+    fn waiters_of_all_threads_see_the_one_outcome() {
+        let event = Event::new();
+        assert!(!event.is_complete());
+        assert!(event.wait_timeout(Duration::from_millis(1)).is_none());
+        std::thread::scope(|scope| {
+            let waiters: Vec<_> = (0..4).map(|_| scope.spawn(|| event.wait())).collect();
+            let error = DeviceError::Unknown { name: "x".to_owned() };
+            event.complete(Err(Failure::new(error.into())));
+            event.complete(Ok(()));
+            for waiter in waiters {
+                let failure = waiter.join().unwrap().unwrap_err();
+                assert!(failure.to_string().contains("unknown device"));
+            }
+        });
+        assert!(event.is_complete());
+        assert!(event.wait_timeout(Duration::ZERO).unwrap().is_err());
+    }
+}

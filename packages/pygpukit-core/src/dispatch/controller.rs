@@ -1,0 +1,196 @@
+//! The one way to launch a kernel.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::error::LaunchError;
+use super::graph::Graph;
+use super::kernel::Kernel;
+use super::launch::{Argument, Entry, Launch};
+use crate::device::{Device, PerDevice};
+use crate::error::Result;
+use crate::host;
+
+/// Launches the kernels of one device: checks the arguments, waits for copies into them, runs or
+/// captures, counts.
+pub struct KernelDispatchController {
+    device: Device,
+    kernels: HashMap<&'static str, Arc<Entry>>,
+    counters: Arc<Counters>,
+}
+
+/// Counters of a controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DispatchStats {
+    /// Kernels run, those of replays included.
+    pub launches: u64,
+    /// Graphs replayed.
+    pub replays: u64,
+    /// How often each kernel ran, for those that did, by name.
+    pub kernels: Vec<(&'static str, u64)>,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) launches: AtomicU64,
+    pub(super) replays: AtomicU64,
+}
+
+/// What a thread is capturing.
+struct Recording {
+    /// The controller's counters, which tell controllers apart.
+    controller: Arc<Counters>,
+    launches: Vec<Launch>,
+}
+
+thread_local! {
+    static RECORDING: RefCell<Option<Recording>> = const { RefCell::new(None) };
+}
+
+static DEFAULT_CONTROLLERS: PerDevice<KernelDispatchController> = PerDevice::new();
+
+impl KernelDispatchController {
+    /// A controller of `kernels`, which run on `device`.
+    pub fn new(device: Device, kernels: impl IntoIterator<Item = &'static dyn Kernel>) -> Self {
+        let entry = |kernel: &'static dyn Kernel| {
+            (kernel.signature().name, Arc::new(Entry { kernel, runs: AtomicU64::new(0) }))
+        };
+        KernelDispatchController {
+            device,
+            kernels: kernels.into_iter().map(entry).collect(),
+            counters: Arc::default(),
+        }
+    }
+
+    /// The controller of all kernels that this library has for `device`.
+    pub fn default_of(device: Device) -> &'static Self {
+        DEFAULT_CONTROLLERS.get_or_init(device, || match device {
+            Device::Cpu => Self::new(device, host::kernels().iter().map(|k| k as &dyn Kernel)),
+        })
+    }
+
+    /// The device that it launches on.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The names of the kernels, sorted.
+    pub fn kernels(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.kernels.keys().copied().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Runs the kernel `name` on `arguments`; within a capture of this thread it is recorded instead.
+    ///
+    /// # Errors
+    /// [`LaunchError`] before anything runs; the failure of a copy that was to fill an argument;
+    /// [`super::KernelError`] when the kernel breaks.
+    pub fn launch(&self, name: &str, arguments: Vec<Argument>) -> Result<()> {
+        let entry = self.kernels.get(name).ok_or_else(|| self.unknown(name))?;
+        let launch = Launch::new(entry, self.device, arguments)?;
+        let Some(launch) = self.record(launch) else {
+            return Ok(());
+        };
+        launch.wait()?;
+        launch.run()?;
+        entry.runs.fetch_add(1, Ordering::Relaxed);
+        self.counters.launches.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Captures the launches that `work` makes on this thread.
+    ///
+    /// # Errors
+    /// What `work` returns; [`LaunchError::Capture`] if this thread is capturing already.
+    pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        self.begin_capture()?;
+        let guard = DiscardOnDrop(self);
+        work()?;
+        std::mem::forget(guard);
+        Ok(self.end_capture()?)
+    }
+
+    /// From here on launches of this thread are recorded; [`Self::capture`] in two halves, for callers
+    /// that can't pass a closure.
+    ///
+    /// # Errors
+    /// [`LaunchError::Capture`] if this thread is capturing already, on any device.
+    pub fn begin_capture(&self) -> Result<(), LaunchError> {
+        RECORDING.with_borrow_mut(|recording| match recording {
+            Some(_) => Err(LaunchError::Capture("this thread is capturing a graph already")),
+            None => {
+                let controller = Arc::clone(&self.counters);
+                *recording = Some(Recording { controller, launches: Vec::new() });
+                Ok(())
+            }
+        })
+    }
+
+    /// Ends the capture of this thread.
+    ///
+    /// # Errors
+    /// [`LaunchError::Capture`] if this thread captures nothing on this controller.
+    pub fn end_capture(&self) -> Result<Graph, LaunchError> {
+        match RECORDING.take() {
+            Some(recording) if Arc::ptr_eq(&recording.controller, &self.counters) => {
+                Ok(Graph::new(recording.launches, recording.controller))
+            }
+            other => {
+                RECORDING.set(other);
+                Err(LaunchError::Capture("this thread has not begun to capture on this device"))
+            }
+        }
+    }
+
+    /// Ends the capture of this thread, if there is one on this controller, and forgets it.
+    pub fn discard_capture(&self) {
+        // Without a capture there is nothing to forget.
+        let _ = self.end_capture();
+    }
+
+    /// The counters, as of now.
+    pub fn stats(&self) -> DispatchStats {
+        let runs = |name| self.kernels[name].runs.load(Ordering::Relaxed);
+        let counts = self.kernels().into_iter().map(|name| (name, runs(name)));
+        DispatchStats {
+            launches: self.counters.launches.load(Ordering::Relaxed),
+            replays: self.counters.replays.load(Ordering::Relaxed),
+            kernels: counts.filter(|&(_, runs)| runs > 0).collect(),
+        }
+    }
+
+    /// Records the launch if this thread captures on this controller, else gives it back.
+    fn record(&self, launch: Launch) -> Option<Launch> {
+        RECORDING.with_borrow_mut(|recording| match recording {
+            Some(recording) if Arc::ptr_eq(&recording.controller, &self.counters) => {
+                recording.launches.push(launch);
+                None
+            }
+            _ => Some(launch),
+        })
+    }
+
+    fn unknown(&self, name: &str) -> LaunchError {
+        LaunchError::UnknownKernel {
+            name: name.to_owned(),
+            device: self.device.to_string(),
+            known: self.kernels().join(", "),
+        }
+    }
+}
+
+/// Forgets a capture that an error or a panic cuts short.
+struct DiscardOnDrop<'a>(&'a KernelDispatchController);
+
+impl Drop for DiscardOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.discard_capture();
+    }
+}
+
+#[cfg(test)]
+#[path = "controller_tests.rs"]
+mod tests;

@@ -1,0 +1,86 @@
+//! Captured launches that run again and again.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::controller::Counters;
+use super::launch::{Entry, Launch, Used};
+use crate::error::Result;
+
+/// A list of launches, in order, with the tensors that they use.
+///
+/// It is made by [`super::KernelDispatchController::capture`]. The tensors stay alive and in place as
+/// long as the graph does, so a replay sees what was written into them since.
+pub struct Graph {
+    launches: Vec<Launch>,
+    /// Every storage once, with the range that some launch uses.
+    memory: Vec<Used>,
+    /// Every kernel once, with the number of its launches.
+    kernels: Vec<(Arc<Entry>, u64)>,
+    counters: Arc<Counters>,
+    /// Two replays at once would work on the same tensors.
+    replaying: Mutex<()>,
+}
+
+impl Graph {
+    pub(super) fn new(launches: Vec<Launch>, counters: Arc<Counters>) -> Self {
+        Graph {
+            memory: distinct_memory(&launches),
+            kernels: distinct_kernels(&launches),
+            launches,
+            counters,
+            replaying: Mutex::new(()),
+        }
+    }
+
+    /// Runs the launches in order. Threads that replay the same graph take turns.
+    ///
+    /// # Errors
+    /// The failure of a copy that was to fill one of the tensors, before anything runs;
+    /// [`super::KernelError`] when a kernel breaks, the launches after it not having run.
+    pub fn replay(&self) -> Result<()> {
+        let _turn = self.replaying.lock().unwrap_or_else(PoisonError::into_inner);
+        for (storage, range) in &self.memory {
+            storage.wait(range)?;
+        }
+        for launch in &self.launches {
+            launch.run()?;
+        }
+        for (entry, launches) in &self.kernels {
+            entry.runs.fetch_add(*launches, Ordering::Relaxed);
+        }
+        self.counters.launches.fetch_add(self.launches.len() as u64, Ordering::Relaxed);
+        self.counters.replays.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The launches, in order.
+    pub fn launches(&self) -> &[Launch] {
+        &self.launches
+    }
+}
+
+fn distinct_memory(launches: &[Launch]) -> Vec<Used> {
+    let mut memory: Vec<Used> = Vec::new();
+    let mut places = std::collections::HashMap::new();
+    for (storage, range) in launches.iter().flat_map(|launch| &launch.memory) {
+        let place = *places.entry(Arc::as_ptr(storage)).or_insert_with(|| {
+            memory.push((Arc::clone(storage), range.clone()));
+            memory.len() - 1
+        });
+        let whole = &mut memory[place].1;
+        *whole = whole.start.min(range.start)..whole.end.max(range.end);
+    }
+    memory
+}
+
+fn distinct_kernels(launches: &[Launch]) -> Vec<(Arc<Entry>, u64)> {
+    let mut kernels: Vec<(Arc<Entry>, u64)> = Vec::new();
+    for launch in launches {
+        match kernels.iter_mut().find(|(entry, _)| Arc::ptr_eq(entry, &launch.entry)) {
+            Some((_, count)) => *count += 1,
+            None => kernels.push((Arc::clone(&launch.entry), 1)),
+        }
+    }
+    kernels
+}

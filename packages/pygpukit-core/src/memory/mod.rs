@@ -1,0 +1,17 @@
+//! Device memory: pools that own every byte of it, and tensors that lie in them.
+
+mod error;
+mod layout;
+mod pending;
+mod pool;
+mod scalar;
+mod size_class;
+mod storage;
+mod tensor;
+
+pub use error::{OutOfMemory, TensorError};
+pub use layout::Layout;
+pub use pool::{Block, MemoryPool, PoolStats};
+pub use scalar::Scalar;
+pub use storage::Storage;
+pub use tensor::Tensor;

@@ -1,0 +1,168 @@
+//! `Device`, `DeviceInfo`, `Event`.
+
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use super::dispatch::PyKernelDispatchController;
+use super::memory::PyMemoryPool;
+use super::transfer::PyAsyncEngine;
+use crate::device::{Device, DeviceInfo, Event};
+use crate::error::Error;
+use crate::memory::MemoryPool;
+
+/// How long a wait may keep a signal such as Ctrl-C from being seen.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
+
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<PyDevice>()?;
+    module.add_class::<PyDeviceInfo>()?;
+    module.add_class::<PyEvent>()
+}
+
+/// A device that tensors live on and kernels run on: "cpu".
+///
+/// Raises DeviceError for a name that isn't known or a device that can't be used here.
+#[pyclass(name = "Device", module = "pygpukit.core", frozen, eq, hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct PyDevice(pub(super) Device);
+
+#[pymethods]
+impl PyDevice {
+    #[new]
+    #[pyo3(text_signature = "(name)")]
+    fn new(name: DeviceArg) -> Self {
+        PyDevice(name.0)
+    }
+
+    /// The name: "cpu".
+    #[getter]
+    fn name(&self) -> String {
+        self.0.to_string()
+    }
+
+    /// What the device is, as of now.
+    fn info(&self, py: Python<'_>) -> PyDeviceInfo {
+        PyDeviceInfo(py.detach(|| self.0.backend().info()))
+    }
+
+    /// The pool that the device uses unless told otherwise.
+    #[getter]
+    fn pool(&self) -> PyMemoryPool {
+        PyMemoryPool(MemoryPool::default_of(self.0).clone())
+    }
+
+    /// The engine that copies to and from the device.
+    #[getter]
+    fn engine(&self) -> PyAsyncEngine {
+        PyAsyncEngine::of(self.0)
+    }
+
+    /// The controller that launches on the device.
+    #[getter]
+    fn controller(&self) -> PyKernelDispatchController {
+        PyKernelDispatchController::of(self.0)
+    }
+
+    fn __str__(&self) -> String {
+        self.name()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Device('{}')", self.0)
+    }
+}
+
+/// A device given as a `Device` or by name.
+pub(super) struct DeviceArg(pub(super) Device);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for DeviceArg {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(device) = object.cast::<PyDevice>() {
+            return Ok(DeviceArg(device.get().0));
+        }
+        let name: String = object.extract()?;
+        Ok(DeviceArg(name.parse()?))
+    }
+}
+
+/// What a device is, as of the moment that it was asked.
+#[pyclass(name = "DeviceInfo", module = "pygpukit.core", frozen)]
+pub(super) struct PyDeviceInfo(DeviceInfo);
+
+#[pymethods]
+impl PyDeviceInfo {
+    /// The model name, as the hardware reports it.
+    #[getter]
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Logical cores that this process may use.
+    #[getter]
+    fn cores(&self) -> usize {
+        self.0.cores
+    }
+
+    /// Bytes of memory that the device has, or that this process may use where that is less.
+    #[getter]
+    fn total_memory(&self) -> u64 {
+        self.0.memory.total
+    }
+
+    /// Bytes of memory that could be allocated.
+    #[getter]
+    fn available_memory(&self) -> u64 {
+        self.0.memory.available
+    }
+
+    fn __repr__(&self) -> String {
+        let DeviceInfo { name, cores, memory } = &self.0;
+        format!(
+            "DeviceInfo(name='{name}', cores={cores}, total_memory={}, available_memory={})",
+            memory.total, memory.available
+        )
+    }
+}
+
+/// The end of a copy that runs beside the calling thread.
+#[pyclass(name = "Event", module = "pygpukit.core", frozen)]
+pub(super) struct PyEvent(pub(super) Event);
+
+#[pymethods]
+impl PyEvent {
+    /// Whether the copy has ended, well or badly.
+    #[getter]
+    fn ready(&self) -> bool {
+        self.0.is_complete()
+    }
+
+    /// Waits for the end of the copy, `timeout` seconds at most. Returns whether it has ended.
+    ///
+    /// Raises what went wrong with the copy, e.g. LoadError when its file couldn't be read.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let timeout =
+            timeout.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        wait(py, &self.0, timeout)
+    }
+}
+
+/// Waits for `event`, other Python threads running meanwhile and signals being seen. Returns whether
+/// it is complete.
+pub(super) fn wait(py: Python<'_>, event: &Event, timeout: Option<Duration>) -> PyResult<bool> {
+    let start = Instant::now();
+    loop {
+        let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+        let pause = left.unwrap_or(SIGNAL_INTERVAL).min(SIGNAL_INTERVAL);
+        if let Some(outcome) = py.detach(|| event.wait_timeout(pause)) {
+            return outcome.map(|()| true).map_err(|failure| Error::from(failure).into());
+        }
+        py.check_signals()?;
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(false);
+        }
+    }
+}
