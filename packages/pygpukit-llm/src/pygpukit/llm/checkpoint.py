@@ -1,0 +1,171 @@
+"""Everything that is read of a model before its weights: one view of a folder or a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pygpukit.core import TensorMap, load_gguf, load_safetensors
+from pygpukit.llm.chat import TURN_ENDS, ChatTemplate
+from pygpukit.llm.config import ModelConfig, read_json
+from pygpukit.llm.errors import ConfigError
+from pygpukit.llm.gguf import GGUF_NAMES, ROPE_FACTORS, config_from_gguf
+from pygpukit.llm.models import FAMILIES, config_from_json
+from pygpukit.llm.models.family import Names
+from pygpukit.llm.sampling import SamplingParams, read_generation_config
+
+if TYPE_CHECKING:
+    from pygpukit.tokenizer import Tokenizer
+
+__all__ = ["Checkpoint", "open_checkpoint"]
+
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A model's files, opened but for the weights' bytes.
+
+    Attributes:
+        path: The folder or the .gguf file.
+        config: What the model computes.
+        tensors: The weights, mapped.
+        names: What the file calls them.
+        permuted: Whether query and key rows are interleaved per head.
+        defaults: How tokens are chosen unless the caller says otherwise.
+        special_tokens: Texts of `bos_token`, `eos_token` …, as far as the model names them.
+        template: The chat template, if the model has one.
+    """
+
+    path: Path
+    config: ModelConfig
+    tensors: TensorMap
+    names: Names
+    permuted: bool
+    defaults: SamplingParams
+    special_tokens: Mapping[str, str]
+    template: ChatTemplate | None
+
+    def tokenizer(self) -> Tokenizer | None:
+        """Builds the tokenizer; None where the folder has none."""
+        from pygpukit.tokenizer import Tokenizer
+
+        if self.path.is_file():
+            return Tokenizer.from_gguf(self.tensors.metadata)
+        if (self.path / "tokenizer.json").is_file():
+            return Tokenizer.from_pretrained(self.path)
+        return None
+
+    def end_ids(self, tokenizer: Tokenizer | None) -> frozenset[int]:
+        """Every id that ends a text: of all configs, of the tokenizer, of a turn in a chat."""
+        ids = set(self.config.eos_token_ids)
+        if tokenizer is not None:
+            ends = [self.special_tokens.get("eos_token", "")]
+            if self.template is not None:
+                ends += filter(self.template.mentions, TURN_ENDS)
+            ids |= {id_ for token in ends if (id_ := tokenizer.token_to_id(token)) is not None}
+        return frozenset(ids)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Opens a folder with config.json and safetensors, or a .gguf file.
+
+    Raises:
+        ConfigError: A config isn't understood.
+        LoadError: A weight file is missing, truncated or damaged.
+    """
+    return _open_gguf(path) if path.is_file() else _open_folder(path)
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    config = config_from_json(folder / "config.json")
+    generation_file = folder / "generation_config.json"
+    generation = read_json(generation_file) if generation_file.is_file() else {}
+    defaults, ends = read_generation_config(generation, str(generation_file))
+    tokenizer_file = folder / "tokenizer_config.json"
+    tokenizer_config = read_json(tokenizer_file) if tokenizer_file.is_file() else {}
+    special_tokens = {
+        name: text
+        for name in _SPECIAL_TOKENS
+        if (text := _token_text(tokenizer_config.get(name))) is not None
+    }
+    return Checkpoint(
+        path=folder,
+        config=replace(config, eos_token_ids=tuple({*config.eos_token_ids, *ends})),
+        tensors=load_safetensors(folder),
+        names=FAMILIES[config.architecture].names,
+        permuted=False,
+        defaults=defaults,
+        special_tokens=special_tokens,
+        template=_read_template(folder, tokenizer_config.get("chat_template"), special_tokens),
+    )
+
+
+def _open_gguf(path: Path) -> Checkpoint:
+    tensors = load_gguf(path)
+    shapes = {name: tuple(tensors[name].shape) for name in tensors}
+    config = config_from_gguf(tensors.metadata, shapes, str(path))
+    if ROPE_FACTORS in tensors and config.rope is not None:
+        factors = np.asarray(tensors[ROPE_FACTORS].cast("float32").numpy())
+        config = replace(config, rope=config.rope.divided(factors))
+    special_tokens = _gguf_special_tokens(tensors.metadata)
+    source = tensors.metadata.get("tokenizer.chat_template")
+    return Checkpoint(
+        path=path,
+        config=config,
+        tensors=tensors,
+        names=GGUF_NAMES,
+        permuted=FAMILIES[config.architecture].gguf_permuted,
+        defaults=SamplingParams(),
+        special_tokens=special_tokens,
+        template=ChatTemplate({"default": source}, special_tokens, str(path)) if source else None,
+    )
+
+
+def _read_template(
+    folder: Path, configured: object, special_tokens: Mapping[str, str]
+) -> ChatTemplate | None:
+    """The templates of tokenizer_config.json, and of chat_template.jinja, which wins."""
+    origin, file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    sources = _template_sources(configured, origin)
+    if file.is_file():
+        sources["default"] = file.read_text(encoding="utf-8")
+        origin = file
+    return ChatTemplate(sources, special_tokens, str(origin)) if sources else None
+
+
+def _template_sources(value: Any, file: Path) -> dict[str, str]:
+    """One template, or a list of named ones."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"default": value}
+    try:
+        return {str(entry["name"]): str(entry["template"]) for entry in value}
+    except (TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{file}: chat_template must be a string or a list of objects with name and template"
+        ) from error
+
+
+def _token_text(value: object) -> str | None:
+    """A special token's text, written as a string or as an object with its content."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _gguf_special_tokens(metadata: Mapping[str, Any]) -> dict[str, str]:
+    vocabulary = metadata.get("tokenizer.ggml.tokens", ())
+    ids = {
+        name: metadata.get(f"tokenizer.ggml.{key}_token_id")
+        for name, key in (("bos_token", "bos"), ("eos_token", "eos"), ("unk_token", "unknown"))
+    }
+    return {
+        name: vocabulary[id_]
+        for name, id_ in ids.items()
+        if id_ is not None and id_ < len(vocabulary)
+    }

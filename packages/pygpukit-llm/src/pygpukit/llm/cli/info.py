@@ -1,0 +1,107 @@
+"""`pygpukit info`: what there is to run on, and what a model would need."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections import Counter
+from importlib.metadata import version
+from typing import Any
+
+from pygpukit.core import Device, DeviceError
+from pygpukit.llm.checkpoint import Checkpoint, open_checkpoint
+from pygpukit.llm.cli.loading import model_path
+from pygpukit.llm.errors import ModelNotFoundError
+from pygpukit.llm.weights import plan
+
+__all__ = ["run"]
+
+_PACKAGES = (
+    "pygpukit-core",
+    "pygpukit-kernels",
+    "pygpukit-tokenizer",
+    "pygpukit-llm",
+    "numpy",
+)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints devices, versions and the model's facts; no weights are read."""
+    facts: dict[str, Any] = {
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in _PACKAGES},
+        "devices": _devices(arguments.device),
+    }
+    try:
+        facts["model"] = _model(open_checkpoint(model_path(arguments.model)))
+    except ModelNotFoundError as error:
+        if arguments.model is not None:
+            raise
+        facts["model"] = str(error)
+    if arguments.json:
+        print(json.dumps(facts, ensure_ascii=False))
+    else:
+        _print(facts)
+
+
+def _devices(name: str) -> dict[str, Any]:
+    devices: dict[str, Any] = {}
+    for candidate in ("cuda", "cpu") if name == "auto" else (name,):
+        try:
+            device = Device(candidate)
+        except DeviceError as error:
+            if name != "auto":
+                raise
+            devices[candidate] = f"not available: {error}"
+            continue
+        info = device.info()
+        devices[device.name] = {
+            "name": info.name,
+            "cores": info.cores,
+            "simd": info.simd,
+            "total_memory": info.total_memory,
+            "available_memory": info.available_memory,
+        }
+    return devices
+
+
+def _model(checkpoint: Checkpoint) -> dict[str, Any]:
+    config = checkpoint.config
+    weights = plan(config, checkpoint.tensors, checkpoint.names, permuted=checkpoint.permuted)
+    cache = config.cache_bytes(config.context_length)
+    return {
+        "path": str(checkpoint.path),
+        "architecture": config.architecture,
+        "parameters": weights.parameters,
+        "layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "heads": config.num_heads,
+        "kv_heads": config.num_kv_heads,
+        "vocabulary": config.vocab_size,
+        "context_tokens": config.context_length,
+        "stored_types": _counted(view.dtype for view in checkpoint.tensors.values()),
+        "stored_bytes": checkpoint.tensors.nbytes,
+        "held_types": _counted(placement.dtype for placement in weights.placements),
+        "weights_bytes": weights.nbytes,
+        "cache_bytes_per_token": config.cache_bytes(1),
+        "cache_bytes_full_context": cache,
+        "memory_needed_full_context": weights.nbytes + cache,
+        "chat_template": checkpoint.template is not None,
+    }
+
+
+def _counted(names: Any) -> dict[str, int]:
+    return dict(Counter(names).most_common())
+
+
+def _print(facts: dict[str, Any], indent: str = "") -> None:
+    for name, value in facts.items():
+        label = f"{indent}{name.replace('_', ' ')}"
+        if isinstance(value, dict):
+            print(f"{label}:")
+            _print(value, indent + "  ")
+        elif isinstance(value, int) and ("bytes" in name or "memory" in name):
+            print(f"{label}: {value:,} ({value / 1e6:,.1f} MB)")
+        else:
+            print(f"{label}: {value:,}" if isinstance(value, int) else f"{label}: {value}")

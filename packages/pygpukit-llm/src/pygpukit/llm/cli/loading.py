@@ -1,0 +1,40 @@
+"""Loading a model for a command, with a progress bar on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pygpukit.llm.hub import bundled_model, locate
+from pygpukit.llm.llm import LLM
+
+__all__ = ["load_model", "model_path"]
+
+_WIDTH = 30
+
+
+def model_path(model: str | None) -> Path:
+    """Where the model is that `--model` names, or the bundled one."""
+    return locate(model) if model is not None else bundled_model()
+
+
+def load_model(model: str | None, device: str) -> LLM:
+    """Loads the model that `--model` names."""
+    path = model_path(model)
+    if not sys.stderr.isatty():
+        return LLM.from_pretrained(path, device=device)
+    try:
+        return LLM.from_pretrained(path, device=device, progress=_show_progress)
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _show_progress(done: int, total: int) -> None:
+    filled = _WIDTH * done // total
+    bar = "█" * filled + "░" * (_WIDTH - filled)
+    print(
+        f"\rloading {bar} {done / 1e6:,.0f} of {total / 1e6:,.0f} MB",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )

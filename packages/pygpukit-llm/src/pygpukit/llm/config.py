@@ -1,0 +1,204 @@
+"""What a model computes, read strictly: each key is obeyed, known to change nothing, or refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pygpukit.llm.errors import ConfigError
+from pygpukit.llm.keys import Keys
+from pygpukit.llm.rope import Rope, read_rope
+
+__all__ = ["ModelConfig", "read_decoder", "read_json"]
+
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "relu": "relu",
+}
+"""The operations' name for each `hidden_act` of transformers."""
+
+IGNORED = frozenset({
+    "architectures", "attention_dropout", "attn_implementation", "auto_map", "bad_words_ids",
+    "do_sample", "dtype", "gradient_checkpointing", "id2label", "initializer_range", "is_decoder",
+    "is_encoder_decoder", "label2id", "max_length", "model_type", "output_attentions",
+    "output_hidden_states", "pad_token_id", "problem_type", "return_dict", "temperature",
+    "tokenizer_class", "top_k", "top_p", "torch_dtype", "transformers_version", "unsloth_fixed",
+    "unsloth_version", "use_cache",
+})  # fmt: skip
+"""Keys of config.json that any model may have and that don't change what it computes."""
+
+IGNORED_PREFIXES = ("_attn_implementation", "_name_or_path", "transformers.js")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The shape and the maths of a decoder, whichever file they came from.
+
+    Attributes:
+        architecture: The family: "llama", "qwen3", "gpt2" …
+        vocab_size: Rows of the embedding and of the logits.
+        context_length: The most positions that a sequence can have.
+        hidden_size: Width of the residual stream.
+        intermediate_size: Width inside the MLP.
+        num_layers: Transformer blocks.
+        num_heads: Query heads.
+        num_kv_heads: Key/value heads; a divisor of `num_heads`.
+        head_dim: Width of one head; `num_heads * head_dim` may differ from `hidden_size`.
+        norm_kind: "rms" (weight only) or "layer" (weight and bias).
+        norm_eps: What is added to the variance.
+        activation: Of the MLP: "silu", "gelu", "gelu_tanh" or "relu".
+        gated_mlp: Whether the MLP is `down(act(gate(x)) * up(x))` rather than `down(act(up(x)))`.
+        qkv_bias: Whether the query, key and value projections have biases.
+        output_bias: Whether the projection out of the attention has a bias.
+        mlp_bias: Whether the MLP's projections have biases.
+        qk_norm: Whether queries and keys are RMS-normalised per head before the rotation.
+        rope: The rotation of queries and keys; None where positions are learned embeddings.
+        windows: For each layer how many positions a token sees, itself included; 0 is all.
+        tied_embeddings: Whether the embedding also makes the logits.
+        bos_token_id: The id that begins a text.
+        eos_token_ids: The ids that end one.
+    """
+
+    architecture: str
+    vocab_size: int
+    context_length: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    norm_kind: Literal["rms", "layer"] = "rms"
+    norm_eps: float = 1e-6
+    activation: str = "silu"
+    gated_mlp: bool = True
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    rope: Rope | None = None
+    windows: tuple[int, ...] = ()
+    tied_embeddings: bool = False
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+
+    @property
+    def attention_scale(self) -> float:
+        """What scores are multiplied with: `1 / sqrt(head_dim)`."""
+        return float(self.head_dim**-0.5)
+
+    @property
+    def qkv_rows(self) -> tuple[int, int, int]:
+        """Rows of the query, key and value projections."""
+        kv = self.num_kv_heads * self.head_dim
+        return self.num_heads * self.head_dim, kv, kv
+
+    def cache_bytes(self, positions: int, *, element_bytes: int = 4) -> int:
+        """Bytes of keys and values that `positions` positions take in all layers."""
+        per_layer = 2 * self.num_kv_heads * self.head_dim
+        return positions * self.num_layers * per_layer * element_bytes
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ConfigError: It can't be read, isn't JSON, or isn't an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_decoder(keys: Keys, **facts: Any) -> ModelConfig:
+    """The keys that decoders share, by config.json's names; `facts` has the fields beyond them.
+
+    Where `facts` has a field, it wins over the key.
+
+    Raises:
+        ConfigError: A key is missing, malformed or contradicts another.
+    """
+    hidden = keys.integer("hidden_size")
+    heads = keys.integer("num_attention_heads")
+    kv_heads = keys.integer("num_key_value_heads", heads)
+    layers = keys.integer("num_hidden_layers")
+    context = keys.integer("max_position_embeddings")
+    head_dim = keys.optional_integer("head_dim")
+    if head_dim is None:
+        if hidden % heads:
+            raise ConfigError(
+                f"{keys.source}: hidden_size {hidden} isn't a multiple of num_attention_heads "
+                f"{heads}, and head_dim isn't given"
+            )
+        head_dim = hidden // heads
+    if heads % kv_heads:
+        raise ConfigError(
+            f"{keys.source}: num_attention_heads {heads} isn't a multiple of "
+            f"num_key_value_heads {kv_heads}"
+        )
+    fields: dict[str, Any] = {
+        "vocab_size": keys.integer("vocab_size"),
+        "context_length": context,
+        "hidden_size": hidden,
+        "intermediate_size": keys.integer("intermediate_size"),
+        "num_layers": layers,
+        "num_heads": heads,
+        "num_kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "norm_eps": keys.number("rms_norm_eps", 1e-6),
+        "activation": keys.choice("hidden_act", ACTIVATIONS, "silu"),
+        "tied_embeddings": keys.boolean("tie_word_embeddings", False),
+        "bos_token_id": next(iter(keys.ids("bos_token_id")), None),
+        "eos_token_ids": keys.ids("eos_token_id"),
+        "windows": (0,) * layers,
+    }
+    if "rope" not in facts:
+        fields["rope"] = _read_rope(keys, head_dim, context)
+    return ModelConfig(**{**fields, **facts})
+
+
+def _read_rope(keys: Keys, head_dim: int, context_length: int) -> Rope:
+    """Rope keys as transformers writes them: `rope_parameters`, before version 5 `rope_scaling`."""
+    shared: dict[str, object] = {"rope_theta": keys.number("rope_theta", 10000.0)}
+    factor = keys.optional_number("partial_rotary_factor")
+    if factor is not None:
+        shared["partial_rotary_factor"] = factor
+    given = [key for key in ("rope_parameters", "rope_scaling") if keys.get(key) is not None]
+    if len(given) == 2:
+        raise ConfigError(f"{keys.source}: has both rope_parameters and rope_scaling; keep one")
+    if not given:
+        return read_rope(
+            Keys(shared, keys.source), head_dim=head_dim, context_length=context_length
+        )
+    parameters = keys.nested(given[0], shared)
+    parameters.rename("type", "rope_type")
+    return read_rope(parameters, head_dim=head_dim, context_length=context_length)
+
+
+def read_layer_types(keys: Keys, num_layers: int) -> tuple[bool, ...] | None:
+    """Whether each layer slides its window, by the key `layer_types`; None where it is absent."""
+    types = keys.get("layer_types")
+    if types is None:
+        return None
+    sliding = {"full_attention": False, "sliding_attention": True}
+    if not isinstance(types, list) or len(types) != num_layers or not set(types) <= set(sliding):
+        raise ConfigError(
+            f"{keys.source}: key 'layer_types' must name full_attention or sliding_attention for "
+            f"each of the {num_layers} layers, found {types!r}"
+        )
+    return tuple(sliding[type_] for type_ in types)

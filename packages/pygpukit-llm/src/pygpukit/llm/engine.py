@@ -1,0 +1,198 @@
+"""The decode loop: the prompt in chunks, then one captured step replayed for each token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pygpukit.kernels as kernels
+from pygpukit.core import Device, Graph, Tensor
+from pygpukit.llm.batch import Batch, Request
+from pygpukit.llm.cache import PagedCache, pages_for
+from pygpukit.llm.decoder import Decoder
+from pygpukit.llm.errors import LogitsError
+from pygpukit.llm.generation import TokenLogprobs
+from pygpukit.llm.sampling import SamplingParams
+
+__all__ = ["Engine", "Token"]
+
+PREFILL_CHUNK = 512
+"""Prompt tokens that go through the layers at once: bounds the memory of activations."""
+
+LOGITS_CHUNK = 64
+"""Rows of logits computed at once where all are wanted."""
+
+GROWTH = 256
+"""Positions that the cache begins with where the output's length is open; then it doubles."""
+
+
+class Token(NamedTuple):
+    """A new id of a request, already among its ids."""
+
+    request: Request
+    id: int
+    logprobs: TokenLogprobs | None
+
+
+class Engine:
+    """Runs a decoder on a device.
+
+    Args:
+        decoder: The model.
+        device: Where it runs.
+        capture: Whether steps are captured and replayed; the bits are the same either way.
+    """
+
+    def __init__(self, decoder: Decoder, device: Device, *, capture: bool = True) -> None:
+        self._decoder = decoder
+        self._device = device
+        self._capture = capture
+
+    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """The logits at every position: (len(ids), vocab_size)."""
+        request = Request(list(ids), len(ids), len(ids))
+        cache = PagedCache(self._decoder.config, self._device, pages_for(len(ids)))
+        batch = Batch([request], SamplingParams(), self._device)
+        batch.reserve(0, cache)
+        result = np.empty((len(ids), self._decoder.config.vocab_size), np.float32)
+        row = 0
+        for hidden in self._prefill_chunks(batch, cache):
+            for start in range(0, hidden.shape[0], LOGITS_CHUNK):
+                logits = self._decoder.logits(hidden[start : start + LOGITS_CHUNK])
+                result[row : row + logits.shape[0]] = logits.numpy()
+                row += logits.shape[0]
+        return result
+
+    def run(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[list[Token]]:
+        """Generates, yielding the new ids of each step.
+
+        A request leaves when it reaches its limit or when the caller has set `done`. Closing the
+        iterator at any point frees what it held.
+
+        Args:
+            requests: The sequences; each has room for at least one new id.
+            params: How tokens are chosen.
+
+        Raises:
+            LogitsError: A logit was NaN or infinite.
+        """
+        ahead = GROWTH if params.max_new_tokens is None else params.max_new_tokens
+        batch = Batch(requests, params, self._device)
+        pages = sum(request.missing_pages(ahead) for request in requests)
+        cache = PagedCache(self._decoder.config, self._device, pages)
+        batch.reserve(ahead, cache)
+        hidden = self._prefill(batch, cache)
+        yield self._read(batch, *batch.choose(self._decoder.logits(hidden)))
+        step: _Step | None = None
+        while live := [request for request in batch.requests if not _finished(request)]:
+            short = any(request.missing_pages(0) for request in live)
+            if short or len(live) < len(batch.requests):
+                step = None  # its graph holds tensors that are about to be replaced
+                batch = self._continue(batch, live, cache, ahead=len(live[0].ids) if short else 0)
+            step = step or _Step(self._decoder, batch, cache, self._device, self._capture)
+            yield self._read(batch, *step.run())
+
+    def _continue(
+        self, batch: Batch, live: list[Request], cache: PagedCache, *, ahead: int
+    ) -> Batch:
+        """The state of those still live, with pages for at least the next position."""
+        for request in batch.requests:
+            if _finished(request):
+                cache.give_back(request.pages)
+        batch = Batch(live, batch.params, self._device)
+        batch.reserve(ahead, cache)
+        return batch
+
+    def _prefill(self, batch: Batch, cache: PagedCache) -> Tensor:
+        """Runs the prompts through the layers; returns the last row of each, (S, hidden)."""
+        lengths = [len(request.ids) for request in batch.requests]
+        ends = np.cumsum(lengths) - 1
+        shape = (len(lengths), self._decoder.config.hidden_size)
+        last = Tensor.empty(shape, "float32", device=self._device)
+        start = 0
+        for hidden in self._prefill_chunks(batch, cache):
+            stop = start + hidden.shape[0]
+            first, end = np.searchsorted(ends, (start, stop))
+            if first < end:
+                rows = Tensor.from_numpy(
+                    (ends[first:end] - start).astype(np.int32), device=self._device
+                )
+                kernels.gather_rows(hidden, rows, out=last[int(first) : int(end)])
+            start = stop
+        return last
+
+    def _prefill_chunks(self, batch: Batch, cache: PagedCache) -> Iterator[Tensor]:
+        """The residual streams of all prompts, one after another, in chunks of tokens."""
+        prompts = [request.ids for request in batch.requests]
+        ids = np.concatenate([np.array(prompt, np.int32) for prompt in prompts])
+        positions = np.concatenate([np.arange(len(prompt), dtype=np.int32) for prompt in prompts])
+        sequences = np.repeat(
+            np.arange(len(prompts), dtype=np.int32), [len(prompt) for prompt in prompts]
+        )
+        for start in range(0, len(ids), PREFILL_CHUNK):
+            chunk = slice(start, start + PREFILL_CHUNK)
+            tensors = (
+                Tensor.from_numpy(array[chunk], device=self._device)
+                for array in (ids, positions, sequences)
+            )
+            yield self._decoder.forward(*tensors, batch.block_tables, cache)
+
+    def _read(
+        self, batch: Batch, ids: Tensor, logprobs: tuple[Tensor, Tensor] | None
+    ) -> list[Token]:
+        """Brings a step's ids to the host and adds them to their requests."""
+        new = ids.numpy().tolist()
+        if min(new) < 0:
+            raise LogitsError(
+                "the model computed a NaN or infinite logit; its weights are damaged, or its "
+                "activations leave the range of the arithmetic"
+            )
+        reported = _read_logprobs(*logprobs) if logprobs else [None] * len(new)
+        tokens = []
+        for request, id_, entry in zip(batch.requests, new, reported, strict=True):
+            request.ids.append(id_)
+            tokens.append(Token(request, id_, entry))
+        return tokens
+
+
+def _finished(request: Request) -> bool:
+    return request.done or len(request.ids) >= request.limit
+
+
+def _read_logprobs(values: Tensor, indices: Tensor) -> list[TokenLogprobs | None]:
+    return [
+        TokenLogprobs(row[0], dict(zip(columns[1:], row[1:], strict=True)))
+        for row, columns in zip(values.numpy().tolist(), indices.numpy().tolist(), strict=True)
+    ]
+
+
+class _Step:
+    """One decoding step of a batch: layers, logits, choice, and on to the next position."""
+
+    def __init__(
+        self, decoder: Decoder, batch: Batch, cache: PagedCache, device: Device, capture: bool
+    ) -> None:
+        self._decoder = decoder
+        self._batch = batch
+        self._cache = cache
+        self._graph: Graph | None = None
+        if capture:
+            with device.controller.capture() as graph:
+                self._result = self._launch()
+            self._graph = graph
+
+    def run(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Runs the step; returns what `Batch.choose` returned."""
+        if self._graph is None:
+            return self._launch()
+        self._graph.replay()
+        return self._result
+
+    def _launch(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        batch = self._batch
+        hidden = self._decoder.forward(
+            batch.token_ids, batch.positions, batch.sequences, batch.block_tables, self._cache
+        )
+        return batch.choose(self._decoder.logits(hidden))

@@ -1,0 +1,31 @@
+"""Layers over `pygpukit.kernels`, written once for every device.
+
+Every layer has `forward`. Its weights are either bound when it is made or passed to `forward`, so a
+layer is usable on its own and many blocks can share one. Activations are float32 on the CPU.
+"""
+
+from __future__ import annotations
+
+from pygpukit.llm.layers.attention import Attention, AttentionWeights, LayerCache, Step
+from pygpukit.llm.layers.block import BlockWeights, TransformerBlock
+from pygpukit.llm.layers.embedding import Embedding
+from pygpukit.llm.layers.linear import Linear, LinearWeights
+from pygpukit.llm.layers.mlp import MLP, MLPWeights
+from pygpukit.llm.layers.norm import LayerNorm, NormWeights, RMSNorm
+
+__all__ = [
+    "MLP",
+    "Attention",
+    "AttentionWeights",
+    "BlockWeights",
+    "Embedding",
+    "LayerCache",
+    "LayerNorm",
+    "Linear",
+    "LinearWeights",
+    "MLPWeights",
+    "NormWeights",
+    "RMSNorm",
+    "Step",
+    "TransformerBlock",
+]

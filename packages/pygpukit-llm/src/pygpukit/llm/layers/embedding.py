@@ -1,0 +1,49 @@
+"""Rows of a table, by token id."""
+
+from __future__ import annotations
+
+import pygpukit.kernels as kernels
+from pygpukit.core import Tensor
+from pygpukit.llm.layers.linear import required
+
+__all__ = ["Embedding"]
+
+
+class Embedding:
+    """`table[ids]`, plus `position_table[positions]` where positions are learned.
+
+    Args:
+        weight: Bound table; else it is passed to `forward`.
+    """
+
+    def __init__(self, weight: Tensor | None = None) -> None:
+        self.weight = weight
+
+    def forward(
+        self,
+        ids: Tensor,
+        weight: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        position_weight: Tensor | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """Looks up `ids`.
+
+        Args:
+            ids: (T,) int32.
+            weight: (vocab_size, width); the bound one if absent.
+            positions: (T,) int32, with `position_weight` (context, width).
+            position_weight: The table of learned positions.
+            out: Where the result goes.
+
+        Returns:
+            (T, width), float32.
+        """
+        if weight is None:
+            weight = required(self.weight, "Embedding", "weight")
+        if position_weight is None:
+            positions = None
+        return kernels.embedding(
+            ids, weight, positions=positions, position_weight=position_weight, out=out
+        )

@@ -1,0 +1,356 @@
+"""`LLM`: a model, ready to generate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+
+import numpy as np
+import numpy.typing as npt
+from pygpukit.core import Device
+from pygpukit.llm.batch import Request
+from pygpukit.llm.chat import Message
+from pygpukit.llm.checkpoint import Checkpoint, open_checkpoint
+from pygpukit.llm.config import ModelConfig
+from pygpukit.llm.decoder import Decoder
+from pygpukit.llm.device import choose_device
+from pygpukit.llm.engine import Engine
+from pygpukit.llm.errors import ChatTemplateError, PromptError
+from pygpukit.llm.generation import (
+    FinishReason,
+    Generation,
+    TextStream,
+    TokenLogprobs,
+    Usage,
+)
+from pygpukit.llm.hub import locate
+from pygpukit.llm.prompts import Prompt, PromptEncoder, is_batch
+from pygpukit.llm.sampling import SamplingParams
+from pygpukit.llm.weights import load, plan
+
+if TYPE_CHECKING:
+    from pygpukit.tokenizer import Tokenizer
+
+__all__ = ["LLM", "GenerationOptions", "Stream"]
+
+
+class GenerationOptions(TypedDict, total=False):
+    """The keyword arguments of `generate`, `stream`, `chat` and `chat_stream`.
+
+    Each is described at `SamplingParams`; what isn't given, or is None, comes from the model's
+    generation_config, else is neutral.
+    """
+
+    max_new_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    stop_token_ids: Sequence[int] | None
+    ignore_eos: bool | None
+    logprobs: int | None
+
+
+class LLM:
+    """A language model on a device, from `LLM.from_pretrained`.
+
+    Attributes:
+        config: What the model computes.
+        device: Where it runs.
+        tokenizer: Text to ids and back; None where the model came without one.
+        defaults: How tokens are chosen where the caller doesn't say.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, decoder: Decoder, device: Device) -> None:
+        """Puts a loaded model together; `LLM.from_pretrained` is the usual way."""
+        self.config: ModelConfig = checkpoint.config
+        self.device = device
+        self.tokenizer: Tokenizer | None = checkpoint.tokenizer()
+        self.defaults: SamplingParams = checkpoint.defaults
+        self._template = checkpoint.template
+        self._engine = Engine(decoder, device)
+        self._end_ids = checkpoint.end_ids(self.tokenizer)
+        self._prompts = PromptEncoder(
+            self.tokenizer,
+            vocab_size=self.config.vocab_size,
+            context_length=self.config.context_length,
+            bos_token=checkpoint.special_tokens.get("bos_token"),
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LLM:
+        """Loads a model.
+
+        Args:
+            model: A folder with config.json and safetensors, a .gguf file, or a hub id
+                (`owner/name`), which is downloaded once.
+            device: "cuda", "cuda:N", "cpu", or "auto" for a GPU where there is one.
+            progress: Called with bytes loaded and bytes in all; without it weights go on loading
+                while the first prompt is being prepared.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            ConfigError: Its config isn't understood.
+            WeightsError: Its tensors don't fit the config.
+            LoadError: A weight file is missing, truncated or damaged.
+            DeviceError: There is no such device.
+            OutOfMemoryError: The device can't hold it.
+        """
+        chosen = choose_device(device)
+        checkpoint = open_checkpoint(locate(model))
+        weights = load(
+            plan(
+                checkpoint.config,
+                checkpoint.tensors,
+                checkpoint.names,
+                permuted=checkpoint.permuted,
+            ),
+            checkpoint.tensors,
+            chosen,
+            progress,
+        )
+        return cls(checkpoint, Decoder(checkpoint.config, weights, chosen), chosen)
+
+    @overload
+    def generate(
+        self, prompt: list[str] | list[list[int]], **options: Unpack[GenerationOptions]
+    ) -> list[Generation]: ...
+    @overload
+    def generate(self, prompt: Prompt, **options: Unpack[GenerationOptions]) -> Generation: ...
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        **options: Unpack[GenerationOptions],
+    ) -> Generation | list[Generation]:
+        """Continues a prompt, or each of a list of prompts at once.
+
+        Args:
+            prompt: A text, a sequence of token ids, or a list of either.
+            **options: How tokens are chosen and when to stop: see `SamplingParams`.
+
+        Returns:
+            The new ids with text, finish reason, log-probabilities and usage; a list of them for a
+            list of prompts. Each is the same, to the bit, as it would be alone.
+
+        Raises:
+            PromptError: A prompt is empty, malformed, or text where there is no tokenizer.
+            ContextLengthError: A prompt is longer than the context.
+            SamplingError: An option is out of its range.
+            LogitsError: The model computed a NaN or infinite logit.
+        """
+        params = self.defaults.updated(options)
+        batch = is_batch(prompt)
+        prompts: Sequence[Any] = prompt if batch else [prompt]
+        encoded = [self._prompts.encode(single) for single in prompts]
+        outputs = [self._output(ids, params) for ids in encoded]
+        for _ in self._run(outputs, params):
+            pass
+        results = [output.result() for output in outputs]
+        return results if batch else results[0]
+
+    def stream(self, prompt: Prompt, **options: Unpack[GenerationOptions]) -> Stream:
+        """Continues a prompt, giving the text piece by piece as it comes.
+
+        Raises:
+            PromptError: As `generate`; and the model has no tokenizer.
+        """
+        return self._stream(self._prompts.encode(prompt), self.defaults.updated(options))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Generation:
+        """The model's answer to a conversation.
+
+        Args:
+            messages: `{"role": "user", "content": "…"}` and so on.
+            tools: JSON schemas of functions that the model may call.
+            documents: For retrieval-augmented templates.
+            template_options: What else the chat template reads, such as `enable_thinking`.
+            **options: As for `generate`.
+
+        Raises:
+            ChatTemplateError: The model has no chat template, or it refuses the messages.
+        """
+        ids = self._encode_chat(messages, tools, documents, template_options)
+        return self.generate(ids, **options)  # type: ignore[return-value]
+
+    def chat_stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Stream:
+        """The model's answer to a conversation, piece by piece; arguments as for `chat`."""
+        ids = self._encode_chat(messages, tools, documents, template_options)
+        return self._stream(ids, self.defaults.updated(options))
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """The text that a conversation becomes; arguments as for `ChatTemplate.render`.
+
+        Raises:
+            ChatTemplateError: The model has no chat template, or it refuses the messages.
+        """
+        if self._template is None:
+            raise ChatTemplateError(
+                "the model has no chat template; use generate with a prompt written out"
+            )
+        return self._template.render(
+            messages,
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=add_generation_prompt,
+            **variables,
+        )
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `chat` can be used."""
+        return self._template is not None
+
+    def logits(self, ids: Prompt) -> npt.NDArray[np.float32]:
+        """The logits of the next token at every position.
+
+        Args:
+            ids: Token ids, or a text.
+
+        Returns:
+            (len(ids), vocab_size), float32.
+        """
+        return self._engine.logits(self._prompts.encode(ids))
+
+    def _encode_chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None,
+        documents: Sequence[Mapping[str, Any]] | None,
+        template_options: Mapping[str, Any] | None,
+    ) -> list[int]:
+        """The template writes every special token itself, so the tokenizer adds none."""
+        text = self.apply_chat_template(messages, tools, documents, **(template_options or {}))
+        return self._prompts.encode(text, add_special_tokens=False)
+
+    def _stream(self, ids: list[int], params: SamplingParams) -> Stream:
+        if self.tokenizer is None:
+            raise PromptError("the model has no tokenizer to stream text with; use generate")
+        output = self._output(ids, params)
+        return Stream(output, self._run([output], params))
+
+    def _output(self, ids: list[int], params: SamplingParams) -> _Output:
+        room = self.config.context_length - len(ids)
+        count = room if params.max_new_tokens is None else min(room, params.max_new_tokens)
+        decoder = self.tokenizer.decode_stream() if self.tokenizer is not None else None
+        ends = frozenset() if params.ignore_eos else self._end_ids
+        return _Output(
+            Request(list(ids), len(ids), len(ids) + count),
+            TextStream(decoder, params.stop),
+            ends | frozenset(params.stop_token_ids),
+        )
+
+    def _run(self, outputs: Sequence[_Output], params: SamplingParams) -> Iterator[str]:
+        """Generates for all outputs, yielding the text pieces of each step, run together."""
+        by_request = {id(output.request): output for output in outputs}
+        requests = [output.request for output in outputs if output.has_room]
+        if requests:
+            for tokens in self._engine.run(requests, params):
+                yield "".join(
+                    by_request[id(token.request)].add(token.id, token.logprobs) for token in tokens
+                )
+
+
+class _Output:
+    """What one prompt has produced so far."""
+
+    def __init__(self, request: Request, text: TextStream, end_ids: frozenset[int]) -> None:
+        self.request = request
+        self._text = text
+        self._end_ids = end_ids
+        self._logprobs: list[TokenLogprobs] = []
+        self._finish_reason: FinishReason = "length"
+
+    @property
+    def has_room(self) -> bool:
+        """Whether anything can be generated at all."""
+        return len(self.request.ids) < self.request.limit
+
+    def add(self, id_: int, logprobs: TokenLogprobs | None) -> str:
+        """Takes a new id; ends the request where it or the text says so. Returns new text."""
+        if logprobs is not None:
+            self._logprobs.append(logprobs)
+        if id_ in self._end_ids:
+            return self._stop(self._text.finish())
+        piece = self._text.push(id_)
+        if not self._text.stopped and not self.has_room:
+            piece += self._text.finish()
+        return self._stop(piece) if self._text.stopped else piece
+
+    def result(self) -> Generation:
+        """What there is, as what the caller gets."""
+        request = self.request
+        ids = tuple(request.ids[request.prompt_length :])
+        return Generation(
+            ids=ids,
+            text=self._text.text,
+            finish_reason=self._finish_reason,
+            logprobs=tuple(self._logprobs) if self._logprobs else None,
+            usage=Usage(request.prompt_length, len(ids)),
+        )
+
+    def _stop(self, piece: str) -> str:
+        self.request.done = True
+        self._finish_reason = "stop"
+        return piece
+
+
+class Stream(Iterator[str]):
+    """Pieces of text as they are generated; together they are the whole text.
+
+    `generation` is what there is so far, and everything once the pieces have ended. Leaving the
+    stream early, `close` or Ctrl-C free what it held; the model stays usable.
+    """
+
+    def __init__(self, output: _Output, pieces: Iterator[str]) -> None:
+        self._output = output
+        self._pieces = pieces
+
+    def __next__(self) -> str:
+        for piece in self._pieces:
+            if piece:
+                return piece
+        raise StopIteration
+
+    @property
+    def generation(self) -> Generation:
+        """The ids, text and usage so far."""
+        return self._output.result()
+
+    def close(self) -> None:
+        """Ends generation."""
+        self._pieces.close()  # type: ignore[attr-defined]

@@ -1,0 +1,149 @@
+"""Rotary position embeddings: the frequencies of each scaling, from a config's parameters.
+
+Su et al., "RoFormer" (arXiv:2104.09864). Dimension pair `i` of `rotary_dim / 2` turns by
+`position * inv_freq[i]`, with `inv_freq[i] = theta ** (-2i / rotary_dim)` unless a scaling changes
+it. The formulas are those of transformers' `modeling_rope_utils.py`, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from pygpukit.llm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pygpukit.llm.keys import Keys
+
+Frequencies = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """How queries and keys are rotated.
+
+    Attributes:
+        type: The scaling's name: "default", "linear", "dynamic", "llama3" or "yarn".
+        theta: The base of the frequencies.
+        inv_freq: Radians per position for each of the `rotary_dim / 2` dimension pairs.
+        attention_scale: What cosine and sine are multiplied with.
+    """
+
+    type: str
+    theta: float
+    inv_freq: tuple[float, ...]
+    attention_scale: float = 1.0
+
+    @property
+    def rotary_dim(self) -> int:
+        """How many of a head's dimensions are rotated."""
+        return 2 * len(self.inv_freq)
+
+    def divided(self, factors: npt.NDArray[np.float32]) -> Rope:
+        """The same rotation with each frequency divided by its factor (GGUF's rope_freqs)."""
+        frequencies = np.asarray(self.inv_freq) / factors.astype(np.float64)
+        return replace(self, inv_freq=tuple(frequencies.tolist()))
+
+
+def read_rope(keys: Keys, *, head_dim: int, context_length: int) -> Rope:
+    """Builds the rotation from rope parameters: `rope_theta`, `rope_type` and the type's own keys.
+
+    Raises:
+        ConfigError: The type is unknown, or one of its parameters is missing, malformed or unknown.
+    """
+    theta = keys.number("rope_theta")
+    rotary_dim = int(head_dim * keys.number("partial_rotary_factor", 1.0))
+    if rotary_dim % 2 or not 0 < rotary_dim <= head_dim:
+        raise ConfigError(
+            f"{keys.source}: rotary dimension {rotary_dim} must be even and from 2 to the head "
+            f"dimension {head_dim}"
+        )
+    rope_type = keys.text("rope_type", "default")
+    scale = _SCALINGS.get(rope_type)
+    if scale is None:
+        raise ConfigError(
+            f"{keys.source}: rope type {rope_type!r} isn't supported; supported are "
+            f"{', '.join(_SCALINGS)}"
+        )
+    inv_freq = theta ** (-np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim)
+    inv_freq, attention_scale = scale(keys, inv_freq, context_length)
+    keys.finish()
+    return Rope(rope_type, theta, tuple(inv_freq.tolist()), attention_scale)
+
+
+def _default(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
+    return inv_freq, 1.0
+
+
+def _linear(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
+    """Position interpolation, Chen et al. (arXiv:2306.15595)."""
+    return inv_freq / keys.number("factor"), 1.0
+
+
+def _dynamic(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
+    """NTK-aware scaling, which changes nothing up to the context length: the most that is run."""
+    keys.number("factor")
+    return inv_freq, 1.0
+
+
+def _llama3(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
+    """Llama 3.1: long wavelengths are divided by the factor, short ones kept, between blended."""
+    factor = keys.number("factor")
+    low, high = keys.number("low_freq_factor"), keys.number("high_freq_factor")
+    original = keys.number("original_max_position_embeddings", float(context))
+    if high <= low:
+        raise ConfigError(
+            f"{keys.source}: high_freq_factor {high} must exceed low_freq_factor {low}"
+        )
+    turns = original * inv_freq / (2 * math.pi)
+    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return (1 - kept) * inv_freq / factor + kept * inv_freq, 1.0
+
+
+def _yarn(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
+    """YaRN, Peng et al. (arXiv:2309.00071), with the extensions of DeepSeek's configs."""
+    factor = keys.number("factor")
+    original = keys.number("original_max_position_embeddings", float(context))
+    fast, slow = keys.number("beta_fast", 32.0), keys.number("beta_slow", 1.0)
+    truncate = keys.boolean("truncate", True)
+    theta, dim = keys.number("rope_theta"), 2 * len(inv_freq)
+
+    def dimension(turns: float) -> float:
+        return dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    first, last = dimension(fast), dimension(slow)
+    if truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, dim - 1)
+    ramp = (np.arange(dim // 2) - first) / ((last - first) or 0.001)
+    interpolated = np.clip(ramp, 0.0, 1.0)
+    blended = inv_freq / factor * interpolated + inv_freq * (1 - interpolated)
+    return blended, _yarn_attention_scale(keys, factor)
+
+
+def _yarn_attention_scale(keys: Keys, factor: float) -> float:
+    given = keys.optional_number("attention_factor")
+    mscale, mscale_all = keys.number("mscale", 0.0), keys.number("mscale_all_dim", 0.0)
+
+    def magnitude(scale: float) -> float:
+        return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    if given is not None:
+        return given
+    if mscale and mscale_all:
+        return magnitude(mscale) / magnitude(mscale_all)
+    return magnitude(1.0)
+
+
+_Scaling = Callable[["Keys", Frequencies, int], tuple[Frequencies, float]]
+_SCALINGS: dict[str, _Scaling] = {
+    "default": _default,
+    "linear": _linear,
+    "dynamic": _dynamic,
+    "llama3": _llama3,
+    "yarn": _yarn,
+}

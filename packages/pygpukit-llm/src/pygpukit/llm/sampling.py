@@ -1,0 +1,218 @@
+"""How the next token is chosen and when generation stops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from pygpukit.llm.errors import ConfigError, SamplingError
+from pygpukit.llm.keys import Keys
+
+__all__ = ["SamplingParams", "read_generation_config"]
+
+_INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """What `LLM.generate` takes besides the prompt.
+
+    The logits are penalised, divided by the temperature, and cut by top-k, top-p and min-p in this
+    order; the token is drawn from what is left. Draws depend on `seed` and the position only, so
+    a run repeats exactly.
+
+    Attributes:
+        max_new_tokens: The most tokens to generate; None is up to the end of the context.
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_k: Keeps the k likeliest tokens; 0 keeps all.
+        top_p: Keeps the likeliest tokens whose probabilities first sum to this much (at least one);
+            1 keeps all.
+        min_p: Keeps tokens at least this probable relative to the likeliest; 0 keeps all.
+        repetition_penalty: Divides a positive logit, multiplies a negative one, of tokens in prompt
+            or output (CTRL, arXiv:1909.05858); 1 is none.
+        presence_penalty: Subtracted from the logits of tokens in the output.
+        frequency_penalty: Subtracted once for each time that a token is in the output.
+        seed: Of the draws, from 0 to 2**63 - 1.
+        stop: Strings that end the output when they appear in it; they are cut from the text.
+        stop_token_ids: Ids that end the output beside the model's own.
+        ignore_eos: Whether to go on past the model's own end-of-text ids.
+        logprobs: How many of the likeliest tokens to report at each step beside the chosen one's
+            log-probability, from the logits before penalties; None reports nothing.
+
+    Raises:
+        SamplingError: A value is out of its range; the error names the argument.
+    """
+
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_integer("max_new_tokens", self.max_new_tokens, minimum=1, optional=True)
+        _check_integer("top_k", self.top_k, minimum=0)
+        _check_integer("seed", self.seed, minimum=0, maximum=2**63 - 1)
+        _check_integer("logprobs", self.logprobs, minimum=0, maximum=100, optional=True)
+        _check_number("temperature", self.temperature, minimum=0.0)
+        _check_number("top_p", self.top_p, minimum=0.0, maximum=1.0)
+        _check_number("min_p", self.min_p, minimum=0.0, maximum=1.0)
+        _check_number("repetition_penalty", self.repetition_penalty, above=0.0)
+        _check_number("presence_penalty", self.presence_penalty)
+        _check_number("frequency_penalty", self.frequency_penalty)
+        if not isinstance(self.ignore_eos, bool):
+            raise SamplingError(f"ignore_eos must be True or False, got {self.ignore_eos!r}")
+        object.__setattr__(self, "stop", _stop_strings(self.stop))
+        object.__setattr__(self, "stop_token_ids", _stop_ids(self.stop_token_ids))
+
+    def updated(self, arguments: Mapping[str, Any]) -> SamplingParams:
+        """The same parameters with those of `arguments` that aren't None.
+
+        Raises:
+            SamplingError: An argument is unknown or out of its range.
+        """
+        known = {field.name for field in fields(self)}
+        for name in arguments:
+            if name not in known:
+                raise SamplingError(
+                    f"unknown generation argument {name!r}; known are {', '.join(sorted(known))}"
+                )
+        return replace(
+            self, **{key: value for key, value in arguments.items() if value is not None}
+        )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always the one taken."""
+        return self.temperature == 0 or self.top_k == 1 or self.top_p == 0 or self.min_p == 1
+
+    @property
+    def penalized(self) -> bool:
+        """Whether any penalty changes the logits."""
+        return (
+            self.repetition_penalty != 1
+            or self.presence_penalty != 0
+            or self.frequency_penalty != 0
+        )
+
+
+def _check_integer(
+    name: str, value: object, *, minimum: int, maximum: int = _INT32_MAX, optional: bool = False
+) -> None:
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise SamplingError(
+            f"{name} must be a whole number from {minimum} to {maximum}, got {value!r}"
+        )
+
+
+def _check_number(
+    name: str,
+    value: object,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    above: float | None = None,
+) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = number and math.isfinite(value) and minimum <= value <= maximum  # type: ignore[arg-type,operator]
+    if fits and (above is None or value > above):  # type: ignore[operator]
+        return
+    if above is not None:
+        bounds = f"a number above {above:g}"
+    elif math.isinf(minimum):
+        bounds = "a finite number"
+    elif math.isinf(maximum):
+        bounds = f"a number of at least {minimum:g}"
+    else:
+        bounds = f"a number from {minimum:g} to {maximum:g}"
+    raise SamplingError(f"{name} must be {bounds}, got {value!r}")
+
+
+def _stop_strings(value: object) -> tuple[str, ...]:
+    single = isinstance(value, str) or not isinstance(value, Iterable)
+    strings: tuple[object, ...] = (value,) if single else tuple(value)  # type: ignore[arg-type]
+    texts = tuple(string for string in strings if isinstance(string, str) and string)
+    if texts != strings:
+        raise SamplingError(f"stop must be a non-empty string or a list of them, got {value!r}")
+    return texts
+
+
+def _stop_ids(value: object) -> tuple[int, ...]:
+    ids = (value,) if isinstance(value, int) else value
+    if not isinstance(ids, Sequence) or not all(
+        isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0 for id_ in ids
+    ):
+        raise SamplingError(f"stop_token_ids must be whole numbers of at least 0, got {value!r}")
+    return tuple(ids)
+
+
+_IGNORED = frozenset({
+    "_from_model_config", "assistant_early_exit", "bos_token_id", "cache_implementation",
+    "max_length", "output_attentions", "output_hidden_states", "pad_token_id",
+    "return_dict_in_generate", "transformers_version", "use_cache",
+})  # fmt: skip
+"""Keys of generation_config.json that don't change which tokens are chosen."""
+
+
+def read_generation_config(
+    values: Mapping[str, object], source: str
+) -> tuple[SamplingParams, tuple[int, ...]]:
+    """The defaults and the end-of-text ids of a generation_config.json.
+
+    Without `do_sample` the defaults are greedy, whatever else the file says: that is what it means.
+
+    Raises:
+        ConfigError: A value is malformed, or a key asks for a way to choose that isn't supported.
+    """
+    keys = Keys(values, source)
+    for key, neutral in _NEUTRAL.items():
+        keys.expect(key, neutral)
+    arguments: dict[str, Any] = {
+        "max_new_tokens": keys.optional_integer("max_new_tokens"),
+        "repetition_penalty": keys.number("repetition_penalty", 1.0),
+    }
+    sampled = {
+        "temperature": keys.number("temperature", 1.0),
+        "top_k": keys.integer("top_k", 50, minimum=0),
+        "top_p": keys.number("top_p", 1.0),
+        "min_p": keys.number("min_p", 0.0),
+    }
+    if keys.boolean("do_sample", False):
+        arguments |= sampled
+    end_ids = keys.ids("eos_token_id")
+    keys.finish(_IGNORED)
+    try:
+        return SamplingParams(**arguments), end_ids
+    except SamplingError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+_NEUTRAL: dict[str, object] = {
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "length_penalty": 1.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "num_return_sequences": 1,
+    "penalty_alpha": 0.0,
+    "guidance_scale": 1.0,
+}
+"""Ways to choose that aren't supported, each with the value that leaves the choice alone."""
