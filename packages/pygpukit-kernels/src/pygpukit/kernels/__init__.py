@@ -1,0 +1,38 @@
+"""The operations of a language model over the tensors of `pygpukit.core`.
+
+Shapes: T tokens of all sequences of a step, one after another; S sequences; H query heads, KV
+key/value heads, D head_dim; K inputs and N outputs of a layer; V vocab_size. On "cpu" activations,
+logits and the cache of keys and values are float32; weights are float32, float16 or bfloat16.
+
+Every operation launches one kernel of its own name through `device.controller`, writes its result
+into `out` if that is given and else into a new tensor of its input's pool, and raises `LaunchError`
+naming the kernel and the argument when dtypes, shapes or devices don't fit. Within
+`device.controller.capture()` the launch is recorded, not run.
+"""
+
+from ._attention import append_kv, attention, rope_angles
+from ._elementwise import activation, add, soft_cap
+from ._linear import linear
+from ._norm import Norm, layer_norm, rms_norm
+from ._rows import embedding, gather_rows
+from ._sampling import advance, argmax, penalize, sample, top_logprobs
+
+__all__ = [
+    "Norm",
+    "activation",
+    "add",
+    "advance",
+    "append_kv",
+    "argmax",
+    "attention",
+    "embedding",
+    "gather_rows",
+    "layer_norm",
+    "linear",
+    "penalize",
+    "rms_norm",
+    "rope_angles",
+    "sample",
+    "soft_cap",
+    "top_logprobs",
+]
