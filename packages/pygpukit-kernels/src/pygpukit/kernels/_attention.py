@@ -1,8 +1,8 @@
 """Rotary positions, the paged cache of keys and values, and attention over it.
 
-A cache is two tensors, (pages, KV, page_size, D) each. `block_tables[s, p // page_size]` is the page
-of position `p` of sequence `s` (Kwon et al. 2023, arXiv:2309.06180); `sequences[t]` is the row of
-`block_tables` that token `t` belongs to.
+A cache is two tensors, (pages, KV, page_size, D) each. `block_tables[s, p // page_size]` is the
+page of position `p` of sequence `s` (Kwon et al. 2023, arXiv:2309.06180); `sequences[t]` is the row
+of `block_tables` that token `t` belongs to.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def append_kv(
         k_cache: (pages, KV, page_size, D).
         v_cache: (pages, KV, page_size, D).
         num_heads: H.
-        interleaved: Whether pairs are dimensions 2i and 2i + 1, rather than i and i + rotary_dim / 2.
+        interleaved: Whether dimensions 2i and 2i + 1 are a pair, not i and i + rotary_dim / 2.
         q_norm: Of each query head, (D,).
         k_norm: Of each key head, (D,).
         out: (T, H, D).
