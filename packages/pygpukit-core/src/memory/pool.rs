@@ -131,6 +131,12 @@ impl fmt::Debug for MemoryPool {
     }
 }
 
+impl fmt::Debug for Block {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Block of {} bytes at {:p}", self.bytes(), self.address())
+    }
+}
+
 impl Block {
     /// Where the block starts, on the device.
     pub fn address(&self) -> *mut u8 {

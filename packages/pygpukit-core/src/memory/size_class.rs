@@ -1,9 +1,9 @@
 //! Which sizes blocks come in.
 //!
 //! - Up to 512 bytes: multiples of 64.
-//! - Below 1 MiB: eight classes for each power of two, so a block is less than 1/8 larger than asked.
+//! - Up to 1 MiB: eight classes for each power of two, so a block is less than 1/8 larger than asked.
 //!   A request takes a block of its own class only.
-//! - From 1 MiB on: whole pages, straight from the device. A request also takes a free block that is
+//! - Beyond 1 MiB: whole pages, straight from the device. A request also takes a free block that is
 //!   up to 1/8 larger than its own size, because few large blocks are of quite the same size.
 //!
 //! So beyond 512 bytes a block is never more than 1/8 and a page larger than the request it serves.
@@ -14,12 +14,12 @@ const UNIT: usize = 64;
 const CLASSES_PER_DOUBLING: usize = 8;
 const PAGE: usize = 4096;
 
-/// Requests from this size on are served in whole pages.
-pub(super) const LARGE: usize = 1 << 20;
+/// Requests beyond this size are served in whole pages.
+const LARGE: usize = 1 << 20;
 
 /// The size of a new block for a request of `bytes`; `None` when that overflows.
 pub(super) fn block_bytes(bytes: usize) -> Option<usize> {
-    let step = if bytes >= LARGE {
+    let step = if bytes > LARGE {
         PAGE
     } else if bytes <= UNIT * CLASSES_PER_DOUBLING {
         UNIT
@@ -31,7 +31,7 @@ pub(super) fn block_bytes(bytes: usize) -> Option<usize> {
 
 /// The sizes of free blocks that may serve a request whose own block would have `block` bytes.
 pub(super) fn reusable(block: usize) -> RangeInclusive<usize> {
-    let slack = if block >= LARGE { block / 8 } else { 0 };
+    let slack = if block > LARGE { block / 8 } else { 0 };
     block..=block.saturating_add(slack)
 }
 
@@ -52,7 +52,7 @@ mod tests {
             let largest = *reusable(block).end();
             prop_assert!(block >= bytes.max(1) && block % UNIT == 0);
             prop_assert!(largest <= bytes + (bytes / 8).max(UNIT) + PAGE * 9 / 8);
-            if bytes > 512 && bytes < LARGE {
+            if bytes > 512 && bytes <= LARGE {
                 prop_assert!(largest - bytes < bytes.div_ceil(8));
             }
         }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn small_sizes_come_in_few_classes() {
-        let classes: std::collections::BTreeSet<_> = (1..LARGE).map(block_bytes).collect();
+        let classes: std::collections::BTreeSet<_> = (1..=LARGE).map(block_bytes).collect();
         assert_eq!(classes.len(), 8 + 8 * 11);
         assert_eq!(block_bytes(usize::MAX), None);
     }
