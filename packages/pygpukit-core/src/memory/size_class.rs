@@ -50,7 +50,7 @@ mod tests {
         fn waste_is_bounded(bytes in any_bytes()) {
             let block = block_bytes(bytes).unwrap();
             let largest = *reusable(block).end();
-            prop_assert!(block >= bytes.max(1) && block % UNIT == 0);
+            prop_assert!(block >= bytes.max(1) && block.is_multiple_of(UNIT));
             prop_assert!(largest <= bytes + (bytes / 8).max(UNIT) + PAGE * 9 / 8);
             if bytes > 512 && bytes <= LARGE {
                 prop_assert!(largest - bytes < bytes.div_ceil(8));
