@@ -1,8 +1,9 @@
 //! Tensors from and to NumPy arrays, without NumPy's C API: NumPy is imported when it is first needed.
 
+use std::ffi::CStr;
 use std::slice;
 
-use pyo3::buffer::PyBuffer;
+use pyo3::buffer::{ElementType, PyBuffer, PyUntypedBuffer};
 use pyo3::exceptions::{PyImportError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict, PyString, PyTuple};
@@ -39,12 +40,30 @@ impl<'a, 'py> FromPyObject<'a, 'py> for DTypeArg {
 pub(super) struct HostArray {
     pub(super) dtype: DType,
     pub(super) shape: Vec<usize>,
-    buffer: PyBuffer<u8>,
+    buffer: PyUntypedBuffer,
 }
 
 impl HostArray {
     /// Reads anything that NumPy makes an array of, converted to `dtype` if one is given.
     pub(super) fn new(array: &Bound<'_, PyAny>, dtype: Option<DType>) -> PyResult<Self> {
+        match Self::of_buffer(array) {
+            Some(found) if dtype.is_none_or(|dtype| dtype == found.dtype) => Ok(found),
+            _ => Self::through_numpy(array, dtype),
+        }
+    }
+
+    /// A buffer that can be read as it is, e.g. an `array.array`: what NumPy would find in it, without
+    /// the tenth of a second that importing NumPy takes.
+    fn of_buffer(array: &Bound<'_, PyAny>) -> Option<Self> {
+        let buffer = PyUntypedBuffer::get(array).ok()?;
+        if buffer.dimensions() == 0 || !buffer.is_c_contiguous() {
+            return None;
+        }
+        let dtype = native_dtype(buffer.format())?;
+        Some(HostArray { dtype, shape: buffer.shape().to_vec(), buffer })
+    }
+
+    fn through_numpy(array: &Bound<'_, PyAny>, dtype: Option<DType>) -> PyResult<Self> {
         let py = array.py();
         let numpy = py.import("numpy")?;
         let order = [("order", "C")].into_py_dict(py)?;
@@ -60,7 +79,7 @@ impl HostArray {
         }
         let shape = array.getattr("shape")?.extract()?;
         let bytes = array.call_method1("reshape", (-1,))?.call_method1("view", ("uint8",))?;
-        Ok(HostArray { dtype: found, shape, buffer: PyBuffer::get(&bytes)? })
+        Ok(HostArray { dtype: found, shape, buffer: PyUntypedBuffer::get(&bytes)? })
     }
 
     /// The elements' bytes.
@@ -71,6 +90,27 @@ impl HostArray {
         // SAFETY: a contiguous buffer of that many bytes, kept in place by `self`. Another thread that
         // writes the array while it is being copied breaks the contract of the array, not ours.
         unsafe { slice::from_raw_parts(self.buffer.buf_ptr().cast(), self.buffer.len_bytes()) }
+    }
+}
+
+/// The dtype of a buffer's elements; None unless they are numbers in native byte order.
+fn native_dtype(format: &CStr) -> Option<DType> {
+    if matches!(format.to_bytes().first(), Some(b'<' | b'>' | b'!')) {
+        return None;
+    }
+    match ElementType::from_format(format) {
+        ElementType::Float { bytes: 8 } => Some(DType::F64),
+        ElementType::Float { bytes: 4 } => Some(DType::F32),
+        ElementType::Float { bytes: 2 } => Some(DType::F16),
+        ElementType::SignedInteger { bytes: 8 } => Some(DType::I64),
+        ElementType::SignedInteger { bytes: 4 } => Some(DType::I32),
+        ElementType::SignedInteger { bytes: 2 } => Some(DType::I16),
+        ElementType::SignedInteger { bytes: 1 } => Some(DType::I8),
+        ElementType::UnsignedInteger { bytes: 8 } => Some(DType::U64),
+        ElementType::UnsignedInteger { bytes: 4 } => Some(DType::U32),
+        ElementType::UnsignedInteger { bytes: 2 } => Some(DType::U16),
+        ElementType::UnsignedInteger { bytes: 1 } => Some(DType::U8),
+        _ => None,
     }
 }
 

@@ -55,6 +55,7 @@ impl PyTensor {
     }
 
     /// A copy of an array, or of anything that NumPy makes one of, converted to `dtype` if given.
+    /// What has the buffer protocol, such as `array.array`, is copied without importing NumPy.
     #[staticmethod]
     #[pyo3(signature = (array, dtype=None, *, device=None, pool=None))]
     fn from_numpy(
