@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
 import pygpukit.kernels as kernels
 from pygpukit.core import Device, Tensor
 from pygpukit.llm.cache import PagedCache, pages_for
 from pygpukit.llm.sampling import SamplingParams
+from pygpukit.llm.tensors import floats, ints, longs
 
 __all__ = ["Batch", "Request"]
 
@@ -54,36 +54,23 @@ class Batch:
     def __init__(self, requests: Sequence[Request], params: SamplingParams, device: Device) -> None:
         self.requests = list(requests)
         self.params = params
-        self._device = device
         size = len(self.requests)
         capacity = max(request.limit for request in self.requests)
-        history = np.zeros((size, capacity), np.int32)
-        for row, request in enumerate(self.requests):
-            history[row, : len(request.ids)] = request.ids
-        self.history = self._tensor(history)
-        self.token_ids = self._ints([request.ids[-1] for request in self.requests])
-        self.positions = self._ints([len(request.ids) - 1 for request in self.requests])
-        self.sequences = self._ints(range(size))
-        self.block_tables = self._tensor(np.zeros((size, pages_for(capacity)), np.int32))
-        self._prompt_lengths = self._ints([request.prompt_length for request in self.requests])
-        self._penalties = self._tensor(
-            np.tile(
-                np.array(
-                    [
-                        params.repetition_penalty,
-                        params.presence_penalty,
-                        params.frequency_penalty,
-                    ],
-                    np.float32,
-                ),
-                (size, 1),
-            )
-        )
-        self._temperature = self._filled(params.temperature, np.float32)
-        self._top_k = self._filled(params.top_k, np.int32)
-        self._top_p = self._filled(params.top_p, np.float32)
-        self._min_p = self._filled(params.min_p, np.float32)
-        self._seeds = self._filled(params.seed, np.int64)
+        self.history = ints(
+            _rows([request.ids for request in self.requests], capacity), device
+        ).reshape(size, capacity)
+        self.token_ids = ints([request.ids[-1] for request in self.requests], device)
+        self.positions = ints([len(request.ids) - 1 for request in self.requests], device)
+        self.sequences = ints(range(size), device)
+        self.block_tables = Tensor.zeros((size, pages_for(capacity)), "int32", device=device)
+        self._prompt_lengths = ints([request.prompt_length for request in self.requests], device)
+        penalties = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty)
+        self._penalties = floats(penalties * size, device).reshape(size, 3)
+        self._temperature = floats([params.temperature] * size, device)
+        self._top_k = ints([params.top_k] * size, device)
+        self._top_p = floats([params.top_p] * size, device)
+        self._min_p = floats([params.min_p] * size, device)
+        self._seeds = longs([params.seed] * size, device)
 
     def reserve(self, positions_ahead: int, cache: PagedCache) -> None:
         """Gives every sequence pages for its next positions, up to its limit.
@@ -94,11 +81,10 @@ class Batch:
         missing = [request.missing_pages(positions_ahead) for request in self.requests]
         if sum(missing) > cache.free:
             cache.grow(sum(missing) - cache.free)
-        tables = np.zeros(self.block_tables.shape, np.int32)
-        for row, (request, count) in enumerate(zip(self.requests, missing, strict=True)):
+        for request, count in zip(self.requests, missing, strict=True):
             request.pages += [cache.take() for _ in range(count)]
-            tables[row, : len(request.pages)] = request.pages
-        self.block_tables.copy_(tables)
+        pages = [request.pages for request in self.requests]
+        self.block_tables.reshape(-1).copy_(_rows(pages, self.block_tables.shape[1]))
 
     def choose(self, logits: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Chooses each sequence's next id from its logits, (S, vocab_size), and moves on to it.
@@ -133,11 +119,10 @@ class Batch:
         kernels.advance(ids, self.token_ids, self.positions, self.history)
         return ids, logprobs
 
-    def _ints(self, values: Sequence[int]) -> Tensor:
-        return self._tensor(np.array(values, np.int32))
 
-    def _filled(self, value: float, dtype: npt.DTypeLike) -> Tensor:
-        return self._tensor(np.full(len(self.requests), value, dtype))
-
-    def _tensor(self, array: npt.NDArray[np.generic]) -> Tensor:
-        return Tensor.from_numpy(array, device=self._device)
+def _rows(rows: Sequence[Sequence[int]], width: int) -> array[int]:
+    """The rows one after another, each filled up with zeros to `width`."""
+    table = array("i", bytes(4 * len(rows) * width))
+    for row, values in enumerate(rows):
+        table[row * width : row * width + len(values)] = array("i", values)
+    return table

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from pygpukit.core import TensorMap, load_gguf, load_safetensors
+from pygpukit.core import Tensor, TensorMap, load_gguf, load_safetensors
 from pygpukit.llm.chat import TURN_ENDS, ChatTemplate
 from pygpukit.llm.config import ModelConfig, read_json
 from pygpukit.llm.errors import ConfigError
@@ -109,8 +108,8 @@ def _open_gguf(path: Path) -> Checkpoint:
     shapes = {name: tuple(tensors[name].shape) for name in tensors}
     config = config_from_gguf(tensors.metadata, shapes, str(path))
     if ROPE_FACTORS in tensors and config.rope is not None:
-        factors = np.asarray(tensors[ROPE_FACTORS].cast("float32").numpy())
-        config = replace(config, rope=config.rope.divided(factors))
+        factors = Tensor.from_safetensor(tensors[ROPE_FACTORS], dtype="float32")
+        config = replace(config, rope=config.rope.divided(factors.tolist()))
     special_tokens = _gguf_special_tokens(tensors.metadata)
     source = tensors.metadata.get("tokenizer.chat_template")
     return Checkpoint(

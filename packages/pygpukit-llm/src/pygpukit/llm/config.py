@@ -160,7 +160,7 @@ def read_decoder(keys: Keys, **facts: Any) -> ModelConfig:
         "num_heads": heads,
         "num_kv_heads": kv_heads,
         "head_dim": head_dim,
-        "norm_eps": keys.number("rms_norm_eps", 1e-6),
+        "norm_eps": keys.positive("rms_norm_eps", 1e-6),
         "activation": keys.choice("hidden_act", ACTIVATIONS, "silu"),
         "tied_embeddings": keys.boolean("tie_word_embeddings", False),
         "bos_token_id": next(iter(keys.ids("bos_token_id")), None),

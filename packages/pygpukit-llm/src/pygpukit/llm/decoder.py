@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pygpukit.kernels as kernels
 from pygpukit.core import Device, Tensor
 from pygpukit.llm.cache import PagedCache
@@ -17,6 +16,7 @@ from pygpukit.llm.layers import (
     Step,
     TransformerBlock,
 )
+from pygpukit.llm.tensors import floats
 from pygpukit.llm.weights import ModelWeights
 
 __all__ = ["Decoder"]
@@ -40,8 +40,7 @@ class Decoder:
         self._lm_head = Linear()
         self._inv_freq: Tensor | None = None
         if config.rope is not None:
-            frequencies = np.asarray(config.rope.inv_freq, dtype=np.float32)
-            self._inv_freq = Tensor.from_numpy(frequencies, device=device)
+            self._inv_freq = floats(config.rope.inv_freq, device)
 
     def forward(
         self,

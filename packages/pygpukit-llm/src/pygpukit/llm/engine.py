@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from array import array
+from collections.abc import Generator, Iterator, Sequence
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import pygpukit.kernels as kernels
 from pygpukit.core import Device, Graph, Tensor
 from pygpukit.llm.batch import Batch, Request
@@ -15,11 +15,13 @@ from pygpukit.llm.decoder import Decoder
 from pygpukit.llm.errors import LogitsError
 from pygpukit.llm.generation import TokenLogprobs
 from pygpukit.llm.sampling import SamplingParams
+from pygpukit.llm.tensors import ints
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["Engine", "Token"]
-
-PREFILL_CHUNK = 512
-"""Prompt tokens that go through the layers at once: bounds the memory of activations."""
 
 LOGITS_CHUNK = 64
 """Rows of logits computed at once where all are wanted."""
@@ -42,16 +44,23 @@ class Engine:
     Args:
         decoder: The model.
         device: Where it runs.
-        capture: Whether steps are captured and replayed; the bits are the same either way.
+        prefill_chunk: How many tokens of prompts go through the layers at once: bounds the memory
+            of activations, and changes no bit of the results.
+        capture: Whether steps are captured and replayed, which changes no bit either.
     """
 
-    def __init__(self, decoder: Decoder, device: Device, *, capture: bool = True) -> None:
+    def __init__(
+        self, decoder: Decoder, device: Device, *, prefill_chunk: int = 512, capture: bool = True
+    ) -> None:
         self._decoder = decoder
         self._device = device
+        self._prefill_chunk = prefill_chunk
         self._capture = capture
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """The logits at every position: (len(ids), vocab_size)."""
+        import numpy as np
+
         request = Request(list(ids), len(ids), len(ids))
         cache = PagedCache(self._decoder.config, self._device, pages_for(len(ids)))
         batch = Batch([request], SamplingParams(), self._device)
@@ -65,7 +74,9 @@ class Engine:
                 row += logits.shape[0]
         return result
 
-    def run(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[list[Token]]:
+    def run(
+        self, requests: Sequence[Request], params: SamplingParams
+    ) -> Generator[list[Token], None, None]:
         """Generates, yielding the new ids of each step.
 
         A request leaves when it reaches its limit or when the caller has set `done`. Closing the
@@ -107,43 +118,38 @@ class Engine:
 
     def _prefill(self, batch: Batch, cache: PagedCache) -> Tensor:
         """Runs the prompts through the layers; returns the last row of each, (S, hidden)."""
-        lengths = [len(request.ids) for request in batch.requests]
-        ends = np.cumsum(lengths) - 1
-        shape = (len(lengths), self._decoder.config.hidden_size)
+        ends = list(accumulate(len(request.ids) for request in batch.requests))
+        shape = (len(ends), self._decoder.config.hidden_size)
         last = Tensor.empty(shape, "float32", device=self._device)
-        start = 0
+        start = done = 0
         for hidden in self._prefill_chunks(batch, cache):
             stop = start + hidden.shape[0]
-            first, end = np.searchsorted(ends, (start, stop))
-            if first < end:
-                rows = Tensor.from_numpy(
-                    (ends[first:end] - start).astype(np.int32), device=self._device
-                )
-                kernels.gather_rows(hidden, rows, out=last[int(first) : int(end)])
+            rows = [end - 1 - start for end in ends[done:] if end <= stop]
+            if rows:
+                out = last[done : done + len(rows)]
+                kernels.gather_rows(hidden, ints(rows, self._device), out=out)
+                done += len(rows)
             start = stop
         return last
 
     def _prefill_chunks(self, batch: Batch, cache: PagedCache) -> Iterator[Tensor]:
         """The residual streams of all prompts, one after another, in chunks of tokens."""
         prompts = [request.ids for request in batch.requests]
-        ids = np.concatenate([np.array(prompt, np.int32) for prompt in prompts])
-        positions = np.concatenate([np.arange(len(prompt), dtype=np.int32) for prompt in prompts])
-        sequences = np.repeat(
-            np.arange(len(prompts), dtype=np.int32), [len(prompt) for prompt in prompts]
+        ids = array("i", chain.from_iterable(prompts))
+        positions = array("i", chain.from_iterable(range(len(prompt)) for prompt in prompts))
+        sequences = array(
+            "i", chain.from_iterable([row] * len(prompt) for row, prompt in enumerate(prompts))
         )
-        for start in range(0, len(ids), PREFILL_CHUNK):
-            chunk = slice(start, start + PREFILL_CHUNK)
-            tensors = (
-                Tensor.from_numpy(array[chunk], device=self._device)
-                for array in (ids, positions, sequences)
-            )
-            yield self._decoder.forward(*tensors, batch.block_tables, cache)
+        for start in range(0, len(ids), self._prefill_chunk):
+            chunk = slice(start, start + self._prefill_chunk)
+            tokens = (ints(values[chunk], self._device) for values in (ids, positions, sequences))
+            yield self._decoder.forward(*tokens, batch.block_tables, cache)
 
     def _read(
         self, batch: Batch, ids: Tensor, logprobs: tuple[Tensor, Tensor] | None
     ) -> list[Token]:
         """Brings a step's ids to the host and adds them to their requests."""
-        new = ids.numpy().tolist()
+        new: list[int] = ids.tolist()
         if min(new) < 0:
             raise LogitsError(
                 "the model computed a NaN or infinite logit; its weights are damaged, or its "
@@ -164,7 +170,7 @@ def _finished(request: Request) -> bool:
 def _read_logprobs(values: Tensor, indices: Tensor) -> list[TokenLogprobs | None]:
     return [
         TokenLogprobs(row[0], dict(zip(columns[1:], row[1:], strict=True)))
-        for row, columns in zip(values.numpy().tolist(), indices.numpy().tolist(), strict=True)
+        for row, columns in zip(values.tolist(), indices.tolist(), strict=True)
     ]
 
 

@@ -76,6 +76,13 @@ class Keys:
             raise self._mistyped(key, "a finite number")
         return float(value)
 
+    def positive(self, key: str, default: float | _Required = REQUIRED) -> float:
+        """A finite number above zero; a null counts as absent."""
+        value = self.number(key, default)
+        if value <= 0:
+            raise self._mistyped(key, "a number above 0")
+        return value
+
     def boolean(self, key: str, default: bool | _Required = REQUIRED) -> bool:
         """True or false; a null counts as absent."""
         value = self.get(key)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
-import numpy as np
-import numpy.typing as npt
 from pygpukit.core import Device
 from pygpukit.llm.batch import Request
 from pygpukit.llm.chat import Message
@@ -30,6 +28,8 @@ from pygpukit.llm.sampling import SamplingParams
 from pygpukit.llm.weights import load, plan
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from pygpukit.tokenizer import Tokenizer
 
 __all__ = ["LLM", "GenerationOptions", "Stream"]
@@ -274,7 +274,9 @@ class LLM:
             ends | frozenset(params.stop_token_ids),
         )
 
-    def _run(self, outputs: Sequence[_Output], params: SamplingParams) -> Iterator[str]:
+    def _run(
+        self, outputs: Sequence[_Output], params: SamplingParams
+    ) -> Generator[str, None, None]:
         """Generates for all outputs, yielding the text pieces of each step, run together."""
         by_request = {id(output.request): output for output in outputs}
         requests = [output.request for output in outputs if output.has_room]
@@ -336,7 +338,7 @@ class Stream(Iterator[str]):
     stream early, `close` or Ctrl-C free what it held; the model stays usable.
     """
 
-    def __init__(self, output: _Output, pieces: Iterator[str]) -> None:
+    def __init__(self, output: _Output, pieces: Generator[str, None, None]) -> None:
         self._output = output
         self._pieces = pieces
 
@@ -353,4 +355,4 @@ class Stream(Iterator[str]):
 
     def close(self) -> None:
         """Ends generation."""
-        self._pieces.close()  # type: ignore[attr-defined]
+        self._pieces.close()

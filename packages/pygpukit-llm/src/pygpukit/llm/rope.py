@@ -8,18 +8,18 @@ it. The formulas are those of transformers' `modeling_rope_utils.py`, in float64
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from pygpukit.llm.errors import ConfigError
 
 if TYPE_CHECKING:
     from pygpukit.llm.keys import Keys
 
-Frequencies = npt.NDArray[np.float64]
+__all__ = ["Rope", "read_rope"]
+
+Frequencies = list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,12 @@ class Rope:
         """How many of a head's dimensions are rotated."""
         return 2 * len(self.inv_freq)
 
-    def divided(self, factors: npt.NDArray[np.float32]) -> Rope:
+    def divided(self, factors: Sequence[float]) -> Rope:
         """The same rotation with each frequency divided by its factor (GGUF's rope_freqs)."""
-        frequencies = np.asarray(self.inv_freq) / factors.astype(np.float64)
-        return replace(self, inv_freq=tuple(frequencies.tolist()))
+        divided = (
+            frequency / factor for frequency, factor in zip(self.inv_freq, factors, strict=True)
+        )
+        return replace(self, inv_freq=tuple(divided))
 
 
 def read_rope(keys: Keys, *, head_dim: int, context_length: int) -> Rope:
@@ -55,7 +57,7 @@ def read_rope(keys: Keys, *, head_dim: int, context_length: int) -> Rope:
     Raises:
         ConfigError: The type is unknown, or one of its parameters is missing, malformed or unknown.
     """
-    theta = keys.number("rope_theta")
+    theta = keys.positive("rope_theta")
     rotary_dim = int(head_dim * keys.number("partial_rotary_factor", 1.0))
     if rotary_dim % 2 or not 0 < rotary_dim <= head_dim:
         raise ConfigError(
@@ -69,10 +71,10 @@ def read_rope(keys: Keys, *, head_dim: int, context_length: int) -> Rope:
             f"{keys.source}: rope type {rope_type!r} isn't supported; supported are "
             f"{', '.join(_SCALINGS)}"
         )
-    inv_freq = theta ** (-np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim)
-    inv_freq, attention_scale = scale(keys, inv_freq, context_length)
+    unscaled = [theta ** (-dimension / rotary_dim) for dimension in range(0, rotary_dim, 2)]
+    inv_freq, attention_scale = scale(keys, unscaled, context_length)
     keys.finish()
-    return Rope(rope_type, theta, tuple(inv_freq.tolist()), attention_scale)
+    return Rope(rope_type, theta, tuple(inv_freq), attention_scale)
 
 
 def _default(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
@@ -81,48 +83,62 @@ def _default(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequenci
 
 def _linear(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
     """Position interpolation, Chen et al. (arXiv:2306.15595)."""
-    return inv_freq / keys.number("factor"), 1.0
+    factor = keys.positive("factor")
+    return [frequency / factor for frequency in inv_freq], 1.0
 
 
 def _dynamic(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
     """NTK-aware scaling, which changes nothing up to the context length: the most that is run."""
-    keys.number("factor")
+    keys.positive("factor")
     return inv_freq, 1.0
 
 
 def _llama3(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
     """Llama 3.1: long wavelengths are divided by the factor, short ones kept, between blended."""
-    factor = keys.number("factor")
-    low, high = keys.number("low_freq_factor"), keys.number("high_freq_factor")
-    original = keys.number("original_max_position_embeddings", float(context))
+    factor = keys.positive("factor")
+    low, high = keys.positive("low_freq_factor"), keys.positive("high_freq_factor")
+    original = keys.positive("original_max_position_embeddings", float(context))
     if high <= low:
         raise ConfigError(
             f"{keys.source}: high_freq_factor {high} must exceed low_freq_factor {low}"
         )
-    turns = original * inv_freq / (2 * math.pi)
-    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return (1 - kept) * inv_freq / factor + kept * inv_freq, 1.0
+
+    def scaled(frequency: float) -> float:
+        turns = original * frequency / (2 * math.pi)
+        kept = min(max((turns - low) / (high - low), 0.0), 1.0)
+        return _blend(frequency, frequency / factor, kept)
+
+    return [scaled(frequency) for frequency in inv_freq], 1.0
 
 
 def _yarn(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
     """YaRN, Peng et al. (arXiv:2309.00071), with the extensions of DeepSeek's configs."""
-    factor = keys.number("factor")
-    original = keys.number("original_max_position_embeddings", float(context))
-    fast, slow = keys.number("beta_fast", 32.0), keys.number("beta_slow", 1.0)
-    truncate = keys.boolean("truncate", True)
-    theta, dim = keys.number("rope_theta"), 2 * len(inv_freq)
+    factor = keys.positive("factor")
+    original = keys.positive("original_max_position_embeddings", float(context))
+    fast, slow = keys.positive("beta_fast", 32.0), keys.positive("beta_slow", 1.0)
+    theta, dim = keys.positive("rope_theta"), 2 * len(inv_freq)
+    if theta <= 1:
+        raise ConfigError(f"{keys.source}: rope_theta must exceed 1 for yarn, found {theta}")
 
     def dimension(turns: float) -> float:
         return dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
     first, last = dimension(fast), dimension(slow)
-    if truncate:
+    if keys.boolean("truncate", True):
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, dim - 1)
-    ramp = (np.arange(dim // 2) - first) / ((last - first) or 0.001)
-    interpolated = np.clip(ramp, 0.0, 1.0)
-    blended = inv_freq / factor * interpolated + inv_freq * (1 - interpolated)
-    return blended, _yarn_attention_scale(keys, factor)
+    width = (last - first) or 0.001
+
+    def scaled(pair: int, frequency: float) -> float:
+        kept = 1 - min(max((pair - first) / width, 0.0), 1.0)
+        return _blend(frequency, frequency / factor, kept)
+
+    frequencies = [scaled(pair, frequency) for pair, frequency in enumerate(inv_freq)]
+    return frequencies, _yarn_attention_scale(keys, factor)
+
+
+def _blend(frequency: float, interpolated: float, kept: float) -> float:
+    return kept * frequency + (1 - kept) * interpolated
 
 
 def _yarn_attention_scale(keys: Keys, factor: float) -> float:

@@ -6,12 +6,12 @@ allocates the weights and has the transfer engine fill their slices. Nothing is 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 from pygpukit.core import Device, Tensor, TensorMap, TensorView
 from pygpukit.llm.config import ModelConfig
 from pygpukit.llm.errors import WeightsError
@@ -86,13 +86,13 @@ class Plan:
     @property
     def parameters(self) -> int:
         """Numbers in all weights."""
-        return sum(int(np.prod(placement.slot.shape)) for placement in self.placements)
+        return sum(math.prod(placement.slot.shape) for placement in self.placements)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all weights as they are held."""
         return sum(
-            int(np.prod(placement.slot.shape)) * (4 if placement.dtype == "float32" else 2)
+            math.prod(placement.slot.shape) * (4 if placement.dtype == "float32" else 2)
             for placement in self.placements
         )
 
@@ -262,12 +262,13 @@ def _listing(names: Sequence[str]) -> str:
 
 def _held_dtype(slot: Slot, views: Sequence[TensorView]) -> str:
     """Matrices stay as stored where the operations can read that; vectors are float32."""
-    if slot.columns is None:
-        return "float32"
     stored = {view.dtype for view in views}
-    if len(stored) == 1 and stored <= set(MATRIX_DTYPES):
-        return stored.pop()
-    return "float32" if "float32" in stored or "float64" in stored else "bfloat16"
+    if slot.columns is None or "float64" in stored:
+        return "float32"
+    held = stored & set(MATRIX_DTYPES)
+    if not held:
+        return "bfloat16"
+    return held.pop() if len(stored) == 1 else "float32"
 
 
 def load(
@@ -317,8 +318,12 @@ def _uninterleaved(rows: int, head_dim: int) -> list[int]:
 
     The inverse of `permute` in llama.cpp's convert_hf_to_gguf.py.
     """
-    order = np.arange(rows).reshape(-1, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
-    return [int(row) for row in order]
+    return [
+        head + 2 * pair + half
+        for head in range(0, rows, head_dim)
+        for half in range(2)
+        for pair in range(head_dim // 2)
+    ]
 
 
 def _assemble(config: ModelConfig, weights: Mapping[str, Tensor]) -> ModelWeights:
