@@ -92,6 +92,11 @@ impl<'a> KernelArgs<'a> {
         KernelArgs { signature, values }
     }
 
+    /// The signature that the arguments fit.
+    pub fn signature(&self) -> &'static Signature {
+        self.signature
+    }
+
     /// The tensor at `index`.
     ///
     /// # Panics

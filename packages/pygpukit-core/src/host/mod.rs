@@ -1,5 +1,22 @@
 //! Host kernels: what each operation does on the device "cpu".
 
+mod activation;
+mod attention;
+mod linear;
+mod norm;
+mod pool;
+mod rope;
+mod rows;
+mod sampling;
+mod scratch;
+pub mod simd;
+#[cfg(test)]
+mod tests;
+mod topology;
+mod view;
+
+pub use pool::ThreadPool;
+
 use crate::dispatch::{KernelArgs, LaunchError, Signature};
 
 /// A kernel of the device "cpu".
@@ -21,5 +38,24 @@ pub fn find(name: &str) -> Option<&'static HostKernel> {
 
 /// Every host kernel.
 pub fn kernels() -> &'static [HostKernel] {
-    &[]
+    &KERNELS
 }
+
+static KERNELS: [HostKernel; 16] = [
+    activation::ACTIVATION,
+    activation::SOFT_CAP,
+    attention::ATTENTION,
+    linear::LINEAR,
+    norm::LAYER_NORM,
+    norm::RMS_NORM,
+    rope::APPEND_KV,
+    rope::ROPE_ANGLES,
+    rows::ADD,
+    rows::EMBEDDING,
+    rows::GATHER_ROWS,
+    sampling::ADVANCE,
+    sampling::ARGMAX,
+    sampling::PENALIZE,
+    sampling::SAMPLE,
+    sampling::TOP_LOGPROBS,
+];

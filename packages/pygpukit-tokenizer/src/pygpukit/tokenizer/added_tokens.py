@@ -6,6 +6,7 @@ the others, in their normalised form, on each normalised piece between those.
 
 from __future__ import annotations
 
+import os.path
 import re
 from functools import cache
 
@@ -136,7 +137,7 @@ class Matcher:
             first: sorted({len(text) for text in texts}, reverse=True)
             for first, texts in by_first.items()
         }
-        prefixes = [re.escape(_common_prefix(texts)) for texts in by_first.values()]
+        prefixes = [re.escape(os.path.commonprefix(texts)) for texts in by_first.values()]
         self._gate = re.compile("|".join(prefixes)) if prefixes else None
 
     def find(self, text: str) -> list[tuple[int, int, AddedToken]]:
@@ -172,12 +173,6 @@ class Matcher:
                     position = start + len(candidate)
                     yield start, position, token
                     break
-
-
-def _common_prefix(texts: Iterable[str]) -> str:
-    first, last = min(texts), max(texts)
-    length = next((i for i, c in enumerate(first) if c != last[i]), len(first))
-    return first[:length]
 
 
 def _word_before(text: str, position: int) -> bool:

@@ -1,9 +1,9 @@
-r"""Oniguruma's syntax (its default one, with Unicode), read into nodes.
+"""Oniguruma's syntax (its default one, with Unicode), read into nodes.
 
 What Oniguruma and Python's ``re`` spell alike but mean differently is settled here: ``{1,3}+`` is
 not possessive, ``{3}?`` is "three or none", ``^`` and ``$`` always work by line, ``(?m)`` is
-dot-all, ``\h`` is a hexadecimal digit, ``&&`` intersects classes. Back references, ``\X``, ``\K``,
-``\G``, absent operators, calls and conditionals have no exact translation and raise.
+dot-all, ``\\h`` is a hexadecimal digit, ``&&`` intersects classes. Back references, ``\\X``, ``\\K``,
+``\\G``, absent operators, calls and conditionals have no exact translation and raise.
 """
 
 from __future__ import annotations
@@ -280,3 +280,4 @@ class Parser(ClassReader):
         if bounds[1] != UNBOUNDED and bounds[0] > bounds[1]:
             raise self.error("a range with its bounds reversed is not supported")
         return bounds
+

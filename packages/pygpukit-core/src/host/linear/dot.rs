@@ -1,0 +1,237 @@
+//! Linear layers as dot products: both operands lie along the inputs, each output has one vector of
+//! partial sums, whose lanes are added in a fixed order at the end.
+//!
+//! A block is a few tokens by a few weight rows. With more than one token, a panel of 16-bit weights
+//! is first converted to float32 in scratch, so that the conversion is paid once for all tokens.
+
+// Loops over the rows and columns of a register block read best by index.
+#![allow(clippy::needless_range_loop)]
+
+use super::super::pool::ThreadPool;
+use super::super::scratch;
+use super::super::simd::{Element, MAX_LANES, Simd, WithSimd, dispatch, for_each_vector};
+use super::super::view::View;
+use super::Linear;
+use crate::dtype::DType;
+
+/// Outputs of one chunk.
+const PANEL: usize = 32;
+/// Tokens of one chunk.
+const TOKENS: usize = 96;
+/// Tokens of a block, at most.
+const BLOCK_TOKENS: usize = 6;
+/// Weight rows of a block.
+const BLOCK_ROWS: usize = 4;
+/// Products that keep a thread busy for longer than it takes to hand it a chunk.
+const PRODUCTS_PER_CHUNK: usize = 1 << 15;
+
+/// Computes tokens `first` to `first + count`.
+pub(super) fn run<E: Element>(linear: &Linear<E>, first: usize, count: usize) {
+    linear.with_normalised(first, count, MAX_LANES, |x| {
+        let outputs = linear.epilogue.outputs();
+        let products = PANEL * count.min(TOKENS) * linear.x.length(1).max(1);
+        let panels_per_chunk = (PRODUCTS_PER_CHUNK / products).max(1);
+        let panels = outputs.div_ceil(PANEL).div_ceil(panels_per_chunk);
+        let token_blocks = count.div_ceil(TOKENS);
+        ThreadPool::global().run(panels * token_blocks, |chunk| {
+            let tokens = chunk / panels * TOKENS;
+            let width = PANEL * panels_per_chunk;
+            let from = chunk % panels * width;
+            for output in (from..outputs.min(from + width)).step_by(PANEL) {
+                dispatch(Panel {
+                    linear,
+                    x,
+                    x_token: tokens,
+                    out_token: first + tokens,
+                    tokens: TOKENS.min(count - tokens),
+                    output,
+                    outputs: PANEL.min(outputs - output),
+                });
+            }
+        });
+    });
+}
+
+/// A panel of outputs of a range of tokens.
+struct Panel<'a, E> {
+    linear: &'a Linear<E>,
+    /// Normalised activations, zero-padded.
+    x: View<f32, 2>,
+    x_token: usize,
+    out_token: usize,
+    tokens: usize,
+    output: usize,
+    outputs: usize,
+}
+
+/// Rows of weights, all of one type.
+#[derive(Clone, Copy)]
+struct Rows<E> {
+    data: *const E,
+    stride: usize,
+}
+
+impl<E: Element> WithSimd for Panel<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        if E::DTYPE == DType::F32 || self.tokens == 1 {
+            let rows = [0, 1].map(|part| {
+                let row = self.weight_row(part);
+                Rows { data: self.linear.weight.row(row), stride: self.linear.weight.row_stride() }
+            });
+            self.multiply(simd, rows);
+        } else {
+            let stride = self.x.length(1);
+            scratch::with(2 * PANEL * stride, |buffer| {
+                let target = View::over(buffer, 2 * PANEL, stride);
+                // SAFETY: scratch holds `stride` numbers for each row.
+                unsafe { self.convert(simd, target) };
+                let rows =
+                    [0, 1].map(|part| Rows { data: target.row(part * PANEL).cast_const(), stride });
+                self.multiply(simd, rows);
+            });
+        }
+    }
+}
+
+impl<E: Element> Panel<'_, E> {
+    /// The first weight row of this panel: of the gate (or only) rows, or of the others.
+    #[inline(always)]
+    fn weight_row(&self, part: usize) -> usize {
+        if self.linear.epilogue.gated {
+            part * self.linear.epilogue.outputs() + self.output
+        } else {
+            self.output
+        }
+    }
+
+    #[inline(always)]
+    fn parts(&self) -> usize {
+        if self.linear.epilogue.gated { 2 } else { 1 }
+    }
+
+    /// Writes this panel's weights to `target` as float32, the others' rows from row `PANEL` on.
+    ///
+    /// # Safety
+    /// `target` has rows as long as those of `self.x`.
+    #[inline(always)]
+    unsafe fn convert<S: Simd>(&self, simd: S, target: View<f32, 2>) {
+        let inputs = self.linear.weight.length(1);
+        for part in 0..self.parts() {
+            for row in 0..self.outputs {
+                let source = self.linear.weight.row(self.weight_row(part) + row);
+                let target = target.row(part * PANEL + row);
+                for_each_vector!(S, inputs, |start, count| {
+                    // SAFETY: the vector starts within the row; target rows are whole vectors, so
+                    // that the zeros after the last weight have room.
+                    unsafe {
+                        simd.store(target.add(start), simd.load_some(source.add(start), count));
+                    }
+                });
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd, W: Element>(&self, simd: S, rows: [Rows<W>; 2]) {
+        let mut token = 0;
+        let most = if S::MANY_REGISTERS { BLOCK_TOKENS } else { BLOCK_TOKENS / 2 };
+        while token < self.tokens {
+            let count = most.min(self.tokens - token);
+            match count {
+                1 => self.block::<S, W, 1>(simd, rows, token),
+                2 => self.block::<S, W, 2>(simd, rows, token),
+                3 => self.block::<S, W, 3>(simd, rows, token),
+                4 => self.block::<S, W, 4>(simd, rows, token),
+                5 => self.block::<S, W, 5>(simd, rows, token),
+                _ => self.block::<S, W, 6>(simd, rows, token),
+            }
+            token += count;
+        }
+    }
+
+    /// All outputs of the panel for `M` tokens.
+    #[inline(always)]
+    fn block<S: Simd, W: Element, const M: usize>(
+        &self,
+        simd: S,
+        rows: [Rows<W>; 2],
+        token: usize,
+    ) {
+        let inputs = self.linear.weight.length(1);
+        let mut sums = [[[0.0f32; PANEL]; M]; 2];
+        let x = self.x.row(self.x_token + token);
+        let x_stride = self.x.row_stride();
+        for (part, rows) in rows.into_iter().enumerate().take(self.parts()) {
+            let mut row = 0;
+            while row + BLOCK_ROWS <= self.outputs {
+                // SAFETY: M tokens from `token` on are in `x`, whose rows are whole vectors; the
+                // weight rows are within the panel and have `inputs` elements.
+                let block = unsafe {
+                    let w = rows.data.add(row * rows.stride);
+                    dots::<S, W, M, BLOCK_ROWS>(simd, x, x_stride, w, rows.stride, inputs)
+                };
+                for (sums, block) in sums[part].iter_mut().zip(block) {
+                    sums[row..row + BLOCK_ROWS].copy_from_slice(&block);
+                }
+                row += BLOCK_ROWS;
+            }
+            while row < self.outputs {
+                // SAFETY: as above.
+                let block = unsafe {
+                    let w = rows.data.add(row * rows.stride);
+                    dots::<S, W, M, 1>(simd, x, x_stride, w, rows.stride, inputs)
+                };
+                for (sums, [value]) in sums[part].iter_mut().zip(block) {
+                    sums[row] = value;
+                }
+                row += 1;
+            }
+        }
+        for m in 0..M {
+            let token = self.out_token + token + m;
+            let sums = [sums[0][m].as_ptr(), sums[1][m].as_ptr()];
+            // SAFETY: there are PANEL sums in each array, at least `outputs`.
+            unsafe {
+                self.linear.epilogue.finish(simd, token, self.output, self.outputs, sums);
+            }
+        }
+    }
+}
+
+/// The dot products of `M` rows of `x` with `N` rows of `w`, over `length` elements.
+///
+/// # Safety
+/// Rows of `x` are readable up to `length` rounded up to a whole vector, rows of `w` up to `length`.
+#[inline(always)]
+unsafe fn dots<S: Simd, W: Element, const M: usize, const N: usize>(
+    simd: S,
+    x: *const f32,
+    x_stride: usize,
+    w: *const W,
+    w_stride: usize,
+    length: usize,
+) -> [[f32; N]; M] {
+    let mut sums = [[simd.splat(0.0); N]; M];
+    for_each_vector!(S, length, |start, count| {
+        let mut weights = [simd.splat(0.0); N];
+        for n in 0..N {
+            // SAFETY: the caller's contract.
+            weights[n] = unsafe { simd.load_some(w.add(n * w_stride + start), count) };
+        }
+        for m in 0..M {
+            // SAFETY: the caller's contract.
+            let value = unsafe { simd.load(x.add(m * x_stride + start)) };
+            for n in 0..N {
+                sums[m][n] = simd.mul_add(value, weights[n], sums[m][n]);
+            }
+        }
+    });
+    let mut result = [[0.0; N]; M];
+    for m in 0..M {
+        result[m] = simd.sums(sums[m]);
+    }
+    result
+}

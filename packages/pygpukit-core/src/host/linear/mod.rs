@@ -1,0 +1,165 @@
+//! The linear layer, with a norm in front and bias, activation, gate and residual behind.
+//!
+//! Weights are read where they lie, in the type they are stored in. Activations are normalised once
+//! into scratch; then every chunk computes a panel of outputs. What is summed in which order depends
+//! only on the row of `x` and the row of `weight`, never on the rows computed beside them.
+
+mod dot;
+mod epilogue;
+
+use self::epilogue::Epilogue;
+use super::HostKernel;
+use super::activation::Activation;
+use super::norm::Norm;
+use super::pool::ThreadPool;
+use super::scratch;
+use super::simd::{Element, Floats, Simd, WithSimd, dispatch, with_element};
+use super::view::{View, check_layout, expect_shape};
+use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
+use crate::dtype::DType;
+
+const X: usize = 0;
+const WEIGHT: usize = 1;
+const BIAS: usize = 2;
+const NORM: usize = 3;
+const RESIDUAL: usize = 8;
+const OUT: usize = 9;
+const ACTIVATION: usize = 10;
+const GATED: usize = 11;
+const SCALE: usize = 12;
+
+const WEIGHTS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
+
+const NORM_PARAMS: [Param; 5] =
+    Norm::params(["norm", "norm_weight", "norm_bias", "norm_eps", "norm_offset"]);
+
+/// Rows of `x` whose normalised copies are in scratch at a time.
+const SLAB: usize = 512;
+
+fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
+    check_layout(args)?;
+    let (x, weight, out) = (args.tensor(X), args.tensor(WEIGHT), args.tensor(OUT));
+    let (tokens, inputs) = (x.shape[0], x.shape[1]);
+    let rows_per_output = if args.int(GATED) != 0 { 2 } else { 1 };
+    expect_shape(args, WEIGHT, &[weight.shape[0], inputs])?;
+    if weight.shape[0] % rows_per_output != 0 {
+        let reason = format!("expected gate rows and as many others, found {}", weight.shape[0]);
+        return Err(args.refuse(WEIGHT, reason));
+    }
+    expect_shape(args, BIAS, &weight.shape[..1])?;
+    expect_shape(args, OUT, &[tokens, weight.shape[0] / rows_per_output])?;
+    expect_shape(args, RESIDUAL, &out.shape)?;
+    Norm::of(args, NORM, inputs)?;
+    Activation::of(args, ACTIVATION)?;
+    Ok(())
+}
+
+/// One launch: `y = act(W · norm(x) + b)`, gated or not, `out = residual + scale · y`.
+struct Linear<E> {
+    x: View<f32, 2>,
+    weight: View<E, 2>,
+    norm: Option<Norm>,
+    epilogue: Epilogue,
+}
+
+impl<E: Element> Linear<E> {
+    fn of(args: &KernelArgs<'_>) -> Linear<E> {
+        let x = View::<f32, 2>::of(args.tensor(X));
+        Linear {
+            x,
+            weight: View::of(args.tensor(WEIGHT)),
+            norm: Norm::of(args, NORM, x.length(1)).expect("checked before"),
+            epilogue: Epilogue {
+                bias: args.optional(BIAS).map(Floats::of),
+                activation: Activation::of(args, ACTIVATION).expect("checked before"),
+                gated: args.int(GATED) != 0,
+                residual: args.optional(RESIDUAL).map(View::of),
+                scale: args.float(SCALE) as f32,
+                out: View::of(args.tensor(OUT)),
+            },
+        }
+    }
+
+    fn run(&self) {
+        for first in (0..self.x.length(0)).step_by(SLAB) {
+            dot::run(self, first, SLAB.min(self.x.length(0) - first));
+        }
+    }
+
+    /// Calls `body` with the normalised rows `first` to `first + count` of `x`, each padded with
+    /// zeros to a multiple of `padding` numbers.
+    fn with_normalised(
+        &self,
+        first: usize,
+        count: usize,
+        padding: usize,
+        body: impl FnOnce(View<f32, 2>),
+    ) {
+        let inputs = self.x.length(1);
+        let padded = inputs.next_multiple_of(padding);
+        scratch::with(count * padded, |buffer| {
+            let rows = View::over(buffer, count, padded);
+            ThreadPool::global().run_rows(count, inputs, |row| {
+                dispatch(Prepare {
+                    x: self.x.row(first + row),
+                    norm: self.norm,
+                    out: rows.row(row),
+                    length: inputs,
+                    padded,
+                });
+            });
+            body(rows);
+        });
+    }
+}
+
+/// One row of activations on its way into scratch.
+struct Prepare {
+    x: *const f32,
+    norm: Option<Norm>,
+    out: *mut f32,
+    length: usize,
+    padded: usize,
+}
+
+impl WithSimd for Prepare {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // SAFETY: `x` has `length` numbers, `out` has `padded`, which is not less.
+        unsafe {
+            match self.norm {
+                Some(norm) => norm.apply(simd, self.x, self.out, self.length),
+                None => std::ptr::copy_nonoverlapping(self.x, self.out, self.length),
+            }
+            self.out.add(self.length).write_bytes(0, self.padded - self.length);
+        }
+    }
+}
+
+/// `linear(x (T,K), weight (N,K) | (2N,K), bias, norm…, residual (T,N), out (T,N), activation, gated,
+/// scale)`: `y = W · norm(x) + b`; gated: `act(y[:N]) · y[N:]`, else `act(y)`; `out = residual +
+/// scale ·` that. Products are summed in float32.
+pub(super) const LINEAR: HostKernel = HostKernel {
+    signature: &Signature {
+        name: "linear",
+        params: &[
+            Param::input("x", &[DType::F32], 2),
+            Param::input("weight", WEIGHTS, 2),
+            Param::optional("bias", WEIGHTS, 1),
+            NORM_PARAMS[0],
+            NORM_PARAMS[1],
+            NORM_PARAMS[2],
+            NORM_PARAMS[3],
+            NORM_PARAMS[4],
+            Param::optional("residual", &[DType::F32], 2),
+            Param::output("out", &[DType::F32], 2),
+            Param::int("activation"),
+            Param::int("gated"),
+            Param::float("scale"),
+        ],
+    },
+    check,
+    run: |args| with_element!(args.tensor(WEIGHT).dtype, E => Linear::<E>::of(args).run()),
+};

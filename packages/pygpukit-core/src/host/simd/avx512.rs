@@ -1,0 +1,160 @@
+//! AVX-512: sixteen lanes.
+
+use std::arch::x86_64::*;
+
+use super::{Simd, WithSimd};
+
+/// Proof that the CPU has AVX-512 F, BW, DQ and VL, and what AVX2 stands for here.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// # Safety
+    /// The CPU has AVX-512 F, BW, DQ and VL, AVX2, FMA and F16C.
+    #[inline(always)]
+    pub(super) unsafe fn new() -> Avx512 {
+        Avx512(())
+    }
+
+    /// The first `count < 16` lanes.
+    #[inline(always)]
+    fn mask(count: usize) -> __mmask16 {
+        (1 << count) - 1
+    }
+}
+
+/// Adds (or the like) halves to one another until one lane is left.
+macro_rules! fold {
+    ($vector:expr, $wide:ident, $operation:ident, $last:ident) => {{
+        let eight = $wide(_mm512_castps512_ps256($vector), _mm512_extractf32x8_ps::<1>($vector));
+        let four = $operation(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = $operation(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32($last(two, _mm_shuffle_ps::<1>(two, two)))
+    }};
+}
+
+// SAFETY of the blocks below: `self` proves the instruction set; pointers are the caller's contract.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Avx512 {
+    type Vector = __m512;
+
+    const LANES: usize = 16;
+    const MANY_REGISTERS: bool = true;
+
+    #[inline(always)]
+    fn vectorize<K: WithSimd>(self, kernel: K) -> K::Output {
+        #[target_feature(
+            enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,popcnt"
+        )]
+        fn vectorized<K: WithSimd>(simd: Avx512, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        unsafe { vectorized(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn round(self, a: __m512) -> __m512 {
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+
+    #[inline(always)]
+    fn pow2(self, exponent: __m512) -> __m512 {
+        unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), exponent) }
+    }
+
+    #[inline(always)]
+    fn select_less(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes) }
+    }
+
+    #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        unsafe { fold!(a, _mm256_add_ps, _mm_add_ps, _mm_add_ss) }
+    }
+
+    #[inline(always)]
+    fn largest(self, a: __m512) -> f32 {
+        unsafe { fold!(a, _mm256_max_ps, _mm_max_ps, _mm_max_ss) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, source: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(source) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial(self, source: *const f32, count: usize) -> __m512 {
+        unsafe { _mm512_maskz_loadu_ps(Avx512::mask(count), source) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, source: *const u16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(source.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16_partial(self, source: *const u16, count: usize) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(Avx512::mask(count), source.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, source: *const u16) -> __m512 {
+        unsafe {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(source.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_partial(self, source: *const u16, count: usize) -> __m512 {
+        unsafe {
+            let halves = _mm256_maskz_loadu_epi16(Avx512::mask(count), source.cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, target: *mut f32, vector: __m512) {
+        unsafe { _mm512_storeu_ps(target, vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_partial(self, target: *mut f32, vector: __m512, count: usize) {
+        unsafe { _mm512_mask_storeu_ps(target, Avx512::mask(count), vector) }
+    }
+}

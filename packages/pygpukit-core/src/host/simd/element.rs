@@ -1,0 +1,105 @@
+//! The types that weights are stored in, loaded as vectors of float32.
+
+use half::{bf16, f16};
+
+use super::Simd;
+use crate::dispatch::TensorArg;
+use crate::dtype::DType;
+
+/// A type that weights are stored in.
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// Its name at run time.
+    const DTYPE: DType;
+
+    /// The `LANES` numbers at `source`.
+    ///
+    /// # Safety
+    /// As [`Simd::load`].
+    unsafe fn load<S: Simd>(simd: S, source: *const Self) -> S::Vector;
+    /// The `count < LANES` numbers at `source`, then zeros.
+    ///
+    /// # Safety
+    /// As [`Simd::load_partial`].
+    unsafe fn load_partial<S: Simd>(simd: S, source: *const Self, count: usize) -> S::Vector;
+}
+
+macro_rules! element {
+    ($type:ty, $dtype:expr, $load:ident, $load_partial:ident) => {
+        impl Element for $type {
+            const DTYPE: DType = $dtype;
+
+            #[inline(always)]
+            unsafe fn load<S: Simd>(simd: S, source: *const Self) -> S::Vector {
+                // SAFETY: the caller's contract; the 16-bit types are transparent over their bits.
+                unsafe { simd.$load(source.cast()) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_partial<S: Simd>(
+                simd: S,
+                source: *const Self,
+                count: usize,
+            ) -> S::Vector {
+                // SAFETY: as above.
+                unsafe { simd.$load_partial(source.cast(), count) }
+            }
+        }
+    };
+}
+
+element!(f32, DType::F32, load, load_partial);
+element!(f16, DType::F16, load_f16, load_f16_partial);
+element!(bf16, DType::BF16, load_bf16, load_bf16_partial);
+
+/// Evaluates an expression with a type name bound to the [`Element`] of a run-time dtype.
+macro_rules! with_element {
+    ($dtype:expr, $element:ident => $body:expr) => {
+        match $dtype {
+            $crate::dtype::DType::F32 => {
+                type $element = f32;
+                $body
+            }
+            $crate::dtype::DType::F16 => {
+                type $element = half::f16;
+                $body
+            }
+            $crate::dtype::DType::BF16 => {
+                type $element = half::bf16;
+                $body
+            }
+            other => unreachable!("the kernel's signature admits no weights of dtype {other}"),
+        }
+    };
+}
+pub(crate) use with_element;
+
+/// A vector of numbers whose type is known at run time only: a bias, a norm's weight.
+#[derive(Clone, Copy)]
+pub(crate) struct Floats {
+    data: *const u8,
+    dtype: DType,
+    length: usize,
+}
+
+// SAFETY: only read, and the launch keeps the tensor behind it alive.
+unsafe impl Send for Floats {}
+// SAFETY: as above.
+unsafe impl Sync for Floats {}
+
+impl Floats {
+    /// The elements of a contiguous tensor.
+    pub(crate) fn of(tensor: &TensorArg) -> Floats {
+        debug_assert!(tensor.is_contiguous());
+        Floats { data: tensor.data, dtype: tensor.dtype, length: tensor.elements() }
+    }
+
+    /// Elements `start` to `start + count`, then zeros; `count <= LANES`.
+    #[inline(always)]
+    pub(crate) fn load<S: Simd>(self, simd: S, start: usize, count: usize) -> S::Vector {
+        assert!(start + count <= self.length && count <= S::LANES);
+        // SAFETY: the elements lie within the tensor, as just asserted.
+        with_element!(self.dtype, E => unsafe {
+            simd.load_some(self.data.cast::<E>().add(start), count)
+        })
+    }
+}

@@ -1,0 +1,187 @@
+//! Tensors as kernels index them, and the checks that make the indices safe.
+
+use crate::dispatch::signature::{Access, ParamKind};
+use crate::dispatch::{KernelArgs, LaunchError, TensorArg};
+
+/// A tensor of `RANK` dimensions whose last one lies without gaps.
+///
+/// Indices are checked on every access, so what a kernel reaches lies within the tensor; that the
+/// tensor's memory is there, and that no other launch uses it in a way that conflicts, is the
+/// contract of whoever launches (see [`TensorArg`]).
+pub(super) struct View<T, const RANK: usize> {
+    data: *mut T,
+    shape: [usize; RANK],
+    strides: [usize; RANK],
+}
+
+impl<T, const RANK: usize> Clone for View<T, RANK> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, const RANK: usize> Copy for View<T, RANK> {}
+
+// SAFETY: the chunks of a kernel write disjoint parts; see the type's description for the rest.
+unsafe impl<T: Send, const RANK: usize> Send for View<T, RANK> {}
+// SAFETY: as above.
+unsafe impl<T: Sync, const RANK: usize> Sync for View<T, RANK> {}
+
+impl<T: Copy, const RANK: usize> View<T, RANK> {
+    /// `tensor`, whose dtype the kernel's signature says is `T` and which [`check_layout`] passed.
+    ///
+    /// # Panics
+    /// If the rank isn't `RANK`.
+    pub(super) fn of(tensor: &TensorArg) -> View<T, RANK> {
+        debug_assert_eq!(tensor.dtype.block_bytes(), size_of::<T>());
+        let dimensions = |values: &[usize]| values.try_into().expect("the signature's rank");
+        View {
+            data: tensor.data.cast(),
+            shape: dimensions(&tensor.shape),
+            strides: dimensions(&tensor.strides),
+        }
+    }
+
+    /// The length of dimension `axis`.
+    #[inline(always)]
+    pub(super) fn length(&self, axis: usize) -> usize {
+        self.shape[axis]
+    }
+
+    /// The address of the element at `index`.
+    #[inline(always)]
+    pub(super) fn at(&self, index: [usize; RANK]) -> *mut T {
+        let mut offset = 0;
+        for ((&i, &length), &stride) in index.iter().zip(&self.shape).zip(&self.strides) {
+            assert!(i < length, "index {i} in a dimension of length {length}");
+            offset += i * stride;
+        }
+        // SAFETY: every index is below its dimension's length, so the element is in the tensor.
+        unsafe { self.data.add(offset) }
+    }
+
+    /// The element at `index`.
+    #[inline(always)]
+    pub(super) fn get(&self, index: [usize; RANK]) -> T {
+        // SAFETY: in bounds by `at`, aligned by `check_layout`.
+        unsafe { self.at(index).read() }
+    }
+
+    /// Sets the element at `index`.
+    #[inline(always)]
+    pub(super) fn set(&self, index: [usize; RANK], value: T) {
+        // SAFETY: as above.
+        unsafe { self.at(index).write(value) }
+    }
+}
+
+impl<T: Copy> View<T, 2> {
+    /// A matrix over scratch: `rows` rows of `columns` numbers.
+    pub(super) fn over(data: &mut [T], rows: usize, columns: usize) -> View<T, 2> {
+        assert!(rows * columns <= data.len());
+        View { data: data.as_mut_ptr(), shape: [rows, columns], strides: [columns, 1] }
+    }
+
+    /// The address of row `row`, which has `length(1)` elements.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize) -> *mut T {
+        assert!(row < self.shape[0], "row {row} of {}", self.shape[0]);
+        // SAFETY: the row is in the tensor.
+        unsafe { self.data.add(row * self.strides[0]) }
+    }
+
+    /// Row `row` as a slice.
+    ///
+    /// # Safety
+    /// Nobody writes to the row while the slice lives.
+    #[inline(always)]
+    pub(super) unsafe fn slice(&self, row: usize) -> &[T] {
+        // SAFETY: the row lies in the tensor without gaps; the rest is the caller's contract.
+        unsafe { std::slice::from_raw_parts(self.row(row), self.shape[1]) }
+    }
+
+    /// Elements from one row to the next.
+    #[inline(always)]
+    pub(super) fn row_stride(&self) -> usize {
+        self.strides[0]
+    }
+}
+
+/// Refuses tensors that the kernels' views can't index: gaps in the last dimension, misaligned
+/// addresses, outputs whose elements overlap.
+pub(super) fn check_layout(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
+    for (index, param) in args.signature().params.iter().enumerate() {
+        if let ParamKind::Tensor { access, .. } = param.kind
+            && let Some(tensor) = args.optional(index)
+        {
+            check_tensor(access, tensor).map_err(|reason| args.refuse(index, reason))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_tensor(access: Access, tensor: &TensorArg) -> Result<(), String> {
+    let size = tensor.dtype.block_bytes();
+    if !tensor.data.addr().is_multiple_of(size) {
+        return Err(format!(
+            "expected an address aligned to {size} bytes, found {:?}",
+            tensor.data
+        ));
+    }
+    let (shape, strides) = (&tensor.shape, &tensor.strides);
+    if let (Some(&length), Some(&stride)) = (shape.last(), strides.last())
+        && length > 1
+        && stride != 1
+    {
+        return Err(format!(
+            "expected a last dimension without gaps, found strides {strides:?} for shape {shape:?}"
+        ));
+    }
+    if access != Access::In && elements_overlap(shape, strides) {
+        return Err(format!(
+            "expected elements that don't overlap, found strides {strides:?} for shape {shape:?}"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether an outer dimension's stride is smaller than what lies within one of its steps.
+fn elements_overlap(shape: &[usize], strides: &[usize]) -> bool {
+    let mut extent = 1;
+    shape.iter().zip(strides).rev().any(|(&length, &stride)| {
+        let overlap = length > 1 && stride < extent;
+        extent += length.saturating_sub(1) * stride;
+        overlap
+    })
+}
+
+/// Refuses the tensor at `index` unless its shape is `expected`; an absent one passes.
+pub(super) fn expect_shape(
+    args: &KernelArgs<'_>,
+    index: usize,
+    expected: &[usize],
+) -> Result<(), LaunchError> {
+    match args.optional(index) {
+        Some(tensor) if tensor.shape != expected => {
+            Err(args
+                .refuse(index, format!("expected shape {expected:?}, found {:?}", tensor.shape)))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlap_is_found() {
+        assert!(!elements_overlap(&[2, 3], &[3, 1]));
+        assert!(!elements_overlap(&[2, 3], &[100, 1]));
+        assert!(!elements_overlap(&[1, 3], &[0, 1]));
+        assert!(!elements_overlap(&[0, 3], &[3, 1]));
+        assert!(elements_overlap(&[2, 3], &[2, 1]));
+        assert!(elements_overlap(&[2, 3], &[0, 1]));
+        assert!(elements_overlap(&[2, 2, 2], &[3, 2, 1]));
+    }
+}
