@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from pygpukit.llm.errors import ChatTemplateError
 
@@ -131,7 +131,7 @@ def _compiled(source: str) -> Template:
     class Generation(Extension):
         """`{% generation %}…{% endgeneration %}` marks what is trained on; it shows nothing."""
 
-        tags: ClassVar[set[str]] = {"generation"}
+        tags = {"generation"}  # noqa: RUF012
 
         def parse(self, parser: Parser) -> list[nodes.Node]:
             next(parser.stream)

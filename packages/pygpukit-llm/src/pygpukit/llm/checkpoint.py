@@ -49,14 +49,23 @@ class Checkpoint:
     template: ChatTemplate | None
 
     def tokenizer(self) -> Tokenizer | None:
-        """Builds the tokenizer; None where the folder has none."""
-        from pygpukit.tokenizer import Tokenizer
+        """Builds the tokenizer; None where the folder has none.
 
-        if self.path.is_file():
-            return Tokenizer.from_gguf(self.tensors.metadata)
-        if (self.path / "tokenizer.json").is_file():
-            return Tokenizer.from_pretrained(self.path)
-        return None
+        Raises:
+            TokenizerLoadError: It isn't understood, or can't be read.
+        """
+        from pygpukit.tokenizer import Tokenizer, TokenizerLoadError
+
+        in_gguf = self.path.is_file()
+        file = self.path if in_gguf else self.path / "tokenizer.json"
+        if not file.exists():
+            return None
+        try:
+            if in_gguf:
+                return Tokenizer.from_gguf(self.tensors.metadata)
+            return Tokenizer.from_file(file)
+        except (OSError, TokenizerLoadError) as error:
+            raise TokenizerLoadError(f"{file}: {error}") from error
 
     def end_ids(self, tokenizer: Tokenizer | None) -> frozenset[int]:
         """Every id that ends a text: of all configs, of the tokenizer, of a turn in a chat."""
@@ -131,7 +140,10 @@ def _read_template(
     origin, file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
     sources = _template_sources(configured, origin)
     if file.is_file():
-        sources["default"] = file.read_text(encoding="utf-8")
+        try:
+            sources["default"] = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: can't be read: {error}") from error
         origin = file
     return ChatTemplate(sources, special_tokens, str(origin)) if sources else None
 

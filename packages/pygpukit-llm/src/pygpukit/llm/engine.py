@@ -142,8 +142,13 @@ class Engine:
         )
         for start in range(0, len(ids), self._prefill_chunk):
             chunk = slice(start, start + self._prefill_chunk)
-            tokens = (ints(values[chunk], self._device) for values in (ids, positions, sequences))
-            yield self._decoder.forward(*tokens, batch.block_tables, cache)
+            yield self._decoder.forward(
+                ints(ids[chunk], self._device),
+                ints(positions[chunk], self._device),
+                ints(sequences[chunk], self._device),
+                batch.block_tables,
+                cache,
+            )
 
     def _read(
         self, batch: Batch, ids: Tensor, logprobs: tuple[Tensor, Tensor] | None

@@ -111,10 +111,11 @@ class Keys:
         value = self.get(key)
         if value is None:
             return ()
-        ids = value if isinstance(value, list) else [value]
-        if not all(isinstance(id_, int) and not isinstance(id_, bool) for id_ in ids):
+        ids: list[object] = value if isinstance(value, list) else [value]
+        whole = [id_ for id_ in ids if isinstance(id_, int) and not isinstance(id_, bool)]
+        if len(whole) < len(ids):
             raise self._mistyped(key, "a token id or a list of them")
-        return tuple(id_ for id_ in ids if id_ >= 0)
+        return tuple(id_ for id_ in whole if id_ >= 0)
 
     def nested(self, key: str, more: Mapping[str, object]) -> Keys:
         """The object under `key` as keys of their own, with those of `more` that it lacks."""

@@ -14,7 +14,7 @@ from pygpukit.llm.config import ModelConfig
 from pygpukit.llm.decoder import Decoder
 from pygpukit.llm.device import choose_device
 from pygpukit.llm.engine import Engine
-from pygpukit.llm.errors import ChatTemplateError, PromptError
+from pygpukit.llm.errors import ChatTemplateError, PromptError, SamplingError
 from pygpukit.llm.generation import (
     FinishReason,
     Generation,
@@ -105,6 +105,7 @@ class LLM:
             ConfigError: Its config isn't understood.
             WeightsError: Its tensors don't fit the config.
             LoadError: A weight file is missing, truncated or damaged.
+            TokenizerLoadError: Its tokenizer isn't understood.
             DeviceError: There is no such device.
             OutOfMemoryError: The device can't hold it.
         """
@@ -153,11 +154,14 @@ class LLM:
         params = self.defaults.updated(options)
         batch = is_batch(prompt)
         prompts: Sequence[Any] = prompt if batch else [prompt]
-        encoded = [self._prompts.encode(single) for single in prompts]
-        outputs = [self._output(ids, params) for ids in encoded]
-        for _ in self._run(outputs, params):
-            pass
-        results = [output.result() for output in outputs]
+        names = [f"prompt[{index}]" for index in range(len(prompts))] if batch else ["the prompt"]
+        results = self._generate(
+            [
+                self._prompts.encode(single, name=name)
+                for single, name in zip(prompts, names, strict=True)
+            ],
+            params,
+        )
         return results if batch else results[0]
 
     def stream(self, prompt: Prompt, **options: Unpack[GenerationOptions]) -> Stream:
@@ -189,8 +193,9 @@ class LLM:
         Raises:
             ChatTemplateError: The model has no chat template, or it refuses the messages.
         """
+        params = self.defaults.updated(options)
         ids = self._encode_chat(messages, tools, documents, template_options)
-        return self.generate(ids, **options)  # type: ignore[return-value]
+        return self._generate([ids], params)[0]
 
     def chat_stream(
         self,
@@ -257,6 +262,12 @@ class LLM:
         text = self.apply_chat_template(messages, tools, documents, **(template_options or {}))
         return self._prompts.encode(text, add_special_tokens=False)
 
+    def _generate(self, prompts: Sequence[list[int]], params: SamplingParams) -> list[Generation]:
+        outputs = [self._output(ids, params) for ids in prompts]
+        for _ in self._run(outputs, params):
+            pass
+        return [output.result() for output in outputs]
+
     def _stream(self, ids: list[int], params: SamplingParams) -> Stream:
         if self.tokenizer is None:
             raise PromptError("the model has no tokenizer to stream text with; use generate")
@@ -264,6 +275,8 @@ class LLM:
         return Stream(output, self._run([output], params))
 
     def _output(self, ids: list[int], params: SamplingParams) -> _Output:
+        if params.stop and self.tokenizer is None:
+            raise SamplingError("stop needs a tokenizer, which the model lacks; use stop_token_ids")
         room = self.config.context_length - len(ids)
         count = room if params.max_new_tokens is None else min(room, params.max_new_tokens)
         decoder = self.tokenizer.decode_stream() if self.tokenizer is not None else None
@@ -272,6 +285,7 @@ class LLM:
             Request(list(ids), len(ids), len(ids) + count),
             TextStream(decoder, params.stop),
             ends | frozenset(params.stop_token_ids),
+            with_logprobs=params.logprobs is not None,
         )
 
     def _run(
@@ -290,11 +304,13 @@ class LLM:
 class _Output:
     """What one prompt has produced so far."""
 
-    def __init__(self, request: Request, text: TextStream, end_ids: frozenset[int]) -> None:
+    def __init__(
+        self, request: Request, text: TextStream, end_ids: frozenset[int], *, with_logprobs: bool
+    ) -> None:
         self.request = request
         self._text = text
         self._end_ids = end_ids
-        self._logprobs: list[TokenLogprobs] = []
+        self._logprobs: list[TokenLogprobs] | None = [] if with_logprobs else None
         self._finish_reason: FinishReason = "length"
 
     @property
@@ -304,7 +320,7 @@ class _Output:
 
     def add(self, id_: int, logprobs: TokenLogprobs | None) -> str:
         """Takes a new id; ends the request where it or the text says so. Returns new text."""
-        if logprobs is not None:
+        if self._logprobs is not None and logprobs is not None:
             self._logprobs.append(logprobs)
         if id_ in self._end_ids:
             return self._stop(self._text.finish())
@@ -321,7 +337,7 @@ class _Output:
             ids=ids,
             text=self._text.text,
             finish_reason=self._finish_reason,
-            logprobs=tuple(self._logprobs) if self._logprobs else None,
+            logprobs=None if self._logprobs is None else tuple(self._logprobs),
             usage=Usage(request.prompt_length, len(ids)),
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from operator import index
 from typing import TYPE_CHECKING, TypeAlias
 
 from pygpukit.llm.errors import ContextLengthError, PromptError
@@ -39,31 +40,38 @@ class PromptEncoder:
         self._context_length = context_length
         self._bos_token = bos_token
 
-    def encode(self, prompt: Prompt, *, add_special_tokens: bool = True) -> list[int]:
+    def encode(
+        self, prompt: Prompt, *, add_special_tokens: bool = True, name: str = "the prompt"
+    ) -> list[int]:
         """The ids of one prompt.
 
         A text that itself begins with the beginning-of-text token doesn't get a second one.
+
+        Args:
+            prompt: The text, or the ids.
+            add_special_tokens: Whether a text gets the tokens that the tokenizer puts around it.
+            name: What error messages call it.
 
         Raises:
             PromptError: It is empty, of the wrong type, needs a tokenizer, or has an unknown id.
             ContextLengthError: It is longer than the context.
         """
         if isinstance(prompt, str):
-            ids = self._encode_text(prompt, add_special_tokens)
+            ids = self._encode_text(prompt, add_special_tokens, name)
         else:
-            ids = self._check_ids(prompt)
+            ids = self._check_ids(prompt, name)
         if not ids:
-            raise PromptError("the prompt is empty; give at least one token")
+            raise PromptError(f"{name} is empty; give at least one token")
         if len(ids) > self._context_length:
             raise ContextLengthError(
-                f"the prompt has {len(ids)} tokens, more than the model's context of "
+                f"{name} has {len(ids)} tokens, more than the model's context of "
                 f"{self._context_length}"
             )
         return ids
 
-    def _encode_text(self, text: str, add_special_tokens: bool) -> list[int]:
+    def _encode_text(self, text: str, add_special_tokens: bool, name: str) -> list[int]:
         if self._tokenizer is None:
-            raise PromptError("the model has no tokenizer; give the prompt as token ids")
+            raise PromptError(f"{name} is a text, but the model has no tokenizer; give token ids")
         ids = self._tokenizer.encode_ids(text, add_special_tokens=add_special_tokens)
         bos = self._bos_token
         if bos and add_special_tokens and text.startswith(bos):
@@ -72,30 +80,41 @@ class PromptEncoder:
                 return ids[1:]
         return ids
 
-    def _check_ids(self, prompt: object) -> list[int]:
-        try:
-            ids = [_index(id_) for id_ in prompt]  # type: ignore[attr-defined]
-        except TypeError:
+    def _check_ids(self, prompt: object, name: str) -> list[int]:
+        items = _items(prompt)
+        if items is None:
             raise PromptError(
-                f"a prompt must be a text or a sequence of token ids, got {prompt!r:.80}"
-            ) from None
-        for id_ in ids:
-            if not 0 <= id_ < self._vocab_size:
-                raise PromptError(
-                    f"token id {id_} isn't in the vocabulary (0 to {self._vocab_size - 1})"
-                )
-        return ids
+                f"{name} must be a text or a sequence of token ids, got {prompt!r:.80}"
+            )
+        return [self._check_id(item, name) for item in items]
+
+    def _check_id(self, item: object, name: str) -> int:
+        try:
+            id_ = index(item)  # type: ignore[arg-type]
+        except TypeError:
+            raise PromptError(f"{name} has {item!r:.80} where a token id must be") from None
+        if not 0 <= id_ < self._vocab_size:
+            raise PromptError(
+                f"{name} has the token id {id_}, which isn't in the vocabulary (0 to "
+                f"{self._vocab_size - 1})"
+            )
+        return id_
 
 
 def is_batch(prompt: object) -> bool:
-    """Whether it is a list of prompts rather than one."""
-    if isinstance(prompt, (str, bytes)) or not isinstance(prompt, Iterable):
+    """Whether it is a sequence of prompts rather than one."""
+    items = _items(prompt)
+    if not items:
         return False
-    first = next(iter(prompt), None)
-    return isinstance(first, str) or (isinstance(first, Iterable) and not isinstance(first, bytes))
+    return isinstance(items[0], str) or _items(items[0]) is not None
 
 
-def _index(value: object) -> int:
-    if isinstance(value, bool):
-        raise TypeError(value)
-    return value.__index__()  # type: ignore[attr-defined, no-any-return]
+def _items(value: object) -> Sequence[object] | None:
+    """The items of a sequence, an array or a tensor; None for a text and for anything else."""
+    if isinstance(value, (str, bytes, bytearray, Mapping)):
+        return None
+    if not hasattr(value, "__len__") or not hasattr(value, "__getitem__"):
+        return None
+    to_list = getattr(value, "tolist", None)
+    items = to_list() if to_list is not None else value
+    return items if isinstance(items, Sequence) else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 from pygpukit.llm.errors import ConfigError, SamplingError
@@ -13,6 +13,7 @@ from pygpukit.llm.keys import Keys
 __all__ = ["SamplingParams", "read_generation_config"]
 
 _INT32_MAX = 2**31 - 1
+_FLOAT32_MAX = 3.4028234663852886e38
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,20 +61,26 @@ class SamplingParams:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        _check_integer("max_new_tokens", self.max_new_tokens, minimum=1, optional=True)
-        _check_integer("top_k", self.top_k, minimum=0)
-        _check_integer("seed", self.seed, minimum=0, maximum=2**63 - 1)
-        _check_integer("logprobs", self.logprobs, minimum=0, maximum=100, optional=True)
-        _check_number("temperature", self.temperature, minimum=0.0)
-        _check_number("top_p", self.top_p, minimum=0.0, maximum=1.0)
-        _check_number("min_p", self.min_p, minimum=0.0, maximum=1.0)
-        _check_number("repetition_penalty", self.repetition_penalty, above=0.0)
-        _check_number("presence_penalty", self.presence_penalty)
-        _check_number("frequency_penalty", self.frequency_penalty)
+        checked = {
+            "top_k": _whole("top_k", self.top_k),
+            "seed": _whole("seed", self.seed, maximum=2**63 - 1),
+            "temperature": _number("temperature", self.temperature, minimum=0.0),
+            "top_p": _number("top_p", self.top_p, minimum=0.0, maximum=1.0),
+            "min_p": _number("min_p", self.min_p, minimum=0.0, maximum=1.0),
+            "repetition_penalty": _number("repetition_penalty", self.repetition_penalty, above=0.0),
+            "presence_penalty": _number("presence_penalty", self.presence_penalty),
+            "frequency_penalty": _number("frequency_penalty", self.frequency_penalty),
+            "stop": _stop_strings(self.stop),
+            "stop_token_ids": _stop_ids(self.stop_token_ids),
+        }
+        if self.max_new_tokens is not None:
+            checked["max_new_tokens"] = _whole("max_new_tokens", self.max_new_tokens, minimum=1)
+        if self.logprobs is not None:
+            checked["logprobs"] = _whole("logprobs", self.logprobs, maximum=100)
         if not isinstance(self.ignore_eos, bool):
             raise SamplingError(f"ignore_eos must be True or False, got {self.ignore_eos!r}")
-        object.__setattr__(self, "stop", _stop_strings(self.stop))
-        object.__setattr__(self, "stop_token_ids", _stop_ids(self.stop_token_ids))
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     def updated(self, arguments: Mapping[str, Any]) -> SamplingParams:
         """The same parameters with those of `arguments` that aren't None.
@@ -106,56 +113,52 @@ class SamplingParams:
         )
 
 
-def _check_integer(
-    name: str, value: object, *, minimum: int, maximum: int = _INT32_MAX, optional: bool = False
-) -> None:
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-        raise SamplingError(
-            f"{name} must be a whole number from {minimum} to {maximum}, got {value!r}"
-        )
+def _whole(name: str, value: object, *, minimum: int = 0, maximum: int = _INT32_MAX) -> int:
+    """The value as an int, whichever library's number it is."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        number = int(value)
+        if minimum <= number <= maximum:
+            return number
+    raise SamplingError(f"{name} must be a whole number from {minimum} to {maximum}, got {value!r}")
 
 
-def _check_number(
+def _number(
     name: str,
     value: object,
     *,
-    minimum: float = -math.inf,
-    maximum: float = math.inf,
+    minimum: float = -_FLOAT32_MAX,
+    maximum: float = _FLOAT32_MAX,
     above: float | None = None,
-) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fits = number and math.isfinite(value) and minimum <= value <= maximum  # type: ignore[arg-type,operator]
-    if fits and (above is None or value > above):  # type: ignore[operator]
-        return
+) -> float:
+    """The value as a float, whichever library's number it is."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(value)
+        if minimum <= number <= maximum and (above is None or number > above):
+            return number
     if above is not None:
-        bounds = f"a number above {above:g}"
-    elif math.isinf(minimum):
+        bounds = f"a finite number above {above:g}"
+    elif minimum == -_FLOAT32_MAX:
         bounds = "a finite number"
-    elif math.isinf(maximum):
-        bounds = f"a number of at least {minimum:g}"
+    elif maximum == _FLOAT32_MAX:
+        bounds = f"a finite number of at least {minimum:g}"
     else:
         bounds = f"a number from {minimum:g} to {maximum:g}"
     raise SamplingError(f"{name} must be {bounds}, got {value!r}")
 
 
 def _stop_strings(value: object) -> tuple[str, ...]:
-    single = isinstance(value, str) or not isinstance(value, Iterable)
-    strings: tuple[object, ...] = (value,) if single else tuple(value)  # type: ignore[arg-type]
-    texts = tuple(string for string in strings if isinstance(string, str) and string)
-    if texts != strings:
-        raise SamplingError(f"stop must be a non-empty string or a list of them, got {value!r}")
-    return texts
+    strings = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else value
+    texts = []
+    for string in strings:
+        if not isinstance(string, str) or not string:
+            raise SamplingError(f"stop must be a non-empty string or a list of them, got {value!r}")
+        texts.append(string)
+    return tuple(texts)
 
 
 def _stop_ids(value: object) -> tuple[int, ...]:
-    ids = (value,) if isinstance(value, int) else value
-    if not isinstance(ids, Sequence) or not all(
-        isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0 for id_ in ids
-    ):
-        raise SamplingError(f"stop_token_ids must be whole numbers of at least 0, got {value!r}")
-    return tuple(ids)
+    ids = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else value
+    return tuple(_whole("stop_token_ids", id_) for id_ in ids)
 
 
 _IGNORED = frozenset({

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -20,8 +21,13 @@ _BROKEN_PIPE = 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
     parsed = build_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that lacks a character shows a question mark, not a traceback.
+        sys.stdout.reconfigure(errors="replace")
     try:
-        _run(parsed)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            _run(parsed)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(file=sys.stderr)
@@ -35,12 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(parsed: argparse.Namespace) -> None:
     from pygpukit.core import PygpukitError
-    from pygpukit.tokenizer import TokenizerError
+    from pygpukit.tokenizer import TokenizerLoadError
 
-    warnings.showwarning = _show_warning
     try:
         parsed.run(parsed)
-    except (PygpukitError, TokenizerError) as error:
+    except (PygpukitError, TokenizerLoadError) as error:
         message = " ".join(str(error).split())
         print(f"pygpukit: error: {message}", file=sys.stderr)
         raise SystemExit(_USAGE_ERROR) from None

@@ -59,7 +59,6 @@ def _devices(name: str) -> dict[str, Any]:
         devices[device.name] = {
             "name": info.name,
             "cores": info.cores,
-            "simd": info.simd,
             "total_memory": info.total_memory,
             "available_memory": info.available_memory,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from importlib import import_module
+from typing import NoReturn
 
 __all__ = ["build_parser", "generation_options"]
 
@@ -24,9 +25,16 @@ _GENERATION = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `pygpukit` and its commands; `run` of the result is the command's function."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pygpukit", description="Run a language model on an NVIDIA GPU or the CPU."
     )
     parser.add_argument("--version", action="version", version=f"pygpukit {_version()}")
