@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import functools
 import warnings
+from typing import NamedTuple
 
 from pygpukit.core import Device, DeviceError
 
-__all__ = ["NoGpuWarning", "choose_device"]
+__all__ = ["Choice", "NoGpuWarning", "choose_device", "warn_no_gpu"]
 
 
 class NoGpuWarning(UserWarning):
     """`device="auto"` found no usable GPU."""
 
 
-def choose_device(name: str) -> Device:
-    """The device called `name`; "auto" is the first GPU, else the CPU with one warning.
+class Choice(NamedTuple):
+    """A device, and why it isn't a GPU where "auto" looked for one in vain."""
+
+    device: Device
+    no_gpu: str | None = None
+
+
+def choose_device(name: str) -> Choice:
+    """The device called `name`; "auto" is the first GPU, else the CPU.
 
     Raises:
         DeviceError: There is no such device, or it can't be used here.
     """
     if name != "auto":
-        return Device(name)
+        return Choice(Device(name))
     try:
-        return Device("cuda")
+        return Choice(Device("cuda"))
     except DeviceError as error:
-        _warn_once(str(error))
-        return Device("cpu")
+        return Choice(Device("cpu"), str(error))
 
 
 @functools.cache
-def _warn_once(reason: str) -> None:
-    warnings.warn(f"no GPU: running on the CPU ({reason})", NoGpuWarning, stacklevel=4)
+def warn_no_gpu(reason: str) -> None:
+    """Warns once that there is no GPU, on behalf of the caller's caller."""
+    warnings.warn(f"no GPU: running on the CPU ({reason})", NoGpuWarning, stacklevel=3)

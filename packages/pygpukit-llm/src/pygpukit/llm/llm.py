@@ -12,7 +12,7 @@ from pygpukit.llm.chat import Message
 from pygpukit.llm.checkpoint import Checkpoint, open_checkpoint
 from pygpukit.llm.config import ModelConfig
 from pygpukit.llm.decoder import Decoder
-from pygpukit.llm.device import choose_device
+from pygpukit.llm.device import choose_device, warn_no_gpu
 from pygpukit.llm.engine import Engine
 from pygpukit.llm.errors import ChatTemplateError, PromptError, SamplingError
 from pygpukit.llm.generation import (
@@ -109,20 +109,14 @@ class LLM:
             DeviceError: There is no such device.
             OutOfMemoryError: The device can't hold it.
         """
-        chosen = choose_device(device)
+        chosen, no_gpu = choose_device(device)
         checkpoint = open_checkpoint(locate(model))
-        weights = load(
-            plan(
-                checkpoint.config,
-                checkpoint.tensors,
-                checkpoint.names,
-                permuted=checkpoint.permuted,
-            ),
-            checkpoint.tensors,
-            chosen,
-            progress,
-        )
-        return cls(checkpoint, Decoder(checkpoint.config, weights, chosen), chosen)
+        config, tensors = checkpoint.config, checkpoint.tensors
+        planned = plan(config, tensors, checkpoint.names, permuted=checkpoint.permuted)
+        if no_gpu is not None:
+            warn_no_gpu(no_gpu)
+        weights = load(planned, tensors, chosen, progress)
+        return cls(checkpoint, Decoder(config, weights, chosen), chosen)
 
     @overload
     def generate(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from typing import Any
 
 from pygpukit.core import PygpukitError
 from pygpukit.llm.cli.loading import load_model
 from pygpukit.llm.cli.options import generation_options
 from pygpukit.llm.errors import ChatTemplateError, ContextLengthError
-from pygpukit.llm.llm import LLM
+from pygpukit.llm.llm import LLM, GenerationOptions
 
 __all__ = ["run"]
 
@@ -20,10 +19,11 @@ _HELP = "/reset forgets the conversation, /exit (or Ctrl-D) ends it, Ctrl-C stop
 
 def run(arguments: argparse.Namespace) -> None:
     """Reads messages from stdin and streams the answers, until the end of the input or /exit."""
+    options = generation_options(arguments)
     llm = load_model(arguments.model, arguments.device)
     if not llm.has_chat_template:
         raise ChatTemplateError("the model has no chat template; use: pygpukit generate --raw")
-    conversation = _Conversation(llm, arguments.system, generation_options(arguments))
+    conversation = _Conversation(llm, arguments.system, options)
     interactive = sys.stdin.isatty()
     if interactive:
         _enable_line_editing()
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
 class _Conversation:
     """The messages so far; a turn that fails or is interrupted leaves them whole."""
 
-    def __init__(self, llm: LLM, system: str | None, options: dict[str, Any]) -> None:
+    def __init__(self, llm: LLM, system: str | None, options: GenerationOptions) -> None:
         self._llm = llm
         self._system = system
         self._options = options

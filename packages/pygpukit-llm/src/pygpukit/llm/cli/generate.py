@@ -12,7 +12,7 @@ from pygpukit.llm.cli.loading import load_model
 from pygpukit.llm.cli.options import generation_options
 from pygpukit.llm.errors import PromptError
 from pygpukit.llm.generation import Generation
-from pygpukit.llm.llm import LLM, Stream
+from pygpukit.llm.llm import LLM, GenerationOptions, Stream
 
 __all__ = ["run"]
 
@@ -20,14 +20,14 @@ __all__ = ["run"]
 def run(arguments: argparse.Namespace) -> None:
     """Streams the answer to stdout, or prints it as JSON."""
     prompt = _read_prompt(arguments.prompt)
+    options = generation_options(arguments)
     started = time.perf_counter()
     llm = load_model(arguments.model, arguments.device)
     loaded = time.perf_counter()
-    stream = _start(llm, prompt, arguments)
-    pieces, first = [], None
+    stream = _start(llm, prompt, arguments, options)
+    first = None
     for piece in stream:
         first = first or time.perf_counter()
-        pieces.append(piece)
         if not arguments.json:
             print(piece, end="", flush=True)
     ended = time.perf_counter()
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         }
         print(json.dumps(_report(stream.generation, timings), ensure_ascii=False))
     else:
-        _finish(stream.generation, pieces)
+        _finish(stream.generation)
 
 
 def _read_prompt(prompt: str) -> str:
@@ -51,8 +51,9 @@ def _read_prompt(prompt: str) -> str:
         raise PromptError(f"the prompt on stdin isn't valid {error.encoding}") from error
 
 
-def _start(llm: LLM, prompt: str, arguments: argparse.Namespace) -> Stream:
-    options: dict[str, Any] = generation_options(arguments)
+def _start(
+    llm: LLM, prompt: str, arguments: argparse.Namespace, options: GenerationOptions
+) -> Stream:
     if arguments.raw or not llm.has_chat_template:
         if arguments.system is not None:
             raise PromptError("--system needs a chat template; the prompt is continued as it is")
@@ -65,8 +66,8 @@ def _start(llm: LLM, prompt: str, arguments: argparse.Namespace) -> Stream:
     return llm.chat_stream(messages, **options)
 
 
-def _finish(generation: Generation, pieces: list[str]) -> None:
-    if not "".join(pieces[-1:]).endswith("\n"):
+def _finish(generation: Generation) -> None:
+    if not generation.text.endswith("\n"):
         print(flush=True)
     for id_, entry in zip(generation, generation.logprobs or (), strict=False):
         top = "  ".join(f"{other}: {value:.4f}" for other, value in entry.top.items())

@@ -96,11 +96,18 @@ def _counted(names: Any) -> dict[str, int]:
 
 def _print(facts: dict[str, Any], indent: str = "") -> None:
     for name, value in facts.items():
-        label = f"{indent}{name.replace('_', ' ')}"
         if isinstance(value, dict):
-            print(f"{label}:")
+            print(f"{indent}{name}:")
             _print(value, indent + "  ")
-        elif isinstance(value, int) and ("bytes" in name or "memory" in name):
-            print(f"{label}: {value:,} ({value / 1e6:,.1f} MB)")
         else:
-            print(f"{label}: {value:,}" if isinstance(value, int) else f"{label}: {value}")
+            print(f"{indent}{name}: {_shown(name, value)}")
+
+
+def _shown(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int):
+        return str(value)
+    if ("bytes" in name or "memory" in name) and value >= 1e6:
+        return f"{value:,} ({value / 1e6:,.1f} MB)"
+    return f"{value:,}"

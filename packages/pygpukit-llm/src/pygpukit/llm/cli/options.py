@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from importlib import import_module
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
+
+if TYPE_CHECKING:
+    from pygpukit.llm.llm import GenerationOptions
 
 __all__ = ["build_parser", "generation_options"]
 
@@ -71,10 +74,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def generation_options(arguments: argparse.Namespace) -> dict[str, object]:
-    """The arguments that `LLM.generate` takes, as far as they were given."""
+def generation_options(arguments: argparse.Namespace) -> GenerationOptions:
+    """The arguments that `LLM.generate` takes, as far as they were given.
+
+    Raises:
+        SamplingError: One is out of its range, found before a model is loaded.
+    """
+    from pygpukit.llm.sampling import SamplingParams
+
     values = vars(arguments)
-    return {name: values[name] for name in _GENERATION if values.get(name) is not None}
+    options = {name: values[name] for name in _GENERATION if values.get(name) is not None}
+    SamplingParams().updated(options)
+    return cast("GenerationOptions", options)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
