@@ -6,8 +6,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::convert::{self, CHUNK};
 use super::file::WeightFile;
+use crate::convert::{self, CHUNK};
 use crate::dtype::DType;
 
 /// One step, with those beneath it.
@@ -135,7 +135,7 @@ fn read_cast(inner: &Layout, to: DType, start: usize, out: &mut [u8]) {
         let elements = piece.len() / to.block_bytes();
         let input = &mut buffer[..elements / from.block_elements() * from.block_bytes()];
         inner.read(start + index * CHUNK, input);
-        convert::convert(from, to, input, piece);
+        convert::convert_chunk(from, to, input, piece);
     }
 }
 

@@ -3,7 +3,6 @@
 //! Opening a checkpoint maps its files and reads their headers, nothing else: its size doesn't
 //! matter. A [`TensorView`] reads when it is asked for bytes, converting on the way.
 
-mod convert;
 mod error;
 mod file;
 mod gguf;
@@ -59,8 +58,8 @@ pub fn load_safetensors(
 ///
 /// # Errors
 /// [`LoadError`]: whatever is missing, malformed or unsupported.
-pub fn load_gguf(path: impl AsRef<Path>) -> Result<TensorMap, LoadError> {
-    gguf::open_file(path.as_ref(), LoadOptions::default())
+pub fn load_gguf(path: impl AsRef<Path>, options: LoadOptions) -> Result<TensorMap, LoadError> {
+    gguf::open_file(path.as_ref(), options)
 }
 
 /// The tensors at `path`, whatever the format: a safetensors or GGUF file (told apart by their first

@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::convert;
 use super::error::LoadError;
 use super::file::WeightFile;
 use super::layout::Layout;
 use super::source::ByteSource;
 use super::stored_type::StoredType;
+use crate::convert;
 use crate::dtype::DType;
 use crate::error::Result as CoreResult;
 
@@ -114,6 +114,12 @@ impl TensorView {
             },
             Contents::Opaque { .. } => None,
         }
+    }
+
+    /// [`TensorView::byte_range`] of the file as it is stored, whatever the type.
+    pub fn stored_bytes(&self) -> &[u8] {
+        let (file, range) = self.stored();
+        &file.bytes()[range]
     }
 
     /// A copy of the elements.

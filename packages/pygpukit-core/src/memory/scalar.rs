@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use crate::convert::float8_e4m3_to_f32;
 use crate::dtype::DType;
 
 /// One element, widened to the largest type of its kind.
@@ -32,7 +33,7 @@ impl Scalar {
             DType::F32 => Scalar::Float(f32::from_le_bytes(array(bytes)).into()),
             DType::F16 => Scalar::Float(f16::from_le_bytes(array(bytes)).into()),
             DType::BF16 => Scalar::Float(bf16::from_le_bytes(array(bytes)).into()),
-            DType::F8E4M3 => Scalar::Float(f8e4m3_to_f64(array::<1>(bytes)[0])),
+            DType::F8E4M3 => Scalar::Float(float8_e4m3_to_f32(array::<1>(bytes)[0]).into()),
             DType::F8E5M2 => Scalar::Float(f16::from_le_bytes([0, array::<1>(bytes)[0]]).into()),
             DType::I64 => Scalar::Int(i64::from_le_bytes(array(bytes))),
             DType::I32 => Scalar::Int(i32::from_le_bytes(array(bytes)).into()),
@@ -46,18 +47,6 @@ impl Scalar {
             DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => return None,
         })
     }
-}
-
-/// OCP FP8 E4M3 ("fn": no infinities, one NaN for each sign; bias 7).
-fn f8e4m3_to_f64(bits: u8) -> f64 {
-    let exponent = i32::from(bits >> 3 & 15);
-    let mantissa = f64::from(bits & 7) / 8.0;
-    let magnitude = match (exponent, bits & 7) {
-        (15, 7) => f64::NAN,
-        (0, _) => mantissa * 2_f64.powi(-6),
-        _ => (1.0 + mantissa) * 2_f64.powi(exponent - 7),
-    };
-    if bits & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
 #[cfg(test)]

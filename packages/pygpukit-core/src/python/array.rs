@@ -1,117 +1,136 @@
-//! Host memory as NumPy arrays, without NumPy's C API.
+//! Elements in host memory as NumPy arrays, without NumPy's C API.
 
-use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use super::dtype::{is_native, numpy_dtype, type_string};
 use crate::dtype::DType;
+use crate::error::Result;
 use crate::loader::TensorView;
+use crate::memory::{Layout, Tensor, TensorError};
 
-/// Memory that an array is made over, kept alive by it: the array protocol's version 3.
-#[pyclass(module = "pygpukit.core", frozen)]
-pub(super) struct HostArray {
-    memory: Memory,
-    shape: Vec<usize>,
+/// Elements in host memory, and what keeps them there.
+pub(super) struct HostElements {
+    address: usize,
     dtype: DType,
+    layout: Layout,
+    keeper: Keeper,
 }
 
-/// Where the elements lie.
-pub(super) enum Memory {
-    /// In a weight file: read-only.
-    File(TensorView),
-    /// In memory of their own, that nothing but the array touches.
-    Owned(Vec<u8>),
+/// What the elements belong to, and live as long as.
+enum Keeper {
+    /// A weight file: they are read-only.
+    File { _view: TensorView },
+    /// A tensor on the host.
+    Tensor { _tensor: Tensor },
+    /// The array that they are given to, and nothing else.
+    Array { _bytes: Vec<u8> },
 }
 
-impl Memory {
-    /// The elements of `view`, where they lie in the file if that is possible.
-    pub(super) fn of(py: Python<'_>, view: &TensorView) -> PyResult<Memory> {
-        match view.bytes() {
-            Some(_) => Ok(Memory::File(view.clone())),
-            None => Memory::copy_of(py, view),
-        }
+impl HostElements {
+    /// The elements of `view` where they lie in the file; `None` when they have to be computed.
+    pub(super) fn of_view(view: &TensorView) -> Result<Option<Self>> {
+        let dtype = view.dtype()?;
+        let in_file = |bytes| Self::in_file(view, bytes, dtype, view.shape());
+        view.bytes().map(in_file).transpose()
+    }
+
+    /// The bytes that `view` reads, as they are stored.
+    pub(super) fn stored_bytes_of(view: &TensorView) -> Result<Self> {
+        let bytes = view.stored_bytes();
+        Self::in_file(view, bytes, DType::U8, &[bytes.len()])
     }
 
     /// A copy of the elements of `view`.
-    pub(super) fn copy_of(py: Python<'_>, view: &TensorView) -> PyResult<Memory> {
-        Ok(Memory::Owned(py.detach(|| view.to_vec())?))
+    pub(super) fn copy_of_view(view: &TensorView) -> Result<Self> {
+        Self::owned(view.to_vec()?, view.dtype()?, view.shape())
+    }
+
+    /// The elements of `tensor`, which lives on the host, in place.
+    pub(super) fn of_tensor(tensor: &Tensor) -> Self {
+        HostElements {
+            address: tensor.address().addr(),
+            dtype: tensor.dtype(),
+            layout: tensor.layout().clone(),
+            keeper: Keeper::Tensor { _tensor: tensor.clone() },
+        }
+    }
+
+    /// The elements of type `dtype` in `bytes`, in row-major order.
+    pub(super) fn owned(bytes: Vec<u8>, dtype: DType, shape: &[usize]) -> Result<Self> {
+        let address = bytes.as_ptr().addr();
+        Self::contiguous(address, dtype, shape, Keeper::Array { _bytes: bytes })
+    }
+
+    fn in_file(view: &TensorView, bytes: &[u8], dtype: DType, shape: &[usize]) -> Result<Self> {
+        let keeper = Keeper::File { _view: view.clone() };
+        Self::contiguous(bytes.as_ptr().addr(), dtype, shape, keeper)
+    }
+
+    fn contiguous(address: usize, dtype: DType, shape: &[usize], keeper: Keeper) -> Result<Self> {
+        let layout = Layout::contiguous(shape.to_vec());
+        let layout =
+            layout.ok_or_else(|| TensorError::TooLarge { dtype, shape: shape.to_vec() })?;
+        Ok(HostElements { address, dtype, layout, keeper })
+    }
+
+    /// The type of the elements.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Shape and strides.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The address of the first element.
     pub(super) fn address(&self) -> usize {
-        match self {
-            Memory::File(view) => view.bytes().map_or(0, |bytes| bytes.as_ptr().addr()),
-            Memory::Owned(bytes) => bytes.as_ptr().addr(),
-        }
+        self.address
     }
 
     /// Whether the elements must not be written to.
     pub(super) fn is_read_only(&self) -> bool {
-        matches!(self, Memory::File(_))
+        matches!(self.keeper, Keeper::File { .. })
+    }
+
+    /// Whether nobody else sees the elements.
+    pub(super) fn is_copy(&self) -> bool {
+        matches!(self.keeper, Keeper::Array { .. })
+    }
+
+    /// A NumPy array of the elements, in place.
+    ///
+    /// # Errors
+    /// ImportError when the type is one of ml_dtypes, and that isn't installed; TypeError when it is
+    /// block-quantised.
+    pub(super) fn into_numpy(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        let dtype = self.dtype;
+        let array_type = numpy_dtype(py, dtype)?;
+        let interface = Bound::new(py, ArrayInterface(self))?;
+        let array = py.import("numpy")?.call_method1("asarray", (interface,))?;
+        if is_native(dtype) { Ok(array) } else { array.call_method1("view", (array_type,)) }
     }
 }
+
+/// What NumPy makes an array of, and then keeps alive: the array interface, version 3.
+#[pyclass(module = "pygpukit.core", frozen)]
+struct ArrayInterface(HostElements);
 
 #[pymethods]
-impl HostArray {
+impl ArrayInterface {
     #[getter]
     fn __array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let HostElements { address, dtype, layout, .. } = &self.0;
+        let size = dtype.block_bytes();
+        // Only those of a tensor without elements can be as large as to overflow; NumPy refuses them.
+        let strides = layout.strides().iter().map(|stride| stride.saturating_mul(size));
         let interface = PyDict::new(py);
         interface.set_item("version", 3)?;
-        interface.set_item("shape", PyTuple::new(py, &self.shape)?)?;
-        interface.set_item("typestr", carrier(self.dtype))?;
-        interface.set_item("data", (self.memory.address(), self.memory.is_read_only()))?;
+        interface.set_item("shape", PyTuple::new(py, layout.shape())?)?;
+        interface.set_item("strides", PyTuple::new(py, strides.collect::<Vec<_>>())?)?;
+        interface.set_item("typestr", type_string(*dtype))?;
+        interface.set_item("data", (address, self.0.is_read_only()))?;
         Ok(interface)
     }
-}
-
-/// A NumPy array over `memory`.
-///
-/// # Errors
-/// ImportError when the type is one of `ml_dtypes`, and that isn't installed.
-pub(super) fn numpy_array<'py>(
-    py: Python<'py>,
-    memory: Memory,
-    shape: &[usize],
-    dtype: DType,
-) -> PyResult<Bound<'py, PyAny>> {
-    let extended = extended_type(py, dtype)?;
-    let array = Bound::new(py, HostArray { memory, shape: shape.into(), dtype })?;
-    let array = py.import("numpy")?.call_method1("asarray", (array,))?;
-    match extended {
-        Some(extended) => array.call_method1("view", (extended,)),
-        None => Ok(array),
-    }
-}
-
-/// The array protocol's name of the type, or of one as wide where NumPy lacks it.
-fn carrier(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F64 => "<f8",
-        DType::F32 => "<f4",
-        DType::F16 => "<f2",
-        DType::BF16 => "<u2",
-        DType::I64 => "<i8",
-        DType::I32 => "<i4",
-        DType::I16 => "<i2",
-        DType::I8 => "|i1",
-        DType::U64 => "<u8",
-        DType::U32 => "<u4",
-        DType::U16 => "<u2",
-        DType::Bool => "|b1",
-        DType::U8 | DType::F8E4M3 | DType::F8E5M2 => "|u1",
-        DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => "|u1",
-    }
-}
-
-/// The type of `ml_dtypes` where NumPy has none.
-fn extended_type<'py>(py: Python<'py>, dtype: DType) -> PyResult<Option<Bound<'py, PyAny>>> {
-    if !matches!(dtype, DType::BF16 | DType::F8E4M3 | DType::F8E5M2) {
-        return Ok(None);
-    }
-    let ml_dtypes = py.import("ml_dtypes").map_err(|_| {
-        PyImportError::new_err(format!(
-            "NumPy has no {dtype}: install ml_dtypes, or convert with .cast(\"float32\")"
-        ))
-    })?;
-    ml_dtypes.getattr(dtype.name()).map(Some)
 }

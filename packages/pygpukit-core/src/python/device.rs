@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::dispatch::PyKernelDispatchController;
@@ -22,7 +23,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// A device that tensors live on and kernels run on: "cpu".
 ///
-/// Raises DeviceError for a name that isn't known or a device that can't be used here.
+/// It has one default pool, one engine and one controller. Devices of the same name are equal. Raises
+/// DeviceError for a name that isn't known, or a device that can't be used here.
 #[pyclass(name = "Device", module = "pygpukit.core", frozen, eq, hash)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PyDevice(pub(super) Device);
@@ -46,7 +48,7 @@ impl PyDevice {
         PyDeviceInfo(py.detach(|| self.0.backend().info()))
     }
 
-    /// The pool that the device uses unless told otherwise.
+    /// The pool that tensors of the device come from unless another is given; it has no quota.
     #[getter]
     fn pool(&self) -> PyMemoryPool {
         PyMemoryPool(MemoryPool::default_of(self.0).clone())
@@ -83,7 +85,10 @@ impl<'a, 'py> FromPyObject<'a, 'py> for DeviceArg {
         if let Ok(device) = object.cast::<PyDevice>() {
             return Ok(DeviceArg(device.get().0));
         }
-        let name: String = object.extract()?;
+        let name: String = object.extract().map_err(|_| {
+            let found = object.get_type();
+            PyTypeError::new_err(format!("expected a Device or its name, found {found}"))
+        })?;
         Ok(DeviceArg(name.parse()?))
     }
 }
@@ -127,7 +132,7 @@ impl PyDeviceInfo {
     }
 }
 
-/// The end of a copy that runs beside the calling thread.
+/// The end of a copy that runs beside the calling thread, to be waited for.
 #[pyclass(name = "Event", module = "pygpukit.core", frozen)]
 pub(super) struct PyEvent(pub(super) Event);
 
@@ -141,12 +146,27 @@ impl PyEvent {
 
     /// Waits for the end of the copy, `timeout` seconds at most. Returns whether it has ended.
     ///
-    /// Raises what went wrong with the copy, e.g. LoadError when its file couldn't be read.
+    /// Raises what went wrong with the copy, e.g. LoadError when its file couldn't be read. Ctrl-C
+    /// interrupts it.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let timeout =
-            timeout.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        let timeout = match timeout {
+            Some(seconds) if seconds.is_nan() => {
+                return Err(PyValueError::new_err("timeout is not a number"));
+            }
+            // More seconds than a duration holds are as good as no limit.
+            Some(seconds) => Duration::try_from_secs_f64(seconds.max(0.0)).ok(),
+            None => None,
+        };
         wait(py, &self.0, timeout)
+    }
+
+    fn __repr__(&self) -> &'static str {
+        match self.0.outcome_now() {
+            None => "<Event under way>",
+            Some(Ok(())) => "<Event done>",
+            Some(Err(_)) => "<Event failed>",
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyTuple, PyType};
 
@@ -20,7 +20,10 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyDispatchStats>()
 }
 
-/// The launches on one device; `device.controller` is the one there is for a device.
+/// The one way to run a kernel on a device; `device.controller` is the one there is for a device.
+///
+/// A launch is checked against the kernel's signature (how many arguments, of which kind, dtype and
+/// number of dimensions) and by the kernel itself (how shapes fit together) before anything runs.
 #[pyclass(name = "KernelDispatchController", module = "pygpukit.core", frozen)]
 pub(super) struct PyKernelDispatchController(&'static KernelDispatchController);
 
@@ -48,14 +51,16 @@ impl PyKernelDispatchController {
     /// signature. Waits first for the copies that fill the tensors. Within a capture of this thread
     /// the launch is checked and recorded but not run.
     ///
-    /// Raises LaunchError before anything runs, KernelError when the kernel breaks.
+    /// Raises LaunchError before anything runs, KernelError when the kernel breaks, and what went wrong
+    /// with a copy that was to fill one of the tensors.
     #[pyo3(signature = (name, args, /))]
     fn launch(&self, py: Python<'_>, name: &str, args: &Bound<'_, PyAny>) -> PyResult<()> {
-        let arguments = arguments(args)?;
+        let arguments = arguments(name, args)?;
         Ok(py.detach(|| self.0.launch(name, arguments))?)
     }
 
-    /// A graph that records the launches of a `with` block: `with controller.capture() as graph:`.
+    /// A graph that records what this thread launches in a `with` block, and runs nothing of it:
+    /// `with controller.capture() as graph:`. Captures don't nest.
     fn capture(&self) -> PyGraph {
         PyGraph { controller: self.0, graph: OnceLock::new() }
     }
@@ -71,17 +76,18 @@ impl PyKernelDispatchController {
 }
 
 /// The arguments of a launch, from a tuple, a list or any other iterable.
-fn arguments(args: &Bound<'_, PyAny>) -> PyResult<Vec<Argument>> {
+fn arguments(kernel: &str, args: &Bound<'_, PyAny>) -> PyResult<Vec<Argument>> {
+    let argument = |(index, arg): (usize, Bound<'_, PyAny>)| argument(kernel, index, &arg);
     if let Ok(args) = args.cast::<PyTuple>() {
-        args.iter_borrowed().enumerate().map(|(index, arg)| argument(index, &arg)).collect()
+        args.iter().enumerate().map(argument).collect()
     } else if let Ok(args) = args.cast::<PyList>() {
-        args.iter().enumerate().map(|(index, arg)| argument(index, &arg)).collect()
+        args.iter().enumerate().map(argument).collect()
     } else {
-        args.try_iter()?.enumerate().map(|(index, arg)| argument(index, &arg?)).collect()
+        args.try_iter()?.enumerate().map(|(index, arg)| argument((index, arg?))).collect()
     }
 }
 
-fn argument(index: usize, arg: &Bound<'_, PyAny>) -> PyResult<Argument> {
+fn argument(kernel: &str, index: usize, arg: &Bound<'_, PyAny>) -> PyResult<Argument> {
     if let Ok(tensor) = arg.cast::<PyTensor>() {
         return Ok(Argument::Tensor(tensor.get().0.clone()));
     }
@@ -91,17 +97,19 @@ fn argument(index: usize, arg: &Bound<'_, PyAny>) -> PyResult<Argument> {
     if let Ok(value) = arg.cast::<PyFloat>() {
         return Ok(Argument::Float(value.extract()?));
     }
-    if let Ok(value) = arg.cast::<PyInt>() {
-        return Ok(Argument::Int(value.extract()?));
-    }
-    // NumPy's scalars, for example.
+    // NumPy's scalars are numbers too.
     if let Ok(value) = arg.extract() {
         return Ok(Argument::Int(value));
     }
+    if arg.is_instance_of::<PyInt>() {
+        return Err(PyOverflowError::new_err(format!(
+            "kernel {kernel}, argument {index}: {arg} doesn't fit in 64 bits"
+        )));
+    }
     arg.extract().map(Argument::Float).map_err(|_| {
-        let found = arg.get_type().fully_qualified_name().map_or("?".to_owned(), |n| n.to_string());
         PyTypeError::new_err(format!(
-            "argument {index} of a launch: expected a Tensor, a number or None, found {found}"
+            "kernel {kernel}, argument {index}: expected a Tensor, a number or None, found {}",
+            arg.get_type()
         ))
     })
 }
@@ -109,7 +117,8 @@ fn argument(index: usize, arg: &Bound<'_, PyAny>) -> PyResult<Argument> {
 /// Launches that were captured in a `with` block, to be run again and again.
 ///
 /// The graph keeps its tensors alive and in place; a replay sees what was written into them since.
-/// After an exception in the block there is no graph, and `replay` raises LaunchError.
+/// Threads that replay the same graph take turns. Before the end of the block, and after an exception
+/// in it, there is no graph: it is false, and its methods raise LaunchError.
 #[pyclass(name = "Graph", module = "pygpukit.core", frozen)]
 pub(super) struct PyGraph {
     controller: &'static KernelDispatchController,
@@ -149,7 +158,8 @@ impl PyGraph {
         Ok(false)
     }
 
-    /// Runs the launches in order, `times` times. Ctrl-C stops it between two rounds.
+    /// Runs the launches in order, `times` times, with no Python in between. Waits first for the copies
+    /// that fill the tensors. Ctrl-C stops it between two rounds.
     ///
     /// Raises KernelError when a kernel breaks; the launches after it haven't run then.
     #[pyo3(signature = (times=1))]
@@ -164,7 +174,7 @@ impl PyGraph {
         Ok(())
     }
 
-    /// The launches, in order.
+    /// The launches, in order, as they were captured.
     fn nodes(&self, py: Python<'_>) -> PyResult<Vec<PyGraphNode>> {
         self.graph()?.launches().iter().map(|launch| PyGraphNode::new(py, launch)).collect()
     }
@@ -186,7 +196,7 @@ impl PyGraph {
     }
 }
 
-/// One launch of a graph.
+/// One launch of a graph, as a description.
 #[pyclass(name = "GraphNode", module = "pygpukit.core", frozen)]
 pub(super) struct PyGraphNode {
     kernel: &'static str,
@@ -219,7 +229,7 @@ impl PyGraphNode {
         self.kernel
     }
 
-    /// The arguments by parameter name: numbers, None, or dtype and shape of a tensor.
+    /// The arguments by parameter name: a number, None, or (dtype, shape) of a tensor.
     #[getter]
     fn arguments(&self, py: Python<'_>) -> Py<PyDict> {
         self.arguments.clone_ref(py)
@@ -230,8 +240,9 @@ impl PyGraphNode {
     }
 }
 
-/// Counters of a controller.
-#[pyclass(name = "DispatchStats", module = "pygpukit.core", frozen)]
+/// Counters of a controller since the start of the process.
+#[pyclass(name = "DispatchStats", module = "pygpukit.core", frozen, eq)]
+#[derive(PartialEq)]
 pub(super) struct PyDispatchStats(DispatchStats);
 
 #[pymethods]
@@ -248,7 +259,7 @@ impl PyDispatchStats {
         self.0.replays
     }
 
-    /// How often each kernel ran, by name.
+    /// How often each kernel ran, by name, for those that did.
     #[getter]
     fn kernels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let kernels = PyDict::new(py);

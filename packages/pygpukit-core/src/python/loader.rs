@@ -23,20 +23,36 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     PyMapping::register::<PyMetadata>(module.py())
 }
 
-/// The tensors of a safetensors checkpoint: a file, an `*.index.json`, or a folder.
+/// The tensors of a safetensors checkpoint, by name.
+///
+/// `path` is a `.safetensors` file, the `*.index.json` of a sharded checkpoint, or a folder. In a folder
+/// `model.safetensors.index.json` comes before `model.safetensors`, and that before the only file of
+/// another name. With an index only what it names is loaded.
+///
+/// Files are mapped, and nothing but their headers is read: the size doesn't matter. A mapped file must
+/// not be changed while it is in use; `mmap=False` reads files into memory instead. Raises
+/// MissingFileError for a file or shards that aren't there, LoadError for whatever is malformed or
+/// ambiguous, naming the file and the tensor.
 #[pyfunction]
 #[pyo3(signature = (path, *, mmap=true))]
 fn load_safetensors(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<PyTensorMap> {
     load(py, || loader::load_safetensors(path, LoadOptions { mmap }))
 }
 
-/// The tensors and the metadata of a GGUF file.
+/// The tensors of a GGUF file (version 2 or 3, little-endian), by name, with its typed metadata.
+///
+/// Shapes are row-major: the reverse of ggml's dimensions. Files are opened as by `load_safetensors`,
+/// and the errors are the same.
 #[pyfunction]
-fn load_gguf(py: Python<'_>, path: PathBuf) -> PyResult<PyTensorMap> {
-    load(py, || loader::load_gguf(path))
+#[pyo3(signature = (path, *, mmap=true))]
+fn load_gguf(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<PyTensorMap> {
+    load(py, || loader::load_gguf(path, LoadOptions { mmap }))
 }
 
-/// The tensors at `path`, whatever the format.
+/// The tensors at `path`, whatever the format: a safetensors or GGUF file (told apart by their first
+/// bytes), an `*.index.json`, or a folder that holds one of them (safetensors first).
+///
+/// Files are opened as by `load_safetensors`, and the errors are the same.
 #[pyfunction]
 #[pyo3(signature = (path, *, mmap=true))]
 fn load_tensors(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<PyTensorMap> {
@@ -50,7 +66,10 @@ fn load(
     Ok(PyTensorMap { map: Arc::new(py.detach(load)?) })
 }
 
-/// The tensors of a checkpoint, by name, in the order of its files: a read-only mapping.
+/// The tensors of a checkpoint, by name, in the order in which they lie in its files: a read-only
+/// mapping of str to TensorView.
+///
+/// Raises UnknownTensorError (a KeyError), with the names closest to it, for a name that isn't there.
 #[pyclass(name = "TensorMap", module = "pygpukit.core", frozen, mapping)]
 struct PyTensorMap {
     map: Arc<TensorMap>,
@@ -74,6 +93,7 @@ impl PyTensorMap {
         PyList::new(py, self.map.names())?.try_iter()
     }
 
+    /// The tensor of that name, or `default`.
     #[pyo3(signature = (name, default=None))]
     fn get<'py>(
         &self,
@@ -87,19 +107,22 @@ impl PyTensorMap {
         }
     }
 
+    /// The names, as a set-like view.
     fn keys<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         mapping_view(slf.as_any(), "KeysView")
     }
 
+    /// The tensors, as a view.
     fn values<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         mapping_view(slf.as_any(), "ValuesView")
     }
 
+    /// The (name, tensor) pairs, as a set-like view.
     fn items<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         mapping_view(slf.as_any(), "ItemsView")
     }
 
-    /// What the files say about themselves, each value converted when it is asked for.
+    /// What the files say about themselves. Of several files the first that has a key is heard.
     #[getter]
     fn metadata(&self) -> PyMetadata {
         PyMetadata { map: Arc::clone(&self.map) }
@@ -129,7 +152,8 @@ impl PyTensorMap {
     }
 }
 
-/// The metadata of a checkpoint: a read-only mapping of str to int, float, bool, str or list.
+/// The metadata of a checkpoint: a read-only mapping of str to int, float, bool, str or (nested) lists
+/// of them. Safetensors files hold strings only. A value is converted when it is asked for.
 #[pyclass(name = "Metadata", module = "pygpukit.core", frozen, mapping)]
 struct PyMetadata {
     map: Arc<TensorMap>,
@@ -156,6 +180,7 @@ impl PyMetadata {
         PyList::new(py, self.map.metadata().keys())?.try_iter()
     }
 
+    /// The value of that key, or `default`.
     #[pyo3(signature = (key, default=None))]
     fn get<'py>(
         &self,
@@ -169,14 +194,17 @@ impl PyMetadata {
         }
     }
 
+    /// The keys, as a set-like view.
     fn keys<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         mapping_view(slf.as_any(), "KeysView")
     }
 
+    /// The values, as a view.
     fn values<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         mapping_view(slf.as_any(), "ValuesView")
     }
 
+    /// The (key, value) pairs, as a set-like view.
     fn items<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         mapping_view(slf.as_any(), "ItemsView")
     }

@@ -14,10 +14,12 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyPoolStats>()
 }
 
-/// A pool of device memory, with a quota in bytes if one is given.
+/// A pool of device memory that holds at most `quota` bytes, or as much as the device has.
 ///
-/// Freed blocks are kept for reuse. They go back to the device by `trim()`, or by themselves when an
-/// allocation would otherwise break the quota or exhaust the device.
+/// Tensors take blocks of it, which are at most an eighth (or a page) larger than the tensor. Freed
+/// blocks are kept for reuse; they go back to the device by `trim()`, or by themselves when an
+/// allocation would otherwise break the quota or exhaust the device. An allocation that can't be
+/// served raises OutOfMemoryError and changes nothing. Threads may share a pool.
 #[pyclass(name = "MemoryPool", module = "pygpukit.core", frozen)]
 pub(super) struct PyMemoryPool(pub(super) Arc<MemoryPool>);
 
@@ -25,8 +27,8 @@ pub(super) struct PyMemoryPool(pub(super) Arc<MemoryPool>);
 impl PyMemoryPool {
     #[new]
     #[pyo3(signature = (device=DeviceArg(Device::Cpu), *, quota=None), text_signature = "(device='cpu', *, quota=None)")]
-    fn new(device: DeviceArg, quota: Option<usize>) -> Self {
-        PyMemoryPool(MemoryPool::new(device.0, quota))
+    fn new(device: DeviceArg, quota: Option<QuotaArg>) -> Self {
+        PyMemoryPool(MemoryPool::new(device.0, quota.map(|quota| quota.0)))
     }
 
     /// The device whose memory it is.
@@ -35,15 +37,16 @@ impl PyMemoryPool {
         PyDevice(self.0.device())
     }
 
-    /// The most bytes that may be held, or None. Lowering it gives free blocks back, never live ones.
+    /// The most bytes that the pool may hold, or None for no limit. Lowering it gives free blocks back,
+    /// never live ones.
     #[getter]
     fn quota(&self) -> Option<usize> {
         self.0.stats().quota
     }
 
     #[setter]
-    fn set_quota(&self, py: Python<'_>, quota: Option<usize>) {
-        py.detach(|| self.0.set_quota(quota));
+    fn set_quota(&self, py: Python<'_>, quota: Option<QuotaArg>) {
+        py.detach(|| self.0.set_quota(quota.map(|quota| quota.0)));
     }
 
     /// The counters, as of now.
@@ -69,6 +72,20 @@ impl PyMemoryPool {
         let quota = quota.map_or("None".to_owned(), |quota| quota.to_string());
         let device = self.0.device();
         format!("<MemoryPool on {device}: in_use={in_use}, held={held}, quota={quota}>")
+    }
+}
+
+/// A quota: a number of bytes.
+struct QuotaArg(usize);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for QuotaArg {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let bytes: i64 = object.extract()?;
+        usize::try_from(bytes).map(QuotaArg).map_err(|_| {
+            PyValueError::new_err(format!("expected a quota of 0 bytes or more, found {bytes}"))
+        })
     }
 }
 

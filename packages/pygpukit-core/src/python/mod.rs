@@ -5,17 +5,19 @@ mod array;
 mod device;
 mod dispatch;
 mod dlpack;
+mod dtype;
 mod errors;
 mod loader;
 mod memory;
 mod numpy;
+mod shape;
 mod tensor;
 mod tensor_view;
 mod transfer;
 
 use pyo3::prelude::*;
 
-/// The native module of `pygpukit.core`.
+/// The native module of pygpukit.core, which exports everything in it.
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;

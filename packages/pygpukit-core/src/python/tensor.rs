@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyAttributeError, PyIndexError, PyTypeError, PyValueError};
+use dlpark::python::ExportRequest;
+use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt, PyList, PySlice, PyTuple};
+use pyo3::types::{PyList, PySlice, PyTuple};
 
+use super::array::HostElements;
 use super::device::{self, DeviceArg, PyDevice};
+use super::dlpack;
+use super::dtype::DTypeArg;
 use super::memory::{PyMemoryPool, pool_of};
-use super::numpy::{self, DTypeArg, HostArray};
+use super::numpy::{self, ArrayBytes};
+use super::shape::{ShapeArg, reshaped};
 use super::tensor_view::PyTensorView;
 use crate::memory::{Scalar, Tensor};
 use crate::transfer::AsyncEngine;
@@ -19,14 +24,18 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// An array in device memory: dtype, shape and strides over memory of a pool.
 ///
-/// Slices and reshapes are views of the same elements; the memory is freed with the last of them.
-/// Launches and host access wait for the copies that fill a tensor.
+/// Make one with `empty`, `zeros`, `from_numpy`, `from_dlpack` or `from_safetensor`. Slices and
+/// reshapes are views of the same elements; the memory is freed with the last of them. Launches and
+/// host access wait for the copies that fill a tensor.
 #[pyclass(name = "Tensor", module = "pygpukit.core", frozen)]
 pub(super) struct PyTensor(pub(super) Tensor);
 
 #[pymethods]
 impl PyTensor {
-    /// A tensor whose elements are whatever its memory held.
+    /// A tensor of that shape and dtype whose elements are whatever its memory held.
+    ///
+    /// It comes from `pool`, or from the default pool of `device` ("cpu" unless given). Raises
+    /// OutOfMemoryError, and ValueError for a shape that can't be.
     #[staticmethod]
     #[pyo3(signature = (shape, dtype, *, device=None, pool=None))]
     fn empty(
@@ -40,7 +49,7 @@ impl PyTensor {
         Ok(PyTensor(py.detach(|| Tensor::empty(&pool, dtype.0, shape.0))?))
     }
 
-    /// A tensor of zeros.
+    /// A tensor of that shape and dtype, all zeros. Otherwise like `empty`.
     #[staticmethod]
     #[pyo3(signature = (shape, dtype, *, device=None, pool=None))]
     fn zeros(
@@ -55,7 +64,10 @@ impl PyTensor {
     }
 
     /// A copy of an array, or of anything that NumPy makes one of, converted to `dtype` if given.
-    /// What has the buffer protocol, such as `array.array`, is copied without importing NumPy.
+    ///
+    /// What has the buffer protocol, such as `array.array`, is copied without importing NumPy, and
+    /// floating-point types are converted (rounded to nearest even) without ml_dtypes. Raises TypeError
+    /// for elements that a tensor can't have.
     #[staticmethod]
     #[pyo3(signature = (array, dtype=None, *, device=None, pool=None))]
     fn from_numpy(
@@ -66,7 +78,7 @@ impl PyTensor {
         pool: Option<&Bound<'_, PyMemoryPool>>,
     ) -> PyResult<Self> {
         let pool = pool_of(device, pool)?;
-        let array = HostArray::new(array, dtype.map(|dtype| dtype.0))?;
+        let array = ArrayBytes::new(array, dtype.map(|dtype| dtype.0))?;
         let bytes = array.bytes();
         Ok(PyTensor(py.detach(|| -> crate::Result<Tensor> {
             let tensor = Tensor::empty(&pool, array.dtype, array.shape.clone())?;
@@ -75,10 +87,24 @@ impl PyTensor {
         })?))
     }
 
+    /// A tensor over the memory of an array that speaks DLPack (of NumPy, PyTorch, JAX …), without a
+    /// copy: both see what is written to either. Results computed from it go to `pool`.
+    ///
+    /// Raises BufferError for an array that is read-only, not aligned, not in host memory, or of a
+    /// dtype or strides that a tensor can't have.
+    #[staticmethod]
+    #[pyo3(signature = (array, /, *, pool=None))]
+    fn from_dlpack(
+        array: &Bound<'_, PyAny>,
+        pool: Option<&Bound<'_, PyMemoryPool>>,
+    ) -> PyResult<Self> {
+        Ok(PyTensor(dlpack::import(array, &pool_of(None, pool)?)?))
+    }
+
     /// A new tensor with the elements of a tensor in a weight file (of any format), converted to
     /// `dtype` if given. They are being read when this returns; launches and host access wait.
     ///
-    /// Raises LoadError when the file's type can't be read or converted.
+    /// Raises LoadError when the file's type can't be read or converted, OutOfMemoryError.
     #[staticmethod]
     #[pyo3(signature = (view, /, *, dtype=None, device=None, pool=None))]
     fn from_safetensor(
@@ -100,6 +126,7 @@ impl PyTensor {
     /// tensor in a weight file of the same shape, which are converted. Returns the tensor itself.
     ///
     /// A tensor in a weight file is read beside the calling thread; launches and host access wait.
+    /// Raises ValueError for another shape or dtype.
     #[pyo3(signature = (source, /))]
     fn copy_<'py>(
         slf: &Bound<'py, Self>,
@@ -115,7 +142,7 @@ impl PyTensor {
             let view = &view.get().view;
             py.detach(|| engine.upload_view(view, target))?;
         } else {
-            let array = HostArray::new(source, Some(target.dtype()))?;
+            let array = ArrayBytes::new(source, Some(target.dtype()))?;
             if array.shape != target.shape() {
                 return Err(PyValueError::new_err(format!(
                     "expected an array of shape {:?}, found {:?}",
@@ -129,7 +156,7 @@ impl PyTensor {
         Ok(slf.clone())
     }
 
-    /// Elements in each dimension.
+    /// Elements in each dimension, the last one varying fastest.
     #[getter]
     fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.0.shape())
@@ -177,7 +204,7 @@ impl PyTensor {
         PyMemoryPool(Arc::clone(self.0.pool()))
     }
 
-    /// The address of the first element, on its device.
+    /// The address of the first element, on its device. It doesn't wait for copies.
     #[getter]
     fn data_ptr(&self) -> usize {
         self.0.address().addr()
@@ -195,7 +222,8 @@ impl PyTensor {
         self.0.is_ready()
     }
 
-    /// Waits for the copies that fill the tensor, and raises what went wrong with them.
+    /// Waits for the copies that fill the tensor, and raises what went wrong with them, e.g. LoadError
+    /// when a file couldn't be read. Ctrl-C interrupts it.
     fn wait(&self, py: Python<'_>) -> PyResult<()> {
         for event in self.0.storage().pending(&self.0.range()) {
             device::wait(py, &event, None)?;
@@ -207,34 +235,45 @@ impl PyTensor {
     /// the elements aren't contiguous.
     #[pyo3(signature = (*shape))]
     fn reshape(&self, shape: &Bound<'_, PyTuple>) -> PyResult<Self> {
-        let lengths: Vec<i64> = match shape.len() {
-            1 => shape.get_item(0)?.extract().or_else(|_| shape.extract())?,
-            _ => shape.extract()?,
-        };
-        let shape = infer_length(&lengths, self.size())?;
+        let shape = reshaped(shape, self.size())?;
         Ok(PyTensor(self.0.reshape(shape)?))
     }
 
-    /// Elements `start` to `start + length` of dimension `dim`, as a view.
+    /// Elements `start` to `start + length` of dimension `dim`, as a view: `[start : start + length]`
+    /// in that dimension. Raises IndexError or ValueError where there are no such elements.
     fn narrow(&self, dim: usize, start: usize, length: usize) -> PyResult<Self> {
         Ok(PyTensor(self.0.slice(dim, start, start.saturating_add(length), 1)?))
     }
 
-    /// The elements as a NumPy array: a copy, or with `copy=False` the tensor's own memory (on "cpu",
-    /// where a later launch that writes the tensor changes the array too).
+    /// The elements as a NumPy array, converted to `dtype` if given: a copy, or with `copy=False` the
+    /// tensor's own memory (on "cpu", where a later launch that writes the tensor changes the array).
     ///
-    /// Raises ImportError when the dtype is one of ml_dtypes, and that isn't installed.
-    #[pyo3(signature = (*, copy=true))]
-    fn numpy<'py>(&self, py: Python<'py>, copy: bool) -> PyResult<Bound<'py, PyAny>> {
+    /// Quantised elements need a dtype: `numpy("float32")` dequantises them as ggml does. Raises
+    /// TypeError without one, ImportError when the dtype is one of ml_dtypes (bfloat16, float8) and
+    /// that isn't installed, ValueError for `copy=False` where the dtype differs.
+    #[pyo3(signature = (dtype=None, *, copy=true))]
+    fn numpy<'py>(
+        &self,
+        py: Python<'py>,
+        dtype: Option<DTypeArg>,
+        copy: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
         self.wait(py)?;
+        let dtype = dtype.map_or(self.0.dtype(), |dtype| dtype.0);
         if copy {
-            numpy::download(py, AsyncEngine::default_of(self.0.device()), &self.0)
-        } else {
-            numpy::share(py, &self.0)
+            let engine = AsyncEngine::default_of(self.0.device());
+            return numpy::download(py, engine, &self.0, dtype);
         }
+        if dtype != self.0.dtype() {
+            return Err(PyValueError::new_err(format!(
+                "{} elements as {dtype} are a copy; copy=False rules that out",
+                self.0.dtype()
+            )));
+        }
+        HostElements::of_tensor(&self.0).into_numpy(py)
     }
 
-    /// The one element of a tensor of size 1, as a Python number.
+    /// The one element of a tensor of size 1, as a Python number. Raises ValueError for another size.
     fn item<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.scalars(py)?[..] {
             [scalar] => number(py, scalar),
@@ -246,6 +285,7 @@ impl PyTensor {
     }
 
     /// The elements as nested lists of Python numbers; of a tensor without dimensions the number.
+    /// Raises TypeError for quantised elements.
     fn tolist<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         nested(py, self.0.shape(), &self.scalars(py)?)
     }
@@ -253,13 +293,21 @@ impl PyTensor {
     /// A view: whole numbers, slices with a positive step and `...`, for the first dimensions.
     fn __getitem__(&self, index: &Bound<'_, PyAny>) -> PyResult<Self> {
         let mut view = self.0.clone();
+        let rank = view.layout().rank();
         let mut dim = 0;
         let indices = match index.cast::<PyTuple>() {
             Ok(indices) => indices.clone(),
             Err(_) => PyTuple::new(index.py(), [index])?,
         };
+        let ellipsis = index.py().Ellipsis();
+        let given = indices.iter().filter(|index| !index.is(&ellipsis)).count();
+        if given > rank || indices.len() > given + 1 {
+            return Err(PyIndexError::new_err(format!(
+                "expected at most {rank} indices and one `...`, found {index}"
+            )));
+        }
         for (position, index) in indices.iter().enumerate() {
-            if index.is(index.py().Ellipsis()) {
+            if index.is(&ellipsis) {
                 let left = indices.len() - position - 1;
                 dim = view.layout().rank().saturating_sub(left).max(dim);
             } else if let Ok(slice) = index.cast::<PySlice>() {
@@ -277,17 +325,6 @@ impl PyTensor {
         self.0.shape().first().copied().ok_or_else(none)
     }
 
-    /// NumPy's array interface, version 3, over the tensor's own memory.
-    #[getter]
-    fn __array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        if !numpy::has_numpy_dtype(self.0.dtype()) {
-            // NumPy then asks for `__array__`.
-            return Err(PyAttributeError::new_err(format!("NumPy has no {}", self.0.dtype())));
-        }
-        self.wait(py)?;
-        numpy::array_interface(py, &self.0)
-    }
-
     #[pyo3(signature = (dtype=None, *, copy=None))]
     fn __array__<'py>(
         &self,
@@ -295,11 +332,39 @@ impl PyTensor {
         dtype: Option<&Bound<'py, PyAny>>,
         copy: Option<bool>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let array = self.numpy(py, copy == Some(true))?;
-        match dtype {
-            Some(dtype) => array.call_method1("astype", (dtype,)),
-            None => Ok(array),
+        let Some(dtype) = dtype else {
+            return self.numpy(py, None, copy == Some(true));
+        };
+        match dtype.extract() {
+            Ok(DTypeArg(known)) => {
+                let copy = copy.unwrap_or(known != self.0.dtype());
+                self.numpy(py, Some(DTypeArg(known)), copy)
+            }
+            Err(_) if copy == Some(false) => Err(PyValueError::new_err(format!(
+                "{} elements as {dtype} are a copy; copy=False rules that out",
+                self.0.dtype()
+            ))),
+            // One that only NumPy has.
+            Err(_) => self.numpy(py, None, true)?.call_method1("astype", (dtype,)),
         }
+    }
+
+    fn __dlpack_device__(&self) -> (u32, i32) {
+        dlpack::HOST
+    }
+
+    #[pyo3(signature = (*, stream=None, max_version=None, dl_device=None, copy=None))]
+    fn __dlpack__<'py>(
+        &self,
+        py: Python<'py>,
+        stream: Option<Bound<'py, PyAny>>,
+        max_version: Option<(u32, u32)>,
+        dl_device: Option<(u32, i32)>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py)?;
+        let request = ExportRequest::parse(stream.as_ref(), max_version, dl_device, copy)?;
+        dlpack::export_tensor(py, &self.0, &request)
     }
 
     fn __repr__(&self) -> String {
@@ -320,39 +385,8 @@ impl PyTensor {
     }
 }
 
-/// A shape given as a whole number or a sequence of them.
-struct ShapeArg(Vec<usize>);
-
-impl<'a, 'py> FromPyObject<'a, 'py> for ShapeArg {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        if object.is_instance_of::<PyInt>() {
-            return Ok(ShapeArg(vec![object.extract()?]));
-        }
-        object.extract().map(ShapeArg)
-    }
-}
-
-/// Replaces a length of -1 by what is left of `elements`.
-fn infer_length(lengths: &[i64], elements: usize) -> PyResult<Vec<usize>> {
-    let refuse =
-        || PyValueError::new_err(format!("can't view {elements} elements as shape {lengths:?}"));
-    let known = lengths
-        .iter()
-        .filter(|&&length| length != -1)
-        .try_fold(1_usize, |product, &length| product.checked_mul(usize::try_from(length).ok()?));
-    let inferred = known.and_then(|known| elements.checked_div(known));
-    let unknown = lengths.iter().filter(|&&length| length == -1).count();
-    if known.is_none() || unknown > 1 || (unknown == 1 && inferred.is_none()) {
-        return Err(refuse());
-    }
-    let length = |length: &i64| usize::try_from(*length).ok().or(inferred).ok_or_else(refuse);
-    lengths.iter().map(length).collect()
-}
-
 fn sliced(view: &Tensor, dim: usize, slice: &Bound<'_, PySlice>) -> PyResult<Tensor> {
-    let length = *view.shape().get(dim).ok_or_else(|| too_many_indices(view))?;
+    let length = view.shape()[dim];
     let indices = slice.indices(length.try_into()?)?;
     let step = usize::try_from(indices.step)
         .map_err(|_| PyValueError::new_err("a tensor's slice needs a positive step"))?;
@@ -362,7 +396,7 @@ fn sliced(view: &Tensor, dim: usize, slice: &Bound<'_, PySlice>) -> PyResult<Ten
 }
 
 fn selected(view: &Tensor, dim: usize, index: &Bound<'_, PyAny>) -> PyResult<Tensor> {
-    let length = *view.shape().get(dim).ok_or_else(|| too_many_indices(view))?;
+    let length = view.shape()[dim];
     let index: isize = index.extract().map_err(|_| {
         PyTypeError::new_err("a tensor is indexed by whole numbers, slices and `...`")
     })?;
@@ -373,10 +407,6 @@ fn selected(view: &Tensor, dim: usize, index: &Bound<'_, PyAny>) -> PyResult<Ten
         ))
     })?;
     Ok(view.select(dim, position)?)
-}
-
-fn too_many_indices(view: &Tensor) -> PyErr {
-    PyIndexError::new_err(format!("too many indices for what is left: shape {:?}", view.shape()))
 }
 
 fn number(py: Python<'_>, scalar: Scalar) -> PyResult<Bound<'_, PyAny>> {

@@ -7,12 +7,18 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySlice, PyTuple};
 
-use super::array::{self, Memory};
+use super::array::HostElements;
 use super::dlpack;
-use crate::dtype::DType;
+use super::dtype::DTypeArg;
+use super::shape::reshaped;
 use crate::loader::TensorView;
 
-/// A tensor in a weight file: nothing is read before its elements are asked for.
+/// A tensor in a weight file: a name, a dtype, a shape and a byte range, nothing read yet.
+///
+/// Slices, conversions, transpositions and permutations are views too: they compose, and are carried
+/// out only when the elements are asked for, by `numpy()`, by DLPack, or by `Tensor.from_safetensor`,
+/// which fills the tensor beside the calling thread. A view keeps its file open. The views raise
+/// LoadError for what the tensor doesn't allow, naming the file and the tensor.
 #[pyclass(name = "TensorView", module = "pygpukit.core", frozen, from_py_object)]
 #[derive(Clone)]
 pub(super) struct PyTensorView {
@@ -34,19 +40,21 @@ impl PyTensorView {
         self.view.name()
     }
 
-    /// The name of the type of the elements, after any conversion.
+    /// The name of the type of the elements, after any conversion, e.g. "bfloat16" or "q4_0".
+    ///
+    /// A type that can't be read, e.g. "q6_k", has a name all the same.
     #[getter]
     fn dtype(&self) -> &'static str {
         self.view.type_name()
     }
 
-    /// The shape, row-major.
+    /// Elements in each dimension, the last one varying fastest.
     #[getter]
     fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.view.shape())
     }
 
-    /// The bytes of the elements, after any conversion.
+    /// Bytes of all elements, after any conversion.
     #[getter]
     fn nbytes(&self) -> usize {
         self.view.nbytes()
@@ -58,7 +66,8 @@ impl PyTensorView {
         self.view.file()
     }
 
-    /// Where the bytes that the view reads start and end in the file.
+    /// Where the bytes that the view reads start and end in the file: all of the tensor's where it is
+    /// permuted or transposed.
     #[getter]
     fn byte_range(&self) -> (usize, usize) {
         let range = self.view.byte_range();
@@ -68,52 +77,79 @@ impl PyTensorView {
     /// Rows along the first dimension: `view[start:stop]`.
     fn __getitem__(&self, rows: &Bound<'_, PyAny>) -> PyResult<PyTensorView> {
         let Ok(slice) = rows.cast::<PySlice>() else {
-            return Err(PyTypeError::new_err("only rows can be taken: view[start:stop]"));
+            return Err(PyTypeError::new_err(
+                "a view of a file is indexed by rows, view[start:stop]; for more use its numpy()",
+            ));
         };
         let len = self.view.shape().first().copied().unwrap_or(0);
         let indices = slice.indices(len as isize)?;
         if indices.step != 1 {
-            return Err(PyValueError::new_err("rows can only be taken with a step of 1"));
+            return Err(PyValueError::new_err(format!(
+                "rows can only be taken with a step of 1, found {}; see permute_rows",
+                indices.step
+            )));
         }
         let start = indices.start as usize;
         Ok(self.view.slice(start, start + indices.slicelength)?.into())
     }
 
-    /// The elements as another floating-point type, rounded to nearest even; dequantised.
-    fn cast(&self, dtype: &str) -> PyResult<PyTensorView> {
-        let to = DType::from_name(dtype)
-            .ok_or_else(|| PyValueError::new_err(format!("unknown dtype {dtype:?}")))?;
-        Ok(self.view.cast(to)?.into())
+    /// The elements as float64, float32, float16 or bfloat16: rounded to nearest even, quantised ones
+    /// as ggml dequantises them.
+    fn cast(&self, dtype: DTypeArg) -> PyResult<PyTensorView> {
+        Ok(self.view.cast(dtype.0)?.into())
     }
 
-    /// The transpose of a matrix.
+    /// The transpose of a matrix that isn't quantised (or cast to a floating-point type).
     fn transpose(&self) -> PyResult<PyTensorView> {
         Ok(self.view.transpose()?.into())
     }
 
-    /// Row `i` of the result is row `indices[i]` of this view.
+    /// Rows along the first dimension in another order: row `i` of the result is row `indices[i]` of
+    /// this view. Rows may be left out or repeated.
     fn permute_rows(&self, indices: &Bound<'_, PyAny>) -> PyResult<PyTensorView> {
         let indices = indices
             .try_iter()?
-            .map(|index| index?.extract::<usize>())
+            .map(|index| {
+                let index: i64 = index?.extract()?;
+                usize::try_from(index).map_err(|_| {
+                    PyValueError::new_err(format!(
+                        "expected row numbers of 0 or more, found {index}"
+                    ))
+                })
+            })
             .collect::<PyResult<Vec<_>>>()?;
         Ok(self.view.permute_rows(&indices)?.into())
     }
 
-    /// The same elements in another shape.
-    fn reshape(&self, shape: Vec<usize>) -> PyResult<PyTensorView> {
+    /// The same elements in another shape; one length may be -1.
+    #[pyo3(signature = (*shape))]
+    fn reshape(&self, shape: &Bound<'_, PyTuple>) -> PyResult<PyTensorView> {
+        let shape = reshaped(shape, self.view.elements())?;
         Ok(self.view.reshape(&shape)?.into())
     }
 
-    /// Lets go of the memory that holds this tensor's part of a mapped file.
+    /// Lets go of the memory that holds this tensor's part of a mapped file, for a tensor that was
+    /// copied elsewhere. Arrays made of it stay valid: what is touched again is read again.
     fn release(&self) {
         self.view.release();
     }
 
-    /// The elements as an array: without a copy and read-only where they lie in the file as they are.
+    /// The elements as a NumPy array: without a copy and read-only where they lie in the file as they
+    /// are (it keeps the file open), else computed.
+    ///
+    /// Raises TypeError for quantised elements (`cast("float32")` first), ImportError when the dtype is
+    /// one of ml_dtypes (bfloat16, float8) and that isn't installed.
     fn numpy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let dtype = self.view.dtype()?;
-        array::numpy_array(py, Memory::of(py, &self.view)?, self.view.shape(), dtype)
+        match HostElements::of_view(&self.view)? {
+            Some(stored) => stored.into_numpy(py),
+            None => py.detach(|| HostElements::copy_of_view(&self.view))?.into_numpy(py),
+        }
+    }
+
+    /// The bytes of the file that the view reads, `byte_range` of it, as a one-dimensional uint8 array:
+    /// without a copy, read-only, and also for types that can't be read.
+    fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        HostElements::stored_bytes_of(&self.view)?.into_numpy(py)
     }
 
     #[pyo3(signature = (dtype=None, copy=None))]

@@ -15,6 +15,9 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 /// The copies between the host and one device; `device.engine` is the one there is for a device.
+///
+/// Uploads out of weight files run beside the calling thread, any number at once, on a bounded set of
+/// threads; launches and host access wait for the tensors that they need.
 #[pyclass(name = "AsyncEngine", module = "pygpukit.core", frozen)]
 pub(super) struct PyAsyncEngine(&'static AsyncEngine);
 
@@ -39,7 +42,11 @@ impl PyAsyncEngine {
     }
 
     /// Starts filling a tensor with the elements of a tensor in a weight file, of the same shape, which
-    /// are converted to the dtype of `tensor`. Returns the event of the end.
+    /// are converted to the dtype of `tensor`. Returns the event of the end. Slices of one tensor can be
+    /// filled from several.
+    ///
+    /// Raises ValueError for another shape, LoadError when the file's type can't be converted, and
+    /// TransferError for a tensor with gaps between its elements.
     #[pyo3(signature = (source, tensor, /))]
     fn upload(
         &self,
@@ -53,7 +60,7 @@ impl PyAsyncEngine {
     /// Copies a tensor to a new NumPy array, waiting first for the copies that fill it.
     #[pyo3(signature = (tensor, /))]
     fn download<'py>(&self, py: Python<'py>, tensor: &PyTensor) -> PyResult<Bound<'py, PyAny>> {
-        numpy::download(py, self.0, &tensor.0)
+        numpy::download(py, self.0, &tensor.0, tensor.0.dtype())
     }
 
     /// The counters, as of now.
@@ -66,7 +73,7 @@ impl PyAsyncEngine {
     }
 }
 
-/// Counters of an engine.
+/// Counters of an engine since the start of the process.
 #[pyclass(name = "TransferStats", module = "pygpukit.core", frozen, eq)]
 #[derive(PartialEq)]
 pub(super) struct PyTransferStats(TransferStats);

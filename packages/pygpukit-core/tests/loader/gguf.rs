@@ -17,7 +17,7 @@ const TAG_ARRAY: u32 = 9;
 
 fn load(content: impl AsRef<[u8]>) -> Result<TensorMap, LoadError> {
     let folder = Folder::new();
-    load_gguf(folder.write("file.gguf", content))
+    load_gguf(folder.write("file.gguf", content), MMAP)
 }
 
 fn array(tag: u32, count: u64, content: &[u8]) -> Vec<u8> {

@@ -8,12 +8,13 @@ mod float;
 mod quant;
 
 use crate::dtype::DType;
+pub(crate) use float::float8_e4m3_to_f32;
 
 /// Elements that are converted at a time: a multiple of every type's block.
 pub(crate) const CHUNK: usize = 1024;
 
 /// Whether elements of type `from` can be converted to type `to`.
-pub(crate) const fn supports(from: DType, to: DType) -> bool {
+pub const fn supports(from: DType, to: DType) -> bool {
     let readable = from.is_quantized()
         || matches!(
             from,
@@ -22,10 +23,27 @@ pub(crate) const fn supports(from: DType, to: DType) -> bool {
     readable && matches!(to, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
 }
 
+/// The elements in `input` as type `to`.
+///
+/// # Panics
+/// Unless [`supports`] says yes and `input` is a whole number of blocks.
+pub fn convert(from: DType, to: DType, input: &[u8]) -> Vec<u8> {
+    assert!(supports(from, to), "no conversion from {from} to {to}");
+    assert!(input.len().is_multiple_of(from.block_bytes()), "{from} elements cut in pieces");
+    let chunk_bytes = |dtype: DType| CHUNK / dtype.block_elements() * dtype.block_bytes();
+    let elements = input.len() / from.block_bytes() * from.block_elements();
+    let mut output = vec![0; elements * to.block_bytes()];
+    let chunks = input.chunks(chunk_bytes(from)).zip(output.chunks_mut(chunk_bytes(to)));
+    for (input, output) in chunks {
+        convert_chunk(from, to, input, output);
+    }
+    output
+}
+
 /// Converts the elements in `input`, at most [`CHUNK`] of them, into `output`.
 ///
 /// `supports(from, to)` must hold, and `output` be as long as the elements of `input` take.
-pub(crate) fn convert(from: DType, to: DType, input: &[u8], output: &mut [u8]) {
+pub(crate) fn convert_chunk(from: DType, to: DType, input: &[u8], output: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f")

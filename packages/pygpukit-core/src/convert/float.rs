@@ -108,6 +108,11 @@ fn round_to_odd(value: f64) -> f32 {
     f32::from_bits((nearest.to_bits() - u32::from(away)) | 1)
 }
 
+/// The value of a float8 E4M3 element.
+pub(crate) fn float8_e4m3_to_f32(bits: u8) -> f32 {
+    E4M3[usize::from(bits)]
+}
+
 /// Every float8 E5M2 value.
 static E5M2: [f32; 256] = float8_table(5, 2);
 /// Every float8 E4M3 value.
