@@ -93,6 +93,12 @@ SPECIAL_TOKENS = ("<|begin|>", "<|end|>", "<|im_start|>", "<|im_end|>")
 def tokenizer_json(**changes: object) -> dict[str, object]:
     """A tokenizer without merges: each byte is a token."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
     return {
         "version": "1.0",
         "truncation": None,
@@ -102,9 +108,9 @@ def tokenizer_json(**changes: object) -> dict[str, object]:
             for index, token in enumerate(SPECIAL_TOKENS)
         ],
         "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+        "pre_tokenizer": byte_level,
         "post_processor": None,
-        "decoder": {"type": "ByteLevel"},
+        "decoder": byte_level,
         "model": {
             "type": "BPE",
             "vocab": {character: byte for byte, character in enumerate(byte_alphabet())},
@@ -197,7 +203,7 @@ def scripted(logits_model: Callable[..., Path]) -> Callable[..., LLM]:
         logits = np.zeros((context_length, 260), np.float32)
         for position, id_ in enumerate(ids, prompt_length - 1):
             logits[position, id_] = 10
-        folder = logits_model(logits, tokenizer=tokenizer_json(), **files)
+        folder = logits_model(logits, **{"tokenizer": tokenizer_json(), **files})
         if config:
             file = folder / "config.json"
             file.write_text(json.dumps(json.loads(file.read_text()) | config))

@@ -115,7 +115,8 @@ class Batch:
             )
         logprobs = None
         if params.logprobs is not None:
-            logprobs = kernels.top_logprobs(unpenalized, ids, params.logprobs)
+            count = min(params.logprobs, logits.shape[1])
+            logprobs = kernels.top_logprobs(unpenalized, ids, count)
         kernels.advance(ids, self.token_ids, self.positions, self.history)
         return ids, logprobs
 

@@ -63,9 +63,13 @@ class Checkpoint:
         try:
             if in_gguf:
                 return Tokenizer.from_gguf(self.tensors.metadata)
-            return Tokenizer.from_file(file)
+            tokenizer = Tokenizer.from_file(file)
         except (OSError, TokenizerLoadError) as error:
             raise TokenizerLoadError(f"{file}: {error}") from error
+        # What the file cuts and pads to was meant for training batches.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
 
     def end_ids(self, tokenizer: Tokenizer | None) -> frozenset[int]:
         """Every id that ends a text: of all configs, of the tokenizer, of a turn in a chat."""

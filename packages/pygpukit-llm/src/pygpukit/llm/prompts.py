@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import index
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, SupportsIndex, TypeAlias
 
 from pygpukit.llm.errors import ContextLengthError, PromptError
 
@@ -89,10 +88,9 @@ class PromptEncoder:
         return [self._check_id(item, name) for item in items]
 
     def _check_id(self, item: object, name: str) -> int:
-        try:
-            id_ = index(item)  # type: ignore[arg-type]
-        except TypeError:
-            raise PromptError(f"{name} has {item!r:.80} where a token id must be") from None
+        if isinstance(item, bool) or not isinstance(item, SupportsIndex):
+            raise PromptError(f"{name} has {item!r:.80} where a token id must be")
+        id_ = item.__index__()
         if not 0 <= id_ < self._vocab_size:
             raise PromptError(
                 f"{name} has the token id {id_}, which isn't in the vocabulary (0 to "
