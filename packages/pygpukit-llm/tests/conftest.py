@@ -74,7 +74,7 @@ def copied_model(reference_models: Path, tmp_path: Path) -> Callable[..., Path]:
     """A copy of a reference model, with changes to its config.json; `...` drops a key."""
 
     def copied_model(name: str, **changes: object) -> Path:
-        folder = tmp_path / name
+        folder = tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         for file in ("config.json", "model.safetensors"):
             shutil.copyfile(reference_models / name / file, folder / file)

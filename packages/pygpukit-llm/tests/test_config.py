@@ -1,0 +1,214 @@
+"""config.json: each key is obeyed, known to change nothing, or refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pygpukit.core import PygpukitError
+from pygpukit.llm import ConfigError, ModelConfig
+from pygpukit.llm.models import config_from_json
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 320,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "rope_theta": 10000.0,
+}
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    """Reads a config.json with these keys; `...` drops one."""
+
+    def read(values: dict[str, Any] = LLAMA, **changes: Any) -> ModelConfig:
+        kept = {key: value for key, value in (values | changes).items() if value is not ...}
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(kept))
+        return config_from_json(file)
+
+    return read
+
+
+def test_llama(read: Any) -> None:
+    config = read()
+    assert config.architecture == "llama"
+    assert (config.num_heads, config.num_kv_heads, config.head_dim) == (4, 2, 16)
+    assert config.attention_scale == 0.25
+    assert config.norm_eps == 1e-5
+    assert config.windows == (0, 0, 0)
+    assert (config.qkv_bias, config.output_bias, config.mlp_bias) == (False, False, False)
+    assert (config.qk_norm, config.tied_embeddings) == (False, False)
+    assert config.cache_bytes(10) == 10 * 3 * 2 * 2 * 16 * 4
+
+
+def test_the_head_dimension_is_read_not_guessed(read: Any) -> None:
+    assert read(head_dim=32).head_dim == 32
+    assert read(head_dim=32).qkv_rows == (128, 64, 64)
+    assert read(head_dim=None).head_dim == 16
+
+
+def test_keys_change_what_they_say(read: Any) -> None:
+    assert read(attention_bias=True).qkv_bias
+    assert read(attention_bias=True).output_bias
+    assert read(mlp_bias=True).mlp_bias
+    assert read(hidden_act="gelu_pytorch_tanh").activation == "gelu_tanh"
+    assert read(hidden_act="gelu").activation == "gelu"
+    assert read(rms_norm_eps=0.5).norm_eps == 0.5
+    assert read(tie_word_embeddings=True).tied_embeddings
+    assert read(eos_token_id=[5, 7]).eos_token_ids == (5, 7)
+    assert read(eos_token_id=5, bos_token_id=1).bos_token_id == 1
+    assert read(rope_theta=5e5).rope.theta == 5e5
+    assert read(num_key_value_heads=...).num_kv_heads == 4
+
+
+SCALED = {"rope_type": "linear", "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"rope_theta": 5e5, "rope_scaling": SCALED},
+        {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4.0}},
+        {"rope_theta": 5e5, "rope_scaling": {**SCALED, "type": "linear"}},
+        {"rope_theta": ..., "rope_parameters": {**SCALED, "rope_theta": 5e5}},
+    ],
+    ids=str,
+)
+def test_rope_keys_of_every_version(read: Any, keys: dict[str, Any]) -> None:
+    rope = read(**keys).rope
+    assert (rope.type, rope.theta) == ("linear", 5e5)
+    assert rope.inv_freq[0] == 0.25
+
+
+def test_dtype_keys_of_every_version_change_nothing(read: Any) -> None:
+    assert read(torch_dtype="float16") == read(dtype="bfloat16") == read()
+
+
+def test_keys_that_are_known_to_change_nothing(read: Any) -> None:
+    harmless = {
+        "architectures": ["LlamaForCausalLM"],
+        "transformers_version": "4.40.0",
+        "initializer_range": 0.02,
+        "use_cache": True,
+        "_name_or_path": "x",
+        "transformers.js_config": {"dtype": "q4"},
+        "pretraining_tp": 1,
+        "rope_scaling": None,
+        "is_llama_config": True,
+        "rope_interleaved": False,
+    }
+    assert read(**harmless) == read()
+
+
+def test_mistral(read: Any) -> None:
+    assert read(model_type="mistral", sliding_window=16).windows == (16, 16, 16)
+    assert read(model_type="mistral", sliding_window=None).windows == (0, 0, 0)
+    assert read(model_type="mistral").windows == (4096,) * 3
+
+
+def test_qwen(read: Any) -> None:
+    qwen2 = read(model_type="qwen2", use_sliding_window=False, sliding_window=8)
+    assert qwen2.qkv_bias
+    assert not qwen2.output_bias
+    assert qwen2.windows == (0, 0, 0)
+    sliding = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+    assert read(model_type="qwen2", **sliding).windows == (0, 8, 8)
+    types = ["sliding_attention", "full_attention", "sliding_attention"]
+    assert read(model_type="qwen3", layer_types=types, **sliding).windows == (8, 0, 8)
+    assert read(model_type="qwen3").qk_norm
+
+
+GPT2: dict[str, Any] = {
+    "model_type": "gpt2",
+    "vocab_size": 320,
+    "n_embd": 64,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 256,
+}
+
+
+def test_gpt2(read: Any) -> None:
+    config = read(GPT2)
+    assert config.norm_kind == "layer"
+    assert (config.intermediate_size, config.norm_eps) == (256, 1e-5)
+    assert config.activation == "gelu_tanh"
+    assert config.tied_embeddings
+    assert config.rope is None
+    assert read(GPT2, n_inner=100).intermediate_size == 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "mamba"}, "architecture 'mamba' isn't supported; supported are llama"),
+        ({"model_type": ...}, "architecture None isn't supported"),
+        ({"attn_logit_softcapping": 50.0}, "'attn_logit_softcapping' not understood"),
+        ({"quantization_config": {"bits": 4}}, "'quantization_config' not understood"),
+        ({"pretraining_tp": 2}, "'pretraining_tp': 2 isn't supported"),
+        ({"rope_interleaved": True}, "'rope_interleaved': True isn't supported"),
+        ({"hidden_act": "mish"}, "'hidden_act' must be one of silu"),
+        ({"hidden_act": 1}, "'hidden_act' must be a string"),
+        ({"hidden_size": ...}, "'hidden_size' is missing"),
+        ({"hidden_size": "64"}, "'hidden_size' must be a whole number of at least 1"),
+        ({"hidden_size": True}, "'hidden_size' must be a whole number"),
+        ({"num_hidden_layers": 0}, "'num_hidden_layers' must be a whole number of at least 1"),
+        ({"rms_norm_eps": "tiny"}, "'rms_norm_eps' must be a number, found 'tiny'"),
+        ({"rms_norm_eps": -1}, "'rms_norm_eps' must be a number above 0"),
+        ({"attention_bias": "yes"}, "'attention_bias' must be true or false"),
+        ({"eos_token_id": "</s>"}, "'eos_token_id' must be a token id or a list of them"),
+        ({"num_key_value_heads": 3}, "isn't a multiple of num_key_value_heads 3"),
+        ({"hidden_size": 66}, "isn't a multiple of num_attention_heads 4"),
+        ({"rope_scaling": "linear"}, "'rope_scaling' must be an object"),
+        ({"rope_scaling": {"type": "spiral"}}, "rope_scaling: rope type 'spiral'"),
+        ({"rope_scaling": SCALED, "rope_parameters": SCALED}, "keep one"),
+        ({"model_type": "qwen2", "use_mrope": True}, "'use_mrope': True isn't supported"),
+        (
+            {"model_type": "qwen3", "layer_types": ["full_attention"]},
+            "'layer_types' must name full_attention or sliding_attention for each of the 3 layers",
+        ),
+        (
+            {"model_type": "qwen3", "layer_types": ["sliding_attention"] * 3},
+            "layer_types slide, but use_sliding_window is false",
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_refused(read: Any, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        read(**changes)
+    assert str(caught.value).startswith(str(tmp_path / "config.json"))
+    assert isinstance(caught.value, (PygpukitError, ValueError))
+
+
+@pytest.mark.parametrize("key", ["scale_attn_weights", "scale_attn_by_inverse_layer_idx"])
+def test_what_gpt2_is_refused_for(read: Any, key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        read(GPT2, **{key: key != "scale_attn_weights"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[1]", "expected a JSON object, found list"),
+        (b"\xff\xfe", "not valid JSON"),
+        (None, "No such file"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path: Path, content: bytes | None, message: str) -> None:
+    file = tmp_path / "config.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        config_from_json(file)
