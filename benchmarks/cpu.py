@@ -1,7 +1,7 @@
 """Time pygpukit on the CPU beside llama.cpp and transformers, in one run: `nox -s bench`.
 
-Each round runs every engine once in a fresh process, one after another, so that a machine whose speed
-drifts treats all alike; the table shows medians over the rounds.
+Each round runs every engine once in a fresh process, one after another, so that a machine whose
+speed drifts treats all alike; the table shows medians over the rounds.
 """
 
 from __future__ import annotations

