@@ -1,0 +1,163 @@
+"""The decode loop: the same bits however the work is cut, and memory that comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pygpukit.core import Device, OutOfMemoryError
+from pygpukit.llm import LLM
+from pygpukit.llm.batch import Request
+from pygpukit.llm.cache import PAGE_SIZE, PagedCache
+from pygpukit.llm.checkpoint import open_checkpoint
+from pygpukit.llm.decoder import Decoder
+from pygpukit.llm.engine import Engine
+from pygpukit.llm.sampling import SamplingParams
+from pygpukit.llm.weights import load, plan
+
+CPU = Device("cpu")
+PROMPTS = [[5, 9, 200, 31], [7], [300 - position for position in range(100)], [8, 8, 8, 8, 8, 8]]
+NAMES = ["llama2", "gpt2", "qwen3", "mistral-sliding-window"]
+
+
+@pytest.fixture(params=NAMES)
+def decoder(request: pytest.FixtureRequest, reference_models: Path) -> Decoder:
+    checkpoint = open_checkpoint(reference_models / request.param)
+    planned = plan(checkpoint.config, checkpoint.tensors, checkpoint.names)
+    return Decoder(checkpoint.config, load(planned, checkpoint.tensors, CPU), CPU)
+
+
+@pytest.fixture
+def llm(reference_models: Path) -> LLM:
+    return LLM.from_pretrained(reference_models / "llama2", device="cpu")
+
+
+def generated(engine: Engine, params: SamplingParams, new: int = 12) -> list[list[object]]:
+    """Ids and log-probabilities of all prompts at once."""
+    requests = [Request(list(ids), len(ids), len(ids) + new) for ids in PROMPTS]
+    logprobs: dict[int, list[object]] = {id(request): [] for request in requests}
+    for tokens in engine.run(requests, params):
+        for token in tokens:
+            logprobs[id(token.request)].append(token.logprobs)
+    return [[request.ids, logprobs[id(request)]] for request in requests]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 64, 100])
+def test_a_prompt_cut_anywhere_gives_the_same_bits(decoder: Decoder, chunk: int) -> None:
+    whole = Engine(decoder, CPU)
+    cut = Engine(decoder, CPU, prefill_chunk=chunk)
+    ids = PROMPTS[2]
+    np.testing.assert_array_equal(cut.logits(ids), whole.logits(ids))
+    params = SamplingParams(logprobs=3)
+    assert generated(cut, params) == generated(whole, params)
+
+
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(temperature=1.0, seed=3)])
+def test_replayed_steps_give_the_same_bits(decoder: Decoder, params: SamplingParams) -> None:
+    params = params.updated({"logprobs": 2, "repetition_penalty": 1.2})
+    step_by_step = Engine(decoder, CPU, capture=False)
+    assert generated(Engine(decoder, CPU), params) == generated(step_by_step, params)
+
+
+def test_a_decoded_row_has_the_bits_of_a_row_of_a_prompt(decoder: Decoder) -> None:
+    """What a step computes is what a prompt that ends there gives."""
+    engine = Engine(decoder, CPU)
+    request = Request([5, 9, 200], 3, 15)
+    entries = [t.logprobs for (t,) in engine.run([request], SamplingParams(logprobs=5))]
+    for position, entry in enumerate(entries, 3):
+        again = Request(request.ids[:position], position, position + 1)
+        ((alone,),) = engine.run([again], SamplingParams(logprobs=5))
+        assert alone.logprobs == entry
+
+
+def test_prompts_together_give_the_same_bits_as_alone(llm: LLM) -> None:
+    together = llm.generate(PROMPTS, max_new_tokens=20, logprobs=4)
+    assert together == [llm.generate(ids, max_new_tokens=20, logprobs=4) for ids in PROMPTS]
+
+
+def test_prompts_that_end_at_different_times(llm: LLM) -> None:
+    ends = [llm.generate(ids, max_new_tokens=9, ignore_eos=True)[index * 2 + 1]
+            for index, ids in enumerate(PROMPTS)]  # fmt: skip
+    together = llm.generate(PROMPTS, max_new_tokens=20, stop_token_ids=ends)
+    alone = [llm.generate(ids, max_new_tokens=20, stop_token_ids=ends) for ids in PROMPTS]
+    assert together == alone
+    assert len({len(generation) for generation in together}) > 1
+
+
+def test_a_cache_that_grows_on_the_way(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = llm.generate(PROMPTS, max_new_tokens=150, ignore_eos=True)
+    monkeypatch.setattr("pygpukit.llm.engine.GROWTH", 5)
+    found = llm.generate(PROMPTS, ignore_eos=True)
+    for ids, before, after in zip(PROMPTS, expected, found, strict=True):
+        assert after[:150] == tuple(before)
+        assert len(after) == llm.config.context_length - len(ids)
+
+
+def test_one_replay_for_each_token_and_no_launch_besides(llm: LLM) -> None:
+    llm.generate([1, 2, 3], max_new_tokens=2, ignore_eos=True)
+    before = CPU.controller.stats()
+    llm.generate([1, 2, 3], max_new_tokens=1, ignore_eos=True)
+    prompt = CPU.controller.stats().launches - before.launches
+    llm.generate([1, 2, 3], max_new_tokens=41, ignore_eos=True)
+    after = CPU.controller.stats()
+    steps = after.launches - before.launches - 2 * prompt
+    assert after.replays - before.replays == 40
+    assert steps == 40 * (prompt - 1)  # a prompt's last row is gathered besides
+
+
+def test_memory_comes_back(llm: LLM) -> None:
+    llm.generate(PROMPTS, max_new_tokens=8)
+    before = CPU.pool.stats()
+    for _ in range(3):
+        llm.generate(PROMPTS, max_new_tokens=8, temperature=1.0)
+        llm.logits(PROMPTS[2])
+    after = CPU.pool.stats()
+    assert (after.in_use, after.live_blocks) == (before.in_use, before.live_blocks)
+
+
+def test_memory_is_sized_to_the_request(llm: LLM) -> None:
+    stream = llm._engine.run([Request([1, 2], 2, 12)], SamplingParams(max_new_tokens=10))
+    before = CPU.pool.stats().in_use
+    next(stream)
+    held = CPU.pool.stats().in_use - before
+    stream.close()
+    assert held >= llm.config.cache_bytes(PAGE_SIZE)
+    assert held < 3 * llm.config.cache_bytes(PAGE_SIZE)
+
+
+def test_out_of_memory_and_on(llm: LLM) -> None:
+    expected = llm.generate([1, 2, 3], max_new_tokens=5)
+    pool = CPU.pool
+    pool.trim()
+    before = pool.stats().in_use
+    pool.quota = pool.stats().held + 100_000
+    try:
+        with pytest.raises(OutOfMemoryError, match=r"\d"):
+            llm.generate([[1, 2, 3]] * 64, max_new_tokens=200, ignore_eos=True)
+        assert pool.stats().in_use == before
+        assert llm.generate([1, 2, 3], max_new_tokens=5) == expected
+    finally:
+        pool.quota = None
+
+
+def test_pages(llm: LLM) -> None:
+    cache = PagedCache(llm.config, CPU, 3)
+    pages = [cache.take() for _ in range(3)]
+    assert sorted(pages) == [0, 1, 2]
+    assert cache.free == 0
+    cache.give_back(pages[:2])
+    cache.grow(2)
+    assert cache.free == 4
+    assert len({cache.take() for _ in range(4)} - {pages[2]}) == 4
+    layer = cache.layers[0]
+    assert layer.keys.shape == (5, llm.config.num_kv_heads, PAGE_SIZE, llm.config.head_dim)
+
+
+def test_growing_keeps_what_is_cached(llm: LLM) -> None:
+    cache = PagedCache(llm.config, CPU, 2)
+    shape = cache.layers[1].values.shape
+    contents = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    cache.layers[1].values.copy_(contents)
+    cache.grow(3)
+    np.testing.assert_array_equal(cache.layers[1].values.numpy()[:2], contents)
