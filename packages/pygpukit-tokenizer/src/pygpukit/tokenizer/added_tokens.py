@@ -6,7 +6,6 @@ the others, in their normalised form, on each normalised piece between those.
 
 from __future__ import annotations
 
-import os.path
 import re
 from functools import cache
 
@@ -137,7 +136,7 @@ class Matcher:
             first: sorted({len(text) for text in texts}, reverse=True)
             for first, texts in by_first.items()
         }
-        prefixes = [re.escape(os.path.commonprefix(texts)) for texts in by_first.values()]
+        prefixes = [re.escape(_common_prefix(texts)) for texts in by_first.values()]
         self._gate = re.compile("|".join(prefixes)) if prefixes else None
 
     def find(self, text: str) -> list[tuple[int, int, AddedToken]]:
@@ -152,10 +151,13 @@ class Matcher:
             if token.lstrip:
                 while start > covered and text[start - 1] in _SPACES:
                     start -= 1
+                # What an earlier token took in stays with it, even if nothing is left for this one.
+                start = max(start, covered)
             if token.rstrip:
                 while end < len(text) and text[end] in _SPACES:
                     end += 1
-            found.append((start, end, token))
+            if start < end:
+                found.append((start, end, token))
             covered = end
         return found
 
@@ -173,6 +175,12 @@ class Matcher:
                     position = start + len(candidate)
                     yield start, position, token
                     break
+
+
+def _common_prefix(texts: Iterable[str]) -> str:
+    first, last = min(texts), max(texts)
+    length = next((i for i, c in enumerate(first) if c != last[i]), len(first))
+    return first[:length]
 
 
 def _word_before(text: str, position: int) -> bool:

@@ -69,7 +69,7 @@ class ByteLevel(Decoder):
 
 
 class _BytesOfTokens(dict[str, bytes]):
-    """Remembers what tokens spell; tokens come from vocabularies, so they don't grow without end."""
+    """Remembers what tokens spell; there are only as many as vocabularies have."""
 
     def __missing__(self, token: str) -> bytes:
         data = to_bytes(token)

@@ -25,9 +25,7 @@ _START = r"[^\r\n\p{L}\p{N}]?"
 
 def _words_and_numbers(digits: str) -> str:
     """The pattern of Llama 3 and Qwen 2, which differ in how many digits make a piece."""
-    return (
-        rf"{_CONTRACTIONS}|{_START}\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
-    )
+    return rf"{_CONTRACTIONS}|{_START}\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
 
 
 def _cased_words(contractions: str, digits: str) -> str:
@@ -52,8 +50,11 @@ def _split(pattern: str, behavior: str = "Isolated") -> dict[str, Any]:
 
 def _byte_level(*, use_regex: bool) -> dict[str, Any]:
     return {
-        "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex,
-    }  # fmt: skip
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": use_regex,
+    }
 
 
 def _patterns(*patterns: str) -> list[dict[str, Any]]:
@@ -83,9 +84,7 @@ _GPT2 = _Family([_byte_level(use_regex=True)])
 _DIGITS_APART = _Family(
     [{"type": "Digits", "individual_digits": True}, _byte_level(use_regex=True)]
 )
-_LLAMA3 = _Family(
-    _patterns(_words_and_numbers(r"\p{N}{1,3}")), ignore_merges=True, add_bos=True
-)
+_LLAMA3 = _Family(_patterns(_words_and_numbers(r"\p{N}{1,3}")), ignore_merges=True, add_bos=True)
 _DBRX = _Family(_patterns(_words_and_numbers(r"\p{N}{1,3}")))
 _QWEN2 = _Family(_patterns(_words_and_numbers(r"\p{N}")), nfc=True)
 _GPT4O = _Family(_patterns(_cased_words(_CONTRACTIONS + "?", r"\p{N}{1,3}")))
@@ -180,7 +179,7 @@ def _added_tokens(tokens: Sequence[str], metadata: Mapping[str, Any]) -> list[di
             "special": kind == _CONTROL,
         }
         for id, kind in enumerate(types)
-        if kind == _CONTROL or kind == _USER_DEFINED
+        if kind in (_CONTROL, _USER_DEFINED)
     ]
 
 
@@ -193,7 +192,7 @@ def _template(
         before = _special(tokens, metadata, "bos_token_id")
     if metadata.get(_PREFIX + "add_eos_token", False):
         after = _special(tokens, metadata, "eos_token_id")
-    specials = {token: id for token, id in filter(None, (before, after))}
+    specials = dict(filter(None, (before, after)))
     if not specials:
         return None
 

@@ -148,7 +148,9 @@ class Pipeline:
             position = end
         part = AlignedText(text[position:], position)
         self._encode_part(builder, part, parse_special)
-        return Encoding(builder.ids, builder.tokens, builder.offsets, builder.words, type_id=type_id)
+        return Encoding(
+            builder.ids, builder.tokens, builder.offsets, builder.words, type_id=type_id
+        )
 
     def _encode_part(self, builder: _Builder, part: AlignedText, parse_special: bool) -> None:
         if self._normalizer is not None:
@@ -174,7 +176,9 @@ class Pipeline:
         """The tokens of a word with their spans in characters of it."""
         tokens = self._model.tokens(to_alphabet(word.encode()) if self._spells else word)
         if self._spells:
-            chars = [i for i, c in enumerate(word) for b in c.encode() for _ in range(_SPELLED_SIZES[b])]
+            chars = [
+                i for i, c in enumerate(word) for b in c.encode() for _ in range(_SPELLED_SIZES[b])
+            ]
         elif not word.isascii():
             chars = [i for i, c in enumerate(word) for _ in c.encode()]
         else:

@@ -139,7 +139,11 @@ class RobertaProcessing(PostProcessor):
 
 
 def framed(
-    encoding: Encoding, start: tuple[str, int] | None, end: tuple[str, int], sequence: int, type_id: int
+    encoding: Encoding,
+    start: tuple[str, int] | None,
+    end: tuple[str, int],
+    sequence: int,
+    type_id: int,
 ) -> Encoding:
     """An encoding, and each overflowing part of it, between two special tokens."""
     overflowing = [framed(part, start, end, sequence, type_id) for part in encoding.overflowing]
@@ -229,7 +233,9 @@ class TemplatePiece:
         self.type_id = type_id
 
     @classmethod
-    def from_spec(cls, spec: Spec, specials: dict[str, tuple[list[int], list[str]]]) -> TemplatePiece:
+    def from_spec(
+        cls, spec: Spec, specials: dict[str, tuple[list[int], list[str]]]
+    ) -> TemplatePiece:
         """A ``{"Sequence": ...}`` or ``{"SpecialToken": ...}``."""
         keys = list(spec.mapping())
         if keys == ["Sequence"]:

@@ -19,7 +19,8 @@ from pygpukit.tokenizer.unicode.properties import ASCII, UNICODE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence as Series
+    from collections.abc import Iterable
+    from collections.abc import Sequence as Series
 
     from pygpukit.tokenizer.aligned import AlignedText
     from pygpukit.tokenizer.onig.nodes import Node
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
     Span = tuple[int, int]
 
 BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
-GPT2_PATTERN = (
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-)
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 class PreTokenizer(Component):
@@ -66,9 +65,7 @@ class Cutter(PreTokenizer):
         return list(chain.from_iterable(map(self.cut, pieces)))
 
     def split_aligned(self, pieces: list[AlignedText]) -> list[AlignedText]:
-        return [
-            piece.slice(start, end) for piece in pieces for start, end in self.cuts(piece.text)
-        ]
+        return [piece.slice(start, end) for piece in pieces for start, end in self.cuts(piece.text)]
 
 
 class Split(Cutter):

@@ -69,7 +69,9 @@ class Spec:
         """A string out of a few."""
         value = self.get(key, str, default)
         if value not in options:
-            raise self.error(f'{key}: unknown value "{value}", expected one of {", ".join(options)}')
+            raise self.error(
+                f'{key}: unknown value "{value}", expected one of {", ".join(options)}'
+            )
         return value
 
 

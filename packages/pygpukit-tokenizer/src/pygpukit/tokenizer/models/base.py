@@ -43,6 +43,6 @@ class Model(Component):
 
 def tokens_by_id(vocab: Mapping[str, int]) -> Sequence[str] | Mapping[int, str]:
     """Something to look tokens up in by id: a list where the ids are 0, 1, 2, ... in order."""
-    if all(map(int.__eq__, vocab.values(), range(len(vocab)))):
+    if list(vocab.values()) == list(range(len(vocab))):
         return list(vocab)
     return {id: token for token, id in vocab.items()}

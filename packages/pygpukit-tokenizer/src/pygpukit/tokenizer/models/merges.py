@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from heapq import heapify, heappop, heappush
-from itertools import count, repeat
+from itertools import count, pairwise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,16 +97,9 @@ def _unused_character(vocab: Mapping[str, int]) -> str:
 def _check(
     spec: Spec, merges: list[str], separator: str, vocab: Mapping[str, int], prefix: int
 ) -> None:
-    """Check all merges, the common case without a loop in Python."""
-    try:
-        pairs = set(map(str.count, merges, repeat(separator))) == {1}
-    except TypeError:
-        pairs = False
-    if pairs and not prefix:
-        halves = separator.join(merges).split(separator)
-        wholes = map(str.replace, merges, repeat(separator), repeat(""))
-        if vocab.keys() >= set(halves) and vocab.keys() >= set(wholes):
-            return
+    """Check all merges, without a loop in Python where nothing is wrong."""
+    if not prefix and _all_known(merges, separator, vocab):
+        return
     for i, merge in enumerate(merges):
         if not isinstance(merge, str) or merge.count(separator) != 1:
             raise spec.error(f"[{i}] isn't two tokens with a space between: {merge!r}")
@@ -115,11 +109,25 @@ def _check(
                 raise spec.error(f"[{i}] needs token {token!r}, which isn't in the vocabulary")
 
 
+def _all_known(merges: list[str], separator: str, vocab: Mapping[str, int]) -> bool:
+    """Whether every merge is two tokens that join to a third; False may also mean "can't say"."""
+    try:
+        text = "\n".join(merges)
+    except TypeError:
+        return False
+    one, two = re.escape(separator), f"[^{re.escape(separator)}\n]+"
+    if not re.fullmatch(f"(?:{two}{one}{two}\n)*+{two}{one}{two}", text):
+        return False
+    known = vocab.__contains__
+    halves = text.replace("\n", separator).split(separator)
+    return all(map(known, halves)) and all(map(known, text.replace(separator, "").split("\n")))
+
+
 def merge(ids: list[int], pairs: PairTable) -> list[int]:
     """Apply the merges to ``ids``, which is used up: the lowest rank first, ties leftmost."""
     if len(ids) > _LONG:
         return [id for id, _ in merge_sized(ids, [0] * len(ids), pairs)]
-    values = [pairs[a << ID_BITS | b] for a, b in zip(ids, ids[1:], strict=False)]
+    values = [pairs[a << ID_BITS | b] for a, b in pairwise(ids)]
     while values:
         best = min(values)
         if best == NO_MERGE:

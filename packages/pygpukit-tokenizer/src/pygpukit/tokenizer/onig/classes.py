@@ -70,12 +70,12 @@ class ClassReader:
         if not lower or lower not in "dwsh":
             return None
         self.position += 1
-        points = {
-            "d": lambda: universe.category("Nd"),
-            "w": lambda: universe.word(bare=not in_brackets),
-            "s": universe.space,
-            "h": lambda: universe.bracket("xdigit"),
-        }[lower]()
+        if lower == "d":
+            points = universe.category("Nd")
+        elif lower == "w":
+            points = universe.word(bare=not in_brackets)
+        else:
+            points = universe.bracket("space" if lower == "s" else "xdigit")
         return points if char == lower else universe.complement(points)
 
     def property(self, *, in_brackets: bool) -> CodePoints:
@@ -192,7 +192,9 @@ class ClassReader:
     def range_from(self, low: str) -> CodePoints:
         """``low-high``, the dash not yet read."""
         self.position += 1
-        if self.source.startswith("[", self.position) or self.source.startswith("&&", self.position):
+        if self.source.startswith("[", self.position) or self.source.startswith(
+            "&&", self.position
+        ):
             return sets.from_text((low, "-"))
         if self.take("\\"):
             if self.class_escape(in_brackets=True) is not None:

@@ -51,6 +51,18 @@ class Assertion(Node):
         self.kind = kind
 
 
+class Anchor(Node):
+    """A place in the text, such as a word boundary, spelled out in ``body``."""
+
+    __slots__ = ("body",)
+
+    def __init__(self, body: Node) -> None:
+        self.body = body
+
+    def children(self) -> Sequence[Node]:
+        return (self.body,)
+
+
 class Concat(Node):
     """Nodes one after the other."""
 

@@ -1,9 +1,9 @@
-"""Oniguruma's syntax (its default one, with Unicode), read into nodes.
+r"""Oniguruma's syntax (its default one, with Unicode), read into nodes.
 
 What Oniguruma and Python's ``re`` spell alike but mean differently is settled here: ``{1,3}+`` is
 not possessive, ``{3}?`` is "three or none", ``^`` and ``$`` always work by line, ``(?m)`` is
-dot-all, ``\\h`` is a hexadecimal digit, ``&&`` intersects classes. Back references, ``\\X``, ``\\K``,
-``\\G``, absent operators, calls and conditionals have no exact translation and raise.
+dot-all, ``\h`` is a hexadecimal digit, ``&&`` intersects classes. Back references, ``\X``, ``\K``,
+``\G``, absent operators, calls and conditionals have no exact translation and raise.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pygpukit.tokenizer.onig import folding
 from pygpukit.tokenizer.onig.classes import ClassReader
 from pygpukit.tokenizer.onig.nodes import (
     UNBOUNDED,
+    Anchor,
     Assertion,
     Atomic,
     Chars,
@@ -130,7 +131,7 @@ class Parser(ClassReader):
     def group(self, flags: str) -> Node | None:
         """What follows an opening parenthesis."""
         if not self.take("?"):
-            return self.closed(self.alternatives(flags))
+            return Concat([self.closed(self.alternatives(flags))])
         if self.take("#"):
             end = self.source.find(")", self.position)
             if end < 0:
@@ -149,11 +150,13 @@ class Parser(ClassReader):
             if end <= self.position:
                 raise self.error("invalid group name")
             self.position = end + 1
-            return self.closed(self.alternatives(flags))
+            return Concat([self.closed(self.alternatives(flags))])
+        bare = self.peek() == ":"
         options = self.options(flags)
         if options is None or not self.take(":"):
             raise self.error("undefined or unsupported group option")
-        return self.closed(self.alternatives(options))
+        body = self.closed(self.alternatives(options))
+        return body if bare else Concat([body])
 
     def closed(self, node: Node) -> Node:
         """``node``, its closing parenthesis read."""
@@ -173,19 +176,12 @@ class Parser(ClassReader):
         if char == ".":
             return Chars(self.everything() if "m" in flags else self.except_newline())
         if char == "^":
-            return Concat(
-                [
-                    Choice([Assertion("start"), Look(Chars(_NEWLINE), ahead=False)]),
-                    Choice(
-                        [
-                            Look(Assertion("end"), ahead=True, negative=True),
-                            Assertion("start"),
-                        ]
-                    ),
-                ]
-            )
+            # Not at the very end, though: there is no line behind a last line feed.
+            begins = Choice([Assertion("start"), Look(Chars(_NEWLINE), ahead=False)])
+            more = Choice([Look(Assertion("end"), ahead=True, negative=True), Assertion("start")])
+            return Anchor(Concat([begins, more]))
         if char == "$":
-            return Choice([Assertion("end"), Look(Chars(_NEWLINE), ahead=True)])
+            return Anchor(Choice([Assertion("end"), Look(Chars(_NEWLINE), ahead=True)]))
         if char == "\\":
             return self.escape(flags)
         if char in "*+?":
@@ -241,7 +237,7 @@ class Parser(ClassReader):
             if negative
             else [(inside[0], outside[1]), (outside[0], inside[1])]
         )
-        return Choice([Concat(pair) for pair in pairs])
+        return Anchor(Choice([Concat(pair) for pair in pairs]))
 
     # Quantifiers ---------------------------------------------------------------------------------
 
@@ -255,17 +251,25 @@ class Parser(ClassReader):
                 self.position += 1
                 low, high = {"*": (0, UNBOUNDED), "+": (1, UNBOUNDED), "?": (0, 1)}[char]
                 mode = self.next() if self.peek() in ("?", "+") else ""
-                node = Repeat(node, low, high, mode)
+                node = self.repeated(node, low, high, mode)
                 continue
             bounds = self.interval() if char == "{" else None
             if bounds is None:
                 break
             low, high = bounds
             if low == high and self.take("?"):
-                node = Repeat(Repeat(node, low, high), 0, 1)
+                if node.widths()[0] == 0:
+                    raise self.error("{n}? of something that may be empty is not supported")
+                node = Repeat(self.repeated(node, low, high), 0, 1)
             else:
-                node = Repeat(node, low, high, "?" if self.take("?") else "")
+                node = self.repeated(node, low, high, "?" if self.take("?") else "")
         return node
+
+    def repeated(self, node: Node, low: int, high: int, mode: str = "") -> Repeat:
+        """``node`` under one quantifier."""
+        if _is_place(node):
+            raise self.error("target of repeat operator is invalid")
+        return Repeat(node, low, high, mode)
 
     def interval(self) -> tuple[int, int] | None:
         """``{n}``, ``{n,}``, ``{,m}`` or ``{n,m}``; None where the brace stands for itself."""
@@ -281,3 +285,9 @@ class Parser(ClassReader):
             raise self.error("a range with its bounds reversed is not supported")
         return bounds
 
+
+def _is_place(node: Node) -> bool:
+    """Whether Oniguruma takes the node, or one of its alternatives, for a bare anchor."""
+    if isinstance(node, Choice):
+        return any(map(_is_place, node.items))
+    return isinstance(node, Anchor | Assertion | Look)

@@ -18,6 +18,7 @@ from itertools import accumulate
 from pygpukit.tokenizer.errors import PatternError
 from pygpukit.tokenizer.onig.nodes import (
     UNBOUNDED,
+    Anchor,
     Assertion,
     Atomic,
     Chars,
@@ -159,7 +160,9 @@ class Pattern:
         ascii_of = {p: _members(sets.clip(p, sets.ASCII_LIMIT)) for p in points}
 
         def members(p: CodePoints) -> str:
-            others = [c for mask, c in classes.of_mask.items() if c >= _FIRST_OTHER and mask & bits[p]]
+            others = [
+                c for mask, c in classes.of_mask.items() if c >= _FIRST_OTHER and mask & bits[p]
+            ]
             return ascii_of[p] + "".join(map(chr, sorted(others)))
 
         self._unicode = re.compile(_emit(node, members))
@@ -189,7 +192,9 @@ def _spans_with_empty(pattern: re.Pattern[str], subject: str) -> list[tuple[int,
 
 
 def _members(points: CodePoints) -> str:
-    return "".join(chr(c) for a, b in zip(points[::2], points[1::2], strict=True) for c in range(a, b))
+    return "".join(
+        chr(c) for a, b in zip(points[::2], points[1::2], strict=True) for c in range(a, b)
+    )
 
 
 def _ascii_class(points: CodePoints) -> str:
@@ -214,6 +219,8 @@ def _emit(node: Node, members: Callable[[CodePoints], str]) -> str:
         body = _emit(node.body, members)
         single = isinstance(node.body, Chars | Atomic)
         return f"{body if single else f'(?:{body})'}{_bounds(node)}{node.mode}"
+    if isinstance(node, Anchor):
+        return f"(?:{_emit(node.body, members)})"
     if isinstance(node, Atomic):
         return f"(?>{_emit(node.body, members)})"
     if isinstance(node, Assertion):

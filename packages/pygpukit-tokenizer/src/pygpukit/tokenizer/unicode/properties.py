@@ -74,21 +74,22 @@ class Universe:
         """A general category such as ``Lu``, or a group of them such as ``L``."""
         if self.limit != sets.LIMIT:
             return sets.union(
-                *(v for k, v in _ASCII_CATEGORIES.items() if k in _GROUPS.get(name, ()) or
-                  k.startswith(name))
+                *(
+                    v
+                    for k, v in _ASCII_CATEGORIES.items()
+                    if k in _GROUPS.get(name, ()) or k.startswith(name)
+                )
             )
         return _category(name)
 
     def word(self, *, bare: bool = True) -> CodePoints:
-        r"""Oniguruma's ``\w``. Outside of brackets (``bare``) it has six Latin-1 characters more:
-        there the library asks its Latin-1 table, inside it asks Unicode's.
+        r"""Oniguruma's ``\w``.
+
+        Outside of brackets (``bare``) it has six Latin-1 characters more: there the library asks
+        its Latin-1 table, inside it asks Unicode's.
         """
         word = self.bracket("word")
         return self.clip(sets.union(word, _BARE_WORD_EXTRAS)) if bare else word
-
-    def space(self) -> CodePoints:
-        r"""Oniguruma's ``\s``, which equals Rust's ``char::is_whitespace``."""
-        return self.bracket("space")
 
     def bracket(self, name: str) -> CodePoints:
         """A POSIX bracket such as ``alpha``, without the colons."""

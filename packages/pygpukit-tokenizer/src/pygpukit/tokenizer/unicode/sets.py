@@ -88,7 +88,7 @@ def partition(sets: Sequence[CodePoints]) -> list[tuple[int, int]]:
         for position in points:
             toggles[position] = toggles.get(position, 0) ^ bit
     mask = 0
-    cuts = []
+    cuts: list[tuple[int, int]] = []
     for position in sorted(toggles):
         mask ^= toggles[position]
         if not cuts or cuts[-1][1] != mask:

@@ -1,0 +1,70 @@
+"""Comparing with Hugging Face tokenizers. Importing this skips the tests where it isn't there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pygpukit.tokenizer import Encoding, Tokenizer, TokenizerLoadError
+
+tokenizers = pytest.importorskip(
+    "tokenizers", reason="differential tests need the PyPI package tokenizers", minversion="0.23"
+)
+
+ATTRIBUTES = (
+    *("ids", "tokens", "offsets", "word_ids", "type_ids"),
+    *("attention_mask", "special_tokens_mask", "sequence_ids"),
+)
+
+
+class Both:
+    """One file loaded by the reference and by this package."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.reference = tokenizers.Tokenizer.from_str(json.dumps(data))
+        self.tokenizer = Tokenizer.from_dict(data)
+
+    @classmethod
+    def load(cls, data: dict[str, Any]) -> Both | None:
+        """None where both refuse the file."""
+        try:
+            tokenizers.Tokenizer.from_str(json.dumps(data))
+        except Exception:
+            with pytest.raises(TokenizerLoadError):
+                Tokenizer.from_dict(data)
+            return None
+        return cls(data)
+
+    def check(self, text: str, pair: str | None = None, *, add_special_tokens: bool = True) -> None:
+        """Compare everything that comes of one text or two."""
+        try:
+            expected = self.reference.encode(text, pair, add_special_tokens=add_special_tokens)
+        except Exception:
+            with pytest.raises(ValueError):  # noqa: PT011 - any message
+                self.tokenizer.encode(text, pair, add_special_tokens)
+            return
+        found = self.tokenizer.encode(text, pair, add_special_tokens)
+        same_encoding(found, expected)
+        if pair is None:
+            assert self.tokenizer.encode_ids(text, add_special_tokens) == expected.ids
+        self.check_decoding(expected.ids)
+
+    def check_decoding(self, ids: list[int]) -> None:
+        """Compare what ids decode to, in one go and as a stream."""
+        for skip in (True, False):
+            expected = self.reference.decode(ids, skip_special_tokens=skip)
+            assert self.tokenizer.decode(ids, skip) == expected
+            stream = self.tokenizer.decode_stream(skip)
+            pieces = [stream.step(id) for id in ids]
+            assert "".join(pieces) + stream.flush() == expected
+
+
+def same_encoding(found: Encoding, expected: Any) -> None:
+    """Assert that two encodings and what they overflow into are equal."""
+    for name in ATTRIBUTES:
+        assert list(getattr(found, name)) == list(getattr(expected, name)), name
+    assert len(found.overflowing) == len(expected.overflowing)
+    for part, other in zip(found.overflowing, expected.overflowing, strict=True):
+        same_encoding(part, other)

@@ -1,0 +1,79 @@
+"""Hypothesis strategies: texts, and the parts of tokenizer files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from corpus import PIECES
+from files import Json, added_token, byte_level
+from hypothesis import strategies as st
+
+BEHAVIORS = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
+CHARACTERS = st.characters(exclude_categories=["Cs"])
+
+
+def texts(extra: Iterable[str] = ()) -> st.SearchStrategy[str]:
+    """Texts made of awkward pieces, ``extra`` ones among them, and of any characters."""
+    pieces = st.sampled_from([*PIECES, *extra, *extra])
+    return st.lists(pieces | st.text(CHARACTERS, max_size=4), max_size=12).map("".join)
+
+
+def lists_of(part: st.SearchStrategy[Any], key: str) -> st.SearchStrategy[Json]:
+    """A Sequence component of a few parts."""
+    parts = st.lists(part, min_size=1, max_size=3)
+    return parts.map(lambda parts: {"type": "Sequence", key: parts})
+
+
+TOKEN_TEXTS = st.sampled_from(
+    "<s>,</s>,<|end|>,<|end|>x,<|,the,the dog,a,ab, ,  ,\n,é,E\u0301,ﬁ,Hello,DOG,_,12,▁a,Ġthe,👍,"
+    "😀😀,e".split(",")
+)
+ADDED_TOKENS = st.lists(
+    st.builds(
+        added_token,
+        TOKEN_TEXTS,
+        **{
+            flag: st.booleans()
+            for flag in ("single_word", "lstrip", "rstrip", "normalized", "special")
+        },
+    ),
+    max_size=6,
+)
+
+PATTERNS = st.sampled_from(
+    [
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+        r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s+$|\s+(?!\S)|\s",
+        r"\p{N}{1,3}",
+        "[一-龥぀-ゟ゠-ヿ]+",
+        r"\w+|[^\w\s]+",
+        r"\s+",
+        r"\d|\p{P}",
+        "(?<=the)x?| ",
+    ]
+)
+PATTERN_SPECS = PATTERNS.map(lambda p: {"Regex": p}) | st.sampled_from(
+    [" ", "a", "-", "e\u0301"]
+).map(lambda text: {"String": text})
+
+BYTE_LEVEL_PRE_TOKENIZERS = st.builds(
+    byte_level, add_prefix_space=st.booleans(), use_regex=st.booleans()
+)
+CUTTING_PRE_TOKENIZERS = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "type": st.just("Split"),
+            "pattern": PATTERN_SPECS,
+            "behavior": st.sampled_from(BEHAVIORS),
+            "invert": st.booleans(),
+        }
+    ),
+    st.fixed_dictionaries({"type": st.just("Digits"), "individual_digits": st.booleans()}),
+    st.fixed_dictionaries({"type": st.just("Punctuation"), "behavior": st.sampled_from(BEHAVIORS)}),
+)
+PRE_TOKENIZERS = CUTTING_PRE_TOKENIZERS | BYTE_LEVEL_PRE_TOKENIZERS
+
+NORMALIZERS = st.sampled_from([{"type": "NFC"}])
