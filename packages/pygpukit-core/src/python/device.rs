@@ -23,8 +23,10 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// A device that tensors live on and kernels run on: "cpu".
 ///
-/// It has one default pool, one engine and one controller. Devices of the same name are equal. Raises
-/// DeviceError for a name that isn't known, or a device that can't be used here.
+/// It has a default pool, an engine and a controller. Devices of the same name are equal.
+///
+/// Raises:
+///     DeviceError: The name isn't known, or the device can't be used here.
 #[pyclass(name = "Device", module = "pygpukit.core", frozen, eq, hash)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PyDevice(pub(super) Device);
@@ -48,7 +50,7 @@ impl PyDevice {
         PyDeviceInfo(py.detach(|| self.0.backend().info()))
     }
 
-    /// The pool that tensors of the device come from unless another is given; it has no quota.
+    /// The pool that tensors come from unless another is given; it has no quota at first.
     #[getter]
     fn pool(&self) -> PyMemoryPool {
         PyMemoryPool(MemoryPool::default_of(self.0).clone())
@@ -111,7 +113,7 @@ impl PyDeviceInfo {
         self.0.cores
     }
 
-    /// Bytes of memory that the device has, or that this process may use where that is less.
+    /// Bytes of memory that there are, or that this process may use where that is less.
     #[getter]
     fn total_memory(&self) -> u64 {
         self.0.memory.total
@@ -144,10 +146,17 @@ impl PyEvent {
         self.0.is_complete()
     }
 
-    /// Waits for the end of the copy, `timeout` seconds at most. Returns whether it has ended.
+    /// Waits for the end of the copy. Ctrl-C interrupts it.
     ///
-    /// Raises what went wrong with the copy, e.g. LoadError when its file couldn't be read. Ctrl-C
-    /// interrupts it.
+    /// Args:
+    ///     timeout: The most seconds to wait.
+    ///
+    /// Returns:
+    ///     Whether the copy has ended.
+    ///
+    /// Raises:
+    ///     PygpukitError: What went wrong with the copy, e.g. LoadError when a file couldn't be
+    ///         read.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let timeout = match timeout {

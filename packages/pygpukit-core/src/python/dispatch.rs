@@ -20,7 +20,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyDispatchStats>()
 }
 
-/// The one way to run a kernel on a device; `device.controller` is the one there is for a device.
+/// The one way to run a kernel on a device: `device.controller`.
 ///
 /// A launch is checked against the kernel's signature (how many arguments, of which kind, dtype and
 /// number of dimensions) and by the kernel itself (how shapes fit together) before anything runs.
@@ -47,20 +47,27 @@ impl PyKernelDispatchController {
         PyTuple::new(py, self.0.kernels())
     }
 
-    /// Runs a kernel on `args`: tensors, numbers, and None for optional tensors, in the order of its
-    /// signature. Waits first for the copies that fill the tensors. Within a capture of this thread
-    /// the launch is checked and recorded but not run.
+    /// Runs a kernel; within a capture of this thread the launch is recorded instead.
     ///
-    /// Raises LaunchError before anything runs, KernelError when the kernel breaks, and what went wrong
-    /// with a copy that was to fill one of the tensors.
+    /// It waits first for the copies that fill the tensors.
+    ///
+    /// Args:
+    ///     name: One of `kernels`.
+    ///     args: Tensors, numbers, and None for optional tensors, in the order of the signature.
+    ///
+    /// Raises:
+    ///     LaunchError: The kernel isn't known or an argument doesn't fit; nothing has run.
+    ///     KernelError: The kernel broke.
+    ///     PygpukitError: What went wrong with a copy that was to fill one of the tensors.
     #[pyo3(signature = (name, args, /))]
     fn launch(&self, py: Python<'_>, name: &str, args: &Bound<'_, PyAny>) -> PyResult<()> {
         let arguments = arguments(name, args)?;
         Ok(py.detach(|| self.0.launch(name, arguments))?)
     }
 
-    /// A graph that records what this thread launches in a `with` block, and runs nothing of it:
-    /// `with controller.capture() as graph:`. Captures don't nest.
+    /// A graph that records this thread's launches, and runs none of them.
+    ///
+    /// Use it as `with controller.capture() as graph:`. Captures don't nest.
     fn capture(&self) -> PyGraph {
         PyGraph { controller: self.0, graph: OnceLock::new() }
     }
@@ -117,8 +124,8 @@ fn argument(kernel: &str, index: usize, arg: &Bound<'_, PyAny>) -> PyResult<Argu
 /// Launches that were captured in a `with` block, to be run again and again.
 ///
 /// The graph keeps its tensors alive and in place; a replay sees what was written into them since.
-/// Threads that replay the same graph take turns. Before the end of the block, and after an exception
-/// in it, there is no graph: it is false, and its methods raise LaunchError.
+/// Threads that replay the same graph take turns. Before the end of the block, and after an
+/// exception in it, there is no graph: it is false, and its methods raise LaunchError.
 #[pyclass(name = "Graph", module = "pygpukit.core", frozen)]
 pub(super) struct PyGraph {
     controller: &'static KernelDispatchController,
@@ -158,10 +165,15 @@ impl PyGraph {
         Ok(false)
     }
 
-    /// Runs the launches in order, `times` times, with no Python in between. Waits first for the copies
-    /// that fill the tensors. Ctrl-C stops it between two rounds.
+    /// Runs the launches in order, with no Python in between.
     ///
-    /// Raises KernelError when a kernel breaks; the launches after it haven't run then.
+    /// It waits first for the copies that fill the tensors.
+    ///
+    /// Args:
+    ///     times: How often to run all of them. Ctrl-C interrupts it between two rounds.
+    ///
+    /// Raises:
+    ///     KernelError: A kernel broke; the launches after it haven't run.
     #[pyo3(signature = (times=1))]
     fn replay(&self, py: Python<'_>, times: usize) -> PyResult<()> {
         let graph = self.graph()?;

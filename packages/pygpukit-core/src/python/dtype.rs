@@ -14,6 +14,10 @@ impl<'a, 'py> FromPyObject<'a, 'py> for DTypeArg {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if object.is_none() {
+            // NumPy would take it as float64.
+            return Err(PyTypeError::new_err("expected a dtype, found None"));
+        }
         let name: String = if object.is_instance_of::<PyString>() {
             object.extract()?
         } else {

@@ -34,7 +34,11 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("PygpukitError", py.get_type::<PygpukitError>())?;
     module.add("DeviceError", device_error(py)?)?;
-    module.add("OutOfMemoryError", out_of_memory_error(py)?)?;
+    let out_of_memory = out_of_memory_error(py)?;
+    for count in ["needed", "free", "held"] {
+        out_of_memory.setattr(count, 0)?;
+    }
+    module.add("OutOfMemoryError", out_of_memory)?;
     module.add("TransferError", transfer_error(py)?)?;
     module.add("LaunchError", launch_error(py)?)?;
     module.add("KernelError", kernel_error(py)?)?;
@@ -45,10 +49,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> PyErr {
-        Python::attach(|py| match exception_of(py, &error) {
-            Ok(exception) => PyErr::from_type(exception, error.to_string()),
-            Err(failure) => failure,
-        })
+        Python::attach(|py| to_exception(py, &error).unwrap_or_else(|failure| failure))
     }
 }
 
@@ -63,6 +64,17 @@ macro_rules! from_module_errors {
 }
 
 from_module_errors!(DeviceError, LaunchError, LoadError, OutOfMemory, TensorError);
+
+fn to_exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    let exception = PyErr::from_type(exception_of(py, error)?, error.to_string());
+    if let Error::OutOfMemory(OutOfMemory { needed, free, held, .. }) = error {
+        let value = exception.value(py);
+        value.setattr("needed", needed)?;
+        value.setattr("free", free)?;
+        value.setattr("held", held)?;
+    }
+    Ok(exception)
+}
 
 /// The class of the exception that tells `error`.
 fn exception_of<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyType>> {
@@ -94,7 +106,11 @@ fn device_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 }
 
 fn out_of_memory_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    let doc = "A pool's quota, or the device's memory, doesn't allow an allocation.";
+    let doc = "Neither the pool nor the device has the memory.\n\n\
+               Attributes:\n    \
+                   needed: Bytes of the block that was needed.\n    \
+                   free: Bytes that could be had.\n    \
+                   held: Bytes that the pool holds, in use or ready for reuse.";
     exception(py, &OUT_OF_MEMORY_ERROR, "OutOfMemoryError", doc, || {
         Ok((py.get_type::<PygpukitError>(), py.get_type::<PyMemoryError>()))
     })

@@ -25,34 +25,51 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// The tensors of a safetensors checkpoint, by name.
 ///
-/// `path` is a `.safetensors` file, the `*.index.json` of a sharded checkpoint, or a folder. In a folder
-/// `model.safetensors.index.json` comes before `model.safetensors`, and that before the only file of
-/// another name. With an index only what it names is loaded.
+/// Files are mapped and only their headers are read: the size of a checkpoint doesn't matter.
 ///
-/// Files are mapped, and nothing but their headers is read: the size doesn't matter. A mapped file must
-/// not be changed while it is in use; `mmap=False` reads files into memory instead. Raises
-/// MissingFileError for a file or shards that aren't there, LoadError for whatever is malformed or
-/// ambiguous, naming the file and the tensor.
+/// Args:
+///     path: A `.safetensors` file, the `*.index.json` of a sharded checkpoint, or a folder. In a
+///         folder `model.safetensors.index.json` comes before `model.safetensors`, and that before
+///         the only file of another name. With an index only what it names is loaded.
+///     mmap: Whether to map the files, which then must not be changed while they are in use.
+///         Otherwise they are read into memory.
+///
+/// Raises:
+///     MissingFileError: The file, or shards that the index names, aren't there.
+///     LoadError: Something is malformed or ambiguous; the message names file and tensor.
 #[pyfunction]
 #[pyo3(signature = (path, *, mmap=true))]
 fn load_safetensors(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<PyTensorMap> {
     load(py, || loader::load_safetensors(path, LoadOptions { mmap }))
 }
 
-/// The tensors of a GGUF file (version 2 or 3, little-endian), by name, with its typed metadata.
+/// The tensors of a GGUF file (version 2 or 3, little-endian), by name, with its metadata.
 ///
-/// Shapes are row-major: the reverse of ggml's dimensions. Files are opened as by `load_safetensors`,
-/// and the errors are the same.
+/// Shapes are row-major: the reverse of ggml's dimensions.
+///
+/// Args:
+///     path: The file.
+///     mmap: As for `load_safetensors`.
+///
+/// Raises:
+///     MissingFileError: The file isn't there.
+///     LoadError: It is malformed or of an unsupported kind; the message names file and tensor.
 #[pyfunction]
 #[pyo3(signature = (path, *, mmap=true))]
 fn load_gguf(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<PyTensorMap> {
     load(py, || loader::load_gguf(path, LoadOptions { mmap }))
 }
 
-/// The tensors at `path`, whatever the format: a safetensors or GGUF file (told apart by their first
-/// bytes), an `*.index.json`, or a folder that holds one of them (safetensors first).
+/// The tensors at a path, by name, whatever the format.
 ///
-/// Files are opened as by `load_safetensors`, and the errors are the same.
+/// Args:
+///     path: A safetensors or GGUF file (told apart by their first bytes), an `*.index.json`, or a
+///         folder that holds one of them (safetensors first).
+///     mmap: As for `load_safetensors`.
+///
+/// Raises:
+///     MissingFileError: The file, or shards that an index names, aren't there.
+///     LoadError: Something is malformed, ambiguous or of no known format.
 #[pyfunction]
 #[pyo3(signature = (path, *, mmap=true))]
 fn load_tensors(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<PyTensorMap> {
@@ -66,10 +83,10 @@ fn load(
     Ok(PyTensorMap { map: Arc::new(py.detach(load)?) })
 }
 
-/// The tensors of a checkpoint, by name, in the order in which they lie in its files: a read-only
-/// mapping of str to TensorView.
+/// The tensors of a checkpoint, by name: a read-only mapping of str to TensorView.
 ///
-/// Raises UnknownTensorError (a KeyError), with the names closest to it, for a name that isn't there.
+/// They come in the order in which they lie in the files. A name that isn't there raises
+/// UnknownTensorError, which is a KeyError and says which names are close.
 #[pyclass(name = "TensorMap", module = "pygpukit.core", frozen, mapping)]
 struct PyTensorMap {
     map: Arc<TensorMap>,
@@ -122,13 +139,15 @@ impl PyTensorMap {
         mapping_view(slf.as_any(), "ItemsView")
     }
 
-    /// What the files say about themselves. Of several files the first that has a key is heard.
+    /// What the files say about themselves, by key.
+    ///
+    /// Of several files the first that has a key is heard.
     #[getter]
     fn metadata(&self) -> PyMetadata {
         PyMetadata { map: Arc::clone(&self.map) }
     }
 
-    /// The bytes of all tensors as stored.
+    /// Bytes of all tensors as stored.
     #[getter]
     fn nbytes(&self) -> usize {
         self.map.nbytes()
@@ -152,8 +171,10 @@ impl PyTensorMap {
     }
 }
 
-/// The metadata of a checkpoint: a read-only mapping of str to int, float, bool, str or (nested) lists
-/// of them. Safetensors files hold strings only. A value is converted when it is asked for.
+/// The metadata of a checkpoint: a read-only mapping of str to plain Python values.
+///
+/// Values are int, float, bool, str or (nested) lists of them; safetensors files hold strings only.
+/// Each is converted when it is asked for.
 #[pyclass(name = "Metadata", module = "pygpukit.core", frozen, mapping)]
 struct PyMetadata {
     map: Arc<TensorMap>,

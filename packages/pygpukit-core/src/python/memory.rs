@@ -14,12 +14,16 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyPoolStats>()
 }
 
-/// A pool of device memory that holds at most `quota` bytes, or as much as the device has.
+/// A pool of device memory.
 ///
-/// Tensors take blocks of it, which are at most an eighth (or a page) larger than the tensor. Freed
+/// Tensors take blocks of it, which are at most an eighth, or a page, larger than the tensor. Freed
 /// blocks are kept for reuse; they go back to the device by `trim()`, or by themselves when an
 /// allocation would otherwise break the quota or exhaust the device. An allocation that can't be
-/// served raises OutOfMemoryError and changes nothing. Threads may share a pool.
+/// served raises OutOfMemoryError and takes nothing. Threads may share a pool.
+///
+/// Args:
+///     device: The device whose memory it is.
+///     quota: The most bytes that it may hold, or None for what the device has.
 #[pyclass(name = "MemoryPool", module = "pygpukit.core", frozen)]
 pub(super) struct PyMemoryPool(pub(super) Arc<MemoryPool>);
 
@@ -37,8 +41,9 @@ impl PyMemoryPool {
         PyDevice(self.0.device())
     }
 
-    /// The most bytes that the pool may hold, or None for no limit. Lowering it gives free blocks back,
-    /// never live ones.
+    /// The most bytes that the pool may hold, or None for what the device has.
+    ///
+    /// Lowering it gives free blocks back, never live ones.
     #[getter]
     fn quota(&self) -> Option<usize> {
         self.0.stats().quota
@@ -54,7 +59,7 @@ impl PyMemoryPool {
         PyPoolStats(self.0.stats())
     }
 
-    /// Gives every free block back to the device; returns how many bytes that were.
+    /// Gives every free block back to the device. Returns how many bytes that were.
     fn trim(&self, py: Python<'_>) -> usize {
         py.detach(|| self.0.trim())
     }

@@ -24,18 +24,26 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// An array in device memory: dtype, shape and strides over memory of a pool.
 ///
-/// Make one with `empty`, `zeros`, `from_numpy`, `from_dlpack` or `from_safetensor`. Slices and
-/// reshapes are views of the same elements; the memory is freed with the last of them. Launches and
-/// host access wait for the copies that fill a tensor.
+/// Make one with `empty`, `zeros`, `from_numpy`, `from_dlpack` or `from_safetensor`. Indexing (with
+/// whole numbers, slices of a positive step and `...`), `narrow` and `reshape` give views of the
+/// same elements; the memory is freed with the last of them. Launches and host access wait for the
+/// copies that fill a tensor. Two tensors are equal only if they are the same object.
 #[pyclass(name = "Tensor", module = "pygpukit.core", frozen)]
 pub(super) struct PyTensor(pub(super) Tensor);
 
 #[pymethods]
 impl PyTensor {
-    /// A tensor of that shape and dtype whose elements are whatever its memory held.
+    /// A tensor whose elements are whatever its memory held.
     ///
-    /// It comes from `pool`, or from the default pool of `device` ("cpu" unless given). Raises
-    /// OutOfMemoryError, and ValueError for a shape that can't be.
+    /// Args:
+    ///     shape: Elements in each dimension.
+    ///     dtype: The elements' type, by name or as a NumPy dtype.
+    ///     device: Where it lives: "cpu" unless the pool says otherwise.
+    ///     pool: Where its memory comes from: the device's default pool if not given.
+    ///
+    /// Raises:
+    ///     OutOfMemoryError: Neither the pool nor the device has the memory.
+    ///     ValueError: There is no such shape or dtype.
     #[staticmethod]
     #[pyo3(signature = (shape, dtype, *, device=None, pool=None))]
     fn empty(
@@ -49,7 +57,7 @@ impl PyTensor {
         Ok(PyTensor(py.detach(|| Tensor::empty(&pool, dtype.0, shape.0))?))
     }
 
-    /// A tensor of that shape and dtype, all zeros. Otherwise like `empty`.
+    /// A tensor of zeros, with the arguments and errors of `empty`.
     #[staticmethod]
     #[pyo3(signature = (shape, dtype, *, device=None, pool=None))]
     fn zeros(
@@ -63,11 +71,20 @@ impl PyTensor {
         Ok(PyTensor(py.detach(|| Tensor::zeros(&pool, dtype.0, shape.0))?))
     }
 
-    /// A copy of an array, or of anything that NumPy makes one of, converted to `dtype` if given.
+    /// A copy of an array, or of anything that NumPy makes one of.
     ///
-    /// What has the buffer protocol, such as `array.array`, is copied without importing NumPy, and
-    /// floating-point types are converted (rounded to nearest even) without ml_dtypes. Raises TypeError
-    /// for elements that a tensor can't have.
+    /// What has the buffer protocol, such as `array.array`, is copied without importing NumPy.
+    ///
+    /// Args:
+    ///     array: The elements.
+    ///     dtype: The type to convert them to; between floating-point types rounded to nearest
+    ///         even, which needs no ml_dtypes.
+    ///     device: As for `empty`.
+    ///     pool: As for `empty`.
+    ///
+    /// Raises:
+    ///     OutOfMemoryError: Neither the pool nor the device has the memory.
+    ///     TypeError: The elements are of a type that a tensor can't have.
     #[staticmethod]
     #[pyo3(signature = (array, dtype=None, *, device=None, pool=None))]
     fn from_numpy(
@@ -87,11 +104,17 @@ impl PyTensor {
         })?))
     }
 
-    /// A tensor over the memory of an array that speaks DLPack (of NumPy, PyTorch, JAX …), without a
-    /// copy: both see what is written to either. Results computed from it go to `pool`.
+    /// A tensor over the memory of an array that speaks DLPack, such as NumPy's and PyTorch's.
     ///
-    /// Raises BufferError for an array that is read-only, not aligned, not in host memory, or of a
-    /// dtype or strides that a tensor can't have.
+    /// Nothing is copied: either sees what is written to the other.
+    ///
+    /// Args:
+    ///     array: The array, in host memory.
+    ///     pool: Where results computed from the tensor go.
+    ///
+    /// Raises:
+    ///     BufferError: The array is read-only, isn't aligned or isn't in host memory, or its dtype
+    ///         or strides are such as a tensor can't have.
     #[staticmethod]
     #[pyo3(signature = (array, /, *, pool=None))]
     fn from_dlpack(
@@ -101,10 +124,19 @@ impl PyTensor {
         Ok(PyTensor(dlpack::import(array, &pool_of(None, pool)?)?))
     }
 
-    /// A new tensor with the elements of a tensor in a weight file (of any format), converted to
-    /// `dtype` if given. They are being read when this returns; launches and host access wait.
+    /// A new tensor with the elements of a tensor in a weight file, of any format.
     ///
-    /// Raises LoadError when the file's type can't be read or converted, OutOfMemoryError.
+    /// They are being read when this returns; launches and host access wait for them.
+    ///
+    /// Args:
+    ///     view: The tensor in the file.
+    ///     dtype: The type to convert the elements to, as by `TensorView.cast`.
+    ///     device: As for `empty`.
+    ///     pool: As for `empty`.
+    ///
+    /// Raises:
+    ///     LoadError: The file's type can't be read or converted.
+    ///     OutOfMemoryError: Neither the pool nor the device has the memory.
     #[staticmethod]
     #[pyo3(signature = (view, /, *, dtype=None, device=None, pool=None))]
     fn from_safetensor(
@@ -122,11 +154,15 @@ impl PyTensor {
         Ok(PyTensor(py.detach(|| Tensor::from_safetensor(&view, &pool))?))
     }
 
-    /// Replaces all elements by those of a tensor of the same dtype and shape, or of an array or a
-    /// tensor in a weight file of the same shape, which are converted. Returns the tensor itself.
+    /// Replaces all elements, and returns the tensor itself.
     ///
-    /// A tensor in a weight file is read beside the calling thread; launches and host access wait.
-    /// Raises ValueError for another shape or dtype.
+    /// Args:
+    ///     source: A tensor of the same dtype and shape; or an array, or a tensor in a weight file,
+    ///         of the same shape, whose elements are converted. The latter is read beside the
+    ///         calling thread; launches and host access wait for it.
+    ///
+    /// Raises:
+    ///     ValueError: The shape differs, or the dtype of a tensor.
     #[pyo3(signature = (source, /))]
     fn copy_<'py>(
         slf: &Bound<'py, Self>,
@@ -204,7 +240,7 @@ impl PyTensor {
         PyMemoryPool(Arc::clone(self.0.pool()))
     }
 
-    /// The address of the first element, on its device. It doesn't wait for copies.
+    /// The address of the first element, on its device; no copy is waited for.
     #[getter]
     fn data_ptr(&self) -> usize {
         self.0.address().addr()
@@ -222,8 +258,10 @@ impl PyTensor {
         self.0.is_ready()
     }
 
-    /// Waits for the copies that fill the tensor, and raises what went wrong with them, e.g. LoadError
-    /// when a file couldn't be read. Ctrl-C interrupts it.
+    /// Waits for the copies that fill the tensor. Ctrl-C interrupts it.
+    ///
+    /// Raises:
+    ///     PygpukitError: What went wrong with a copy, e.g. LoadError when a file couldn't be read.
     fn wait(&self, py: Python<'_>) -> PyResult<()> {
         for event in self.0.storage().pending(&self.0.range()) {
             device::wait(py, &event, None)?;
@@ -231,26 +269,37 @@ impl PyTensor {
         Ok(())
     }
 
-    /// The same elements in another shape, as a view; one length may be -1. Raises ValueError when
-    /// the elements aren't contiguous.
+    /// The same elements in another shape, of which one length may be -1, as a view.
+    ///
+    /// Raises:
+    ///     ValueError: The number of elements differs, or they aren't contiguous.
     #[pyo3(signature = (*shape))]
     fn reshape(&self, shape: &Bound<'_, PyTuple>) -> PyResult<Self> {
         let shape = reshaped(shape, self.size())?;
         Ok(PyTensor(self.0.reshape(shape)?))
     }
 
-    /// Elements `start` to `start + length` of dimension `dim`, as a view: `[start : start + length]`
-    /// in that dimension. Raises IndexError or ValueError where there are no such elements.
+    /// Elements `start` to `start + length` of dimension `dim`, as a view.
+    ///
+    /// Raises:
+    ///     IndexError: There is no such dimension.
+    ///     ValueError: There are no such elements.
     fn narrow(&self, dim: usize, start: usize, length: usize) -> PyResult<Self> {
         Ok(PyTensor(self.0.slice(dim, start, start.saturating_add(length), 1)?))
     }
 
-    /// The elements as a NumPy array, converted to `dtype` if given: a copy, or with `copy=False` the
-    /// tensor's own memory (on "cpu", where a later launch that writes the tensor changes the array).
+    /// The elements as a NumPy array.
     ///
-    /// Quantised elements need a dtype: `numpy("float32")` dequantises them as ggml does. Raises
-    /// TypeError without one, ImportError when the dtype is one of ml_dtypes (bfloat16, float8) and
-    /// that isn't installed, ValueError for `copy=False` where the dtype differs.
+    /// Args:
+    ///     dtype: The type to convert them to. Quantised elements need one, e.g. "float32": they
+    ///         are dequantised as ggml does it.
+    ///     copy: Whether to copy them. Otherwise the array is the tensor's own memory (on "cpu"),
+    ///         where a later launch that writes the tensor changes the array.
+    ///
+    /// Raises:
+    ///     TypeError: Elements are quantised and no dtype was given.
+    ///     ImportError: The dtype is one of ml_dtypes (bfloat16, float8), and that isn't installed.
+    ///     ValueError: `copy=False`, and the dtype differs.
     #[pyo3(signature = (dtype=None, *, copy=true))]
     fn numpy<'py>(
         &self,
@@ -273,7 +322,11 @@ impl PyTensor {
         HostElements::of_tensor(&self.0).into_numpy(py)
     }
 
-    /// The one element of a tensor of size 1, as a Python number. Raises ValueError for another size.
+    /// The one element as a Python number.
+    ///
+    /// Raises:
+    ///     ValueError: There are more elements, or none.
+    ///     TypeError: The element is quantised.
     fn item<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.scalars(py)?[..] {
             [scalar] => number(py, scalar),
@@ -284,13 +337,14 @@ impl PyTensor {
         }
     }
 
-    /// The elements as nested lists of Python numbers; of a tensor without dimensions the number.
-    /// Raises TypeError for quantised elements.
+    /// The elements as nested lists of Python numbers; without dimensions, the number.
+    ///
+    /// Raises:
+    ///     TypeError: The elements are quantised.
     fn tolist<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         nested(py, self.0.shape(), &self.scalars(py)?)
     }
 
-    /// A view: whole numbers, slices with a positive step and `...`, for the first dimensions.
     fn __getitem__(&self, index: &Bound<'_, PyAny>) -> PyResult<Self> {
         let mut view = self.0.clone();
         let rank = view.layout().rank();

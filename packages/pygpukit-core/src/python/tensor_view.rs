@@ -15,10 +15,11 @@ use crate::loader::TensorView;
 
 /// A tensor in a weight file: a name, a dtype, a shape and a byte range, nothing read yet.
 ///
-/// Slices, conversions, transpositions and permutations are views too: they compose, and are carried
-/// out only when the elements are asked for, by `numpy()`, by DLPack, or by `Tensor.from_safetensor`,
-/// which fills the tensor beside the calling thread. A view keeps its file open. The views raise
-/// LoadError for what the tensor doesn't allow, naming the file and the tensor.
+/// Rows (`view[start:stop]`, along the first dimension), conversions, transpositions and
+/// permutations are views too. They compose, and are carried out only when the elements are asked
+/// for: by `numpy()`, by DLPack, or by `Tensor.from_safetensor`, which fills a tensor beside the
+/// calling thread. A view keeps its file open. What the tensor doesn't allow raises LoadError,
+/// naming the file and the tensor.
 #[pyclass(name = "TensorView", module = "pygpukit.core", frozen, from_py_object)]
 #[derive(Clone)]
 pub(super) struct PyTensorView {
@@ -40,7 +41,7 @@ impl PyTensorView {
         self.view.name()
     }
 
-    /// The name of the type of the elements, after any conversion, e.g. "bfloat16" or "q4_0".
+    /// The name of the elements' type, after any conversion, e.g. "bfloat16" or "q4_0".
     ///
     /// A type that can't be read, e.g. "q6_k", has a name all the same.
     #[getter]
@@ -66,15 +67,15 @@ impl PyTensorView {
         self.view.file()
     }
 
-    /// Where the bytes that the view reads start and end in the file: all of the tensor's where it is
-    /// permuted or transposed.
+    /// Where the bytes that the view reads start and end in the file.
+    ///
+    /// A permuted or transposed view reads all of its tensor's.
     #[getter]
     fn byte_range(&self) -> (usize, usize) {
         let range = self.view.byte_range();
         (range.start, range.end)
     }
 
-    /// Rows along the first dimension: `view[start:stop]`.
     fn __getitem__(&self, rows: &Bound<'_, PyAny>) -> PyResult<PyTensorView> {
         let Ok(slice) = rows.cast::<PySlice>() else {
             return Err(PyTypeError::new_err(
@@ -93,19 +94,35 @@ impl PyTensorView {
         Ok(self.view.slice(start, start + indices.slicelength)?.into())
     }
 
-    /// The elements as float64, float32, float16 or bfloat16: rounded to nearest even, quantised ones
-    /// as ggml dequantises them.
+    /// The elements as another floating-point type, as a view.
+    ///
+    /// They are rounded to nearest, ties to even; quantised ones are dequantised as ggml does it.
+    ///
+    /// Args:
+    ///     dtype: float64, float32, float16 or bfloat16.
+    ///
+    /// Raises:
+    ///     LoadError: The elements aren't floating-point or quantised numbers, or can't be read.
     fn cast(&self, dtype: DTypeArg) -> PyResult<PyTensorView> {
         Ok(self.view.cast(dtype.0)?.into())
     }
 
-    /// The transpose of a matrix that isn't quantised (or cast to a floating-point type).
+    /// The transpose of a matrix.
+    ///
+    /// Raises:
+    ///     LoadError: It isn't a matrix, or its elements are quantised: cast them first.
     fn transpose(&self) -> PyResult<PyTensorView> {
         Ok(self.view.transpose()?.into())
     }
 
-    /// Rows along the first dimension in another order: row `i` of the result is row `indices[i]` of
-    /// this view. Rows may be left out or repeated.
+    /// The rows along the first dimension in another order.
+    ///
+    /// Args:
+    ///     indices: Row `i` of the result is row `indices[i]` of this view. Rows may be left out or
+    ///         repeated.
+    ///
+    /// Raises:
+    ///     LoadError: There is no such row.
     fn permute_rows(&self, indices: &Bound<'_, PyAny>) -> PyResult<PyTensorView> {
         let indices = indices
             .try_iter()?
@@ -121,24 +138,33 @@ impl PyTensorView {
         Ok(self.view.permute_rows(&indices)?.into())
     }
 
-    /// The same elements in another shape; one length may be -1.
+    /// The same elements in another shape, of which one length may be -1.
+    ///
+    /// Raises:
+    ///     LoadError: The number of elements differs, or quantised blocks would be cut.
     #[pyo3(signature = (*shape))]
     fn reshape(&self, shape: &Bound<'_, PyTuple>) -> PyResult<PyTensorView> {
         let shape = reshaped(shape, self.view.elements())?;
         Ok(self.view.reshape(&shape)?.into())
     }
 
-    /// Lets go of the memory that holds this tensor's part of a mapped file, for a tensor that was
-    /// copied elsewhere. Arrays made of it stay valid: what is touched again is read again.
+    /// Lets go of the memory that holds this tensor's part of a mapped file.
+    ///
+    /// That is for a tensor that was copied elsewhere. Arrays made of it stay valid: what is
+    /// touched again is read again.
     fn release(&self) {
         self.view.release();
     }
 
-    /// The elements as a NumPy array: without a copy and read-only where they lie in the file as they
-    /// are (it keeps the file open), else computed.
+    /// The elements as a NumPy array of this view's shape and dtype.
     ///
-    /// Raises TypeError for quantised elements (`cast("float32")` first), ImportError when the dtype is
-    /// one of ml_dtypes (bfloat16, float8) and that isn't installed.
+    /// Where they lie in the file as they are, the array is read-only, shares the file's memory and
+    /// keeps it open. Otherwise they are computed into a new array.
+    ///
+    /// Raises:
+    ///     TypeError: The elements are quantised: `cast` them first.
+    ///     ImportError: The dtype is one of ml_dtypes (bfloat16, float8), and that isn't installed.
+    ///     LoadError: The file's type can't be read.
     fn numpy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match HostElements::of_view(&self.view)? {
             Some(stored) => stored.into_numpy(py),
@@ -146,26 +172,30 @@ impl PyTensorView {
         }
     }
 
-    /// The bytes of the file that the view reads, `byte_range` of it, as a one-dimensional uint8 array:
-    /// without a copy, read-only, and also for types that can't be read.
+    /// The bytes of the file that the view reads, as a read-only uint8 array of shape (n,).
+    ///
+    /// They are `byte_range` of the file, shared without a copy, and also there for types that
+    /// can't be read.
     fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         HostElements::stored_bytes_of(&self.view)?.into_numpy(py)
     }
 
-    #[pyo3(signature = (dtype=None, copy=None))]
+    #[pyo3(signature = (dtype=None, *, copy=None))]
     fn __array__<'py>(
         &self,
         py: Python<'py>,
         dtype: Option<Bound<'py, PyAny>>,
         copy: Option<bool>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if copy == Some(false) && self.view.bytes().is_none() {
+        let converted = dtype.as_ref().and_then(|dtype| self.converted(dtype));
+        let view = converted.as_ref().unwrap_or(self);
+        if copy == Some(false) && view.view.bytes().is_none() {
             return Err(PyValueError::new_err(
                 "the elements have to be computed, which is a copy; copy=False rules that out",
             ));
         }
-        let array = self.numpy(py)?;
-        if dtype.is_none() && copy != Some(true) {
+        let array = view.numpy(py)?;
+        if (dtype.is_none() || converted.is_some()) && copy != Some(true) {
             return Ok(array);
         }
         let options = PyDict::new(py);
@@ -194,5 +224,13 @@ impl PyTensorView {
     fn __repr__(&self) -> String {
         let (name, dtype) = (self.view.name(), self.view.type_name());
         format!("TensorView({name:?}, {dtype}, shape={:?})", self.view.shape())
+    }
+}
+
+impl PyTensorView {
+    /// The elements as the NumPy dtype `dtype`, if the core itself can convert them.
+    fn converted(&self, dtype: &Bound<'_, PyAny>) -> Option<PyTensorView> {
+        let DTypeArg(dtype) = dtype.extract().ok()?;
+        self.view.cast(dtype).ok().map(PyTensorView::from)
     }
 }

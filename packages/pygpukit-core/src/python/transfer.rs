@@ -14,10 +14,10 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyTransferStats>()
 }
 
-/// The copies between the host and one device; `device.engine` is the one there is for a device.
+/// The copies between the host and one device: `device.engine`.
 ///
-/// Uploads out of weight files run beside the calling thread, any number at once, on a bounded set of
-/// threads; launches and host access wait for the tensors that they need.
+/// Uploads out of weight files run beside the calling thread, any number at once, on a bounded set
+/// of threads; launches and host access wait for the tensors that they need.
 #[pyclass(name = "AsyncEngine", module = "pygpukit.core", frozen)]
 pub(super) struct PyAsyncEngine(&'static AsyncEngine);
 
@@ -41,12 +41,19 @@ impl PyAsyncEngine {
         self.0.max_threads()
     }
 
-    /// Starts filling a tensor with the elements of a tensor in a weight file, of the same shape, which
-    /// are converted to the dtype of `tensor`. Returns the event of the end. Slices of one tensor can be
-    /// filled from several.
+    /// Starts filling a tensor with the elements of a tensor in a weight file.
     ///
-    /// Raises ValueError for another shape, LoadError when the file's type can't be converted, and
-    /// TransferError for a tensor with gaps between its elements.
+    /// Args:
+    ///     source: The tensor in the file; its elements are converted to the dtype of `tensor`.
+    ///     tensor: A contiguous tensor of the same shape, such as rows of a larger one.
+    ///
+    /// Returns:
+    ///     The event of the end of the copy. Waiting for the tensor waits for it too.
+    ///
+    /// Raises:
+    ///     ValueError: The shapes differ.
+    ///     LoadError: The file's type can't be read or converted.
+    ///     TransferError: The tensor has gaps between its elements.
     #[pyo3(signature = (source, tensor, /))]
     fn upload(
         &self,
@@ -57,7 +64,7 @@ impl PyAsyncEngine {
         Ok(PyEvent(py.detach(|| self.0.upload_view(&source.view, &tensor.0))?))
     }
 
-    /// Copies a tensor to a new NumPy array, waiting first for the copies that fill it.
+    /// Copies a tensor to a new NumPy array, as `Tensor.numpy` does.
     #[pyo3(signature = (tensor, /))]
     fn download<'py>(&self, py: Python<'py>, tensor: &PyTensor) -> PyResult<Bound<'py, PyAny>> {
         numpy::download(py, self.0, &tensor.0, tensor.0.dtype())

@@ -1,0 +1,775 @@
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from os import PathLike
+from pathlib import Path
+from types import EllipsisType, TracebackType
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar, final, overload
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "AsyncEngine",
+    "Device",
+    "DeviceError",
+    "DeviceInfo",
+    "DispatchStats",
+    "Event",
+    "Graph",
+    "GraphNode",
+    "KernelDispatchController",
+    "KernelError",
+    "LaunchError",
+    "LoadError",
+    "MemoryPool",
+    "Metadata",
+    "MissingFileError",
+    "OutOfMemoryError",
+    "PoolStats",
+    "PygpukitError",
+    "Tensor",
+    "TensorMap",
+    "TensorView",
+    "TransferError",
+    "TransferStats",
+    "UnknownTensorError",
+    "__version__",
+    "load_gguf",
+    "load_safetensors",
+    "load_tensors",
+]
+
+__version__: str
+
+_T = TypeVar("_T")
+_Array: TypeAlias = npt.NDArray[Any]
+_Device: TypeAlias = Device | str
+_DType: TypeAlias = npt.DTypeLike
+_Path: TypeAlias = str | PathLike[str]
+_Shape: TypeAlias = int | Sequence[int]
+_Number: TypeAlias = int | float | np.number[Any]
+
+class PygpukitError(Exception):
+    """Base of the errors of pygpukit."""
+
+class DeviceError(PygpukitError, RuntimeError):
+    """A device isn't known, or can't be used here."""
+
+class OutOfMemoryError(PygpukitError, MemoryError):
+    """Neither the pool nor the device has the memory.
+
+    Attributes:
+        needed: Bytes of the block that was needed.
+        free: Bytes that could be had.
+        held: Bytes that the pool holds, in use or ready for reuse.
+    """
+
+    needed: int
+    free: int
+    held: int
+
+class TransferError(PygpukitError, ValueError):
+    """A copy between host and device was refused."""
+
+class LaunchError(PygpukitError, ValueError):
+    """A launch was refused before it ran: unknown kernel, or arguments that don't fit."""
+
+class KernelError(PygpukitError, RuntimeError):
+    """A kernel broke while it ran; what it was to write is unspecified."""
+
+class LoadError(PygpukitError, ValueError):
+    """A weight file was refused, or a tensor in it."""
+
+class MissingFileError(LoadError, FileNotFoundError):
+    """A weight file, or a shard of a checkpoint, isn't there."""
+
+class UnknownTensorError(LoadError, KeyError):
+    """A checkpoint holds no tensor of that name."""
+
+def load_safetensors(path: _Path, *, mmap: bool = True) -> TensorMap:
+    """The tensors of a safetensors checkpoint, by name.
+
+    Files are mapped and only their headers are read: the size of a checkpoint doesn't matter.
+
+    Args:
+        path: A `.safetensors` file, the `*.index.json` of a sharded checkpoint, or a folder. In a
+            folder `model.safetensors.index.json` comes before `model.safetensors`, and that before
+            the only file of another name. With an index only what it names is loaded.
+        mmap: Whether to map the files, which then must not be changed while they are in use.
+            Otherwise they are read into memory.
+
+    Raises:
+        MissingFileError: The file, or shards that the index names, aren't there.
+        LoadError: Something is malformed or ambiguous; the message names file and tensor.
+    """
+
+def load_gguf(path: _Path, *, mmap: bool = True) -> TensorMap:
+    """The tensors of a GGUF file (version 2 or 3, little-endian), by name, with its metadata.
+
+    Shapes are row-major: the reverse of ggml's dimensions.
+
+    Args:
+        path: The file.
+        mmap: As for `load_safetensors`.
+
+    Raises:
+        MissingFileError: The file isn't there.
+        LoadError: It is malformed or of an unsupported kind; the message names file and tensor.
+    """
+
+def load_tensors(path: _Path, *, mmap: bool = True) -> TensorMap:
+    """The tensors at a path, by name, whatever the format.
+
+    Args:
+        path: A safetensors or GGUF file (told apart by their first bytes), an `*.index.json`, or a
+            folder that holds one of them (safetensors first).
+        mmap: As for `load_safetensors`.
+
+    Raises:
+        MissingFileError: The file, or shards that an index names, aren't there.
+        LoadError: Something is malformed, ambiguous or of no known format.
+    """
+
+@final
+class TensorMap(Mapping[str, TensorView]):
+    """The tensors of a checkpoint, by name: a read-only mapping of str to TensorView.
+
+    They come in the order in which they lie in the files. A name that isn't there raises
+    UnknownTensorError, which is a KeyError and says which names are close.
+    """
+
+    def __getitem__(self, name: str, /) -> TensorView: ...
+    def __contains__(self, name: object, /) -> bool: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[str]: ...
+    @overload
+    def get(self, name: str, default: None = None) -> TensorView | None:
+        """The tensor of that name, or `default`."""
+    @overload
+    def get(self, name: str, default: _T) -> TensorView | _T: ...
+    def keys(self) -> KeysView[str]:
+        """The names, as a set-like view."""
+    def values(self) -> ValuesView[TensorView]:
+        """The tensors, as a view."""
+    def items(self) -> ItemsView[str, TensorView]:
+        """The (name, tensor) pairs, as a set-like view."""
+    @property
+    def metadata(self) -> Metadata:
+        """What the files say about themselves, by key.
+
+        Of several files the first that has a key is heard.
+        """
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors as stored."""
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold the tensors."""
+    @property
+    def path(self) -> Path:
+        """What was loaded: a file, or the index of several."""
+
+@final
+class Metadata(Mapping[str, Any]):
+    """The metadata of a checkpoint: a read-only mapping of str to plain Python values.
+
+    Values are int, float, bool, str or (nested) lists of them; safetensors files hold strings only.
+    Each is converted when it is asked for.
+    """
+
+    def __getitem__(self, key: str, /) -> Any: ...
+    def __contains__(self, key: object, /) -> bool: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of that key, or `default`."""
+    def keys(self) -> KeysView[str]:
+        """The keys, as a set-like view."""
+    def values(self) -> ValuesView[Any]:
+        """The values, as a view."""
+    def items(self) -> ItemsView[str, Any]:
+        """The (key, value) pairs, as a set-like view."""
+
+@final
+class TensorView:
+    """A tensor in a weight file: a name, a dtype, a shape and a byte range, nothing read yet.
+
+    Rows (`view[start:stop]`, along the first dimension), conversions, transpositions and
+    permutations are views too. They compose, and are carried out only when the elements are asked
+    for: by `numpy()`, by DLPack, or by `Tensor.from_safetensor`, which fills a tensor beside the
+    calling thread. A view keeps its file open. What the tensor doesn't allow raises LoadError,
+    naming the file and the tensor.
+    """
+
+    @property
+    def name(self) -> str:
+        """The tensor's name in its file."""
+    @property
+    def dtype(self) -> str:
+        """The name of the elements' type, after any conversion, e.g. "bfloat16" or "q4_0".
+
+        A type that can't be read, e.g. "q6_k", has a name all the same.
+        """
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements in each dimension, the last one varying fastest."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements, after any conversion."""
+    @property
+    def file(self) -> Path:
+        """The file that holds the tensor."""
+    @property
+    def byte_range(self) -> tuple[int, int]:
+        """Where the bytes that the view reads start and end in the file.
+
+        A permuted or transposed view reads all of its tensor's.
+        """
+    def __getitem__(self, rows: slice[Any, Any, Any], /) -> TensorView: ...
+    def cast(self, dtype: _DType) -> TensorView:
+        """The elements as another floating-point type, as a view.
+
+        They are rounded to nearest, ties to even; quantised ones are dequantised as ggml does it.
+
+        Args:
+            dtype: float64, float32, float16 or bfloat16.
+
+        Raises:
+            LoadError: The elements aren't floating-point or quantised numbers, or can't be read.
+        """
+    def transpose(self) -> TensorView:
+        """The transpose of a matrix.
+
+        Raises:
+            LoadError: It isn't a matrix, or its elements are quantised: cast them first.
+        """
+    def permute_rows(self, indices: Iterable[int]) -> TensorView:
+        """The rows along the first dimension in another order.
+
+        Args:
+            indices: Row `i` of the result is row `indices[i]` of this view. Rows may be left out or
+                repeated.
+
+        Raises:
+            LoadError: There is no such row.
+        """
+    @overload
+    def reshape(self, shape: Sequence[int], /) -> TensorView:
+        """The same elements in another shape, of which one length may be -1.
+
+        Raises:
+            LoadError: The number of elements differs, or quantised blocks would be cut.
+        """
+    @overload
+    def reshape(self, *shape: int) -> TensorView: ...
+    def release(self) -> None:
+        """Lets go of the memory that holds this tensor's part of a mapped file.
+
+        That is for a tensor that was copied elsewhere. Arrays made of it stay valid: what is
+        touched again is read again.
+        """
+    def numpy(self) -> _Array:
+        """The elements as a NumPy array of this view's shape and dtype.
+
+        Where they lie in the file as they are, the array is read-only, shares the file's memory and
+        keeps it open. Otherwise they are computed into a new array.
+
+        Raises:
+            TypeError: The elements are quantised: `cast` them first.
+            ImportError: The dtype is one of ml_dtypes (bfloat16, float8), and that isn't installed.
+            LoadError: The file's type can't be read.
+        """
+    def raw(self) -> npt.NDArray[np.uint8]:
+        """The bytes of the file that the view reads, as a read-only uint8 array of shape (n,).
+
+        They are `byte_range` of the file, shared without a copy, and also there for types that
+        can't be read.
+        """
+    def __array__(self, dtype: _DType | None = None, *, copy: bool | None = None) -> _Array: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+@final
+class Device:
+    """A device that tensors live on and kernels run on: "cpu".
+
+    It has a default pool, an engine and a controller. Devices of the same name are equal.
+
+    Raises:
+        DeviceError: The name isn't known, or the device can't be used here.
+    """
+
+    def __new__(cls, name: _Device) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    @property
+    def name(self) -> str:
+        """The name: "cpu"."""
+    def info(self) -> DeviceInfo:
+        """What the device is, as of now."""
+    @property
+    def pool(self) -> MemoryPool:
+        """The pool that tensors come from unless another is given; it has no quota at first."""
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine that copies to and from the device."""
+    @property
+    def controller(self) -> KernelDispatchController:
+        """The controller that launches on the device."""
+
+@final
+class DeviceInfo:
+    """What a device is, as of the moment that it was asked."""
+
+    @property
+    def name(self) -> str:
+        """The model name, as the hardware reports it."""
+    @property
+    def cores(self) -> int:
+        """Logical cores that this process may use."""
+    @property
+    def total_memory(self) -> int:
+        """Bytes of memory that there are, or that this process may use where that is less."""
+    @property
+    def available_memory(self) -> int:
+        """Bytes of memory that could be allocated."""
+
+@final
+class Event:
+    """The end of a copy that runs beside the calling thread, to be waited for."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the copy has ended, well or badly."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for the end of the copy. Ctrl-C interrupts it.
+
+        Args:
+            timeout: The most seconds to wait.
+
+        Returns:
+            Whether the copy has ended.
+
+        Raises:
+            PygpukitError: What went wrong with the copy, e.g. LoadError when a file couldn't be
+                read.
+        """
+
+@final
+class MemoryPool:
+    """A pool of device memory.
+
+    Tensors take blocks of it, which are at most an eighth, or a page, larger than the tensor. Freed
+    blocks are kept for reuse; they go back to the device by `trim()`, or by themselves when an
+    allocation would otherwise break the quota or exhaust the device. An allocation that can't be
+    served raises OutOfMemoryError and takes nothing. Threads may share a pool.
+
+    Args:
+        device: The device whose memory it is.
+        quota: The most bytes that it may hold, or None for what the device has.
+    """
+
+    def __new__(cls, device: _Device = "cpu", *, quota: int | None = None) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    @property
+    def device(self) -> Device:
+        """The device whose memory it is."""
+    @property
+    def quota(self) -> int | None:
+        """The most bytes that the pool may hold, or None for what the device has.
+
+        Lowering it gives free blocks back, never live ones.
+        """
+    @quota.setter
+    def quota(self, quota: int | None) -> None: ...
+    def stats(self) -> PoolStats:
+        """The counters, as of now."""
+    def trim(self) -> int:
+        """Gives every free block back to the device. Returns how many bytes that were."""
+
+@final
+class PoolStats:
+    """Counters of a pool; sizes are bytes of whole blocks."""
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+    def __eq__(self, other: object, /) -> bool: ...
+    @property
+    def in_use(self) -> int:
+        """Bytes in live blocks."""
+    @property
+    def held(self) -> int:
+        """Bytes in live blocks and in free ones kept for reuse."""
+    @property
+    def peak(self) -> int:
+        """The most bytes that were ever in use."""
+    @property
+    def allocations(self) -> int:
+        """Blocks handed out so far."""
+    @property
+    def reuses(self) -> int:
+        """Blocks handed out that had been used before."""
+    @property
+    def live_blocks(self) -> int:
+        """Blocks in use now."""
+
+@final
+class Tensor:
+    """An array in device memory: dtype, shape and strides over memory of a pool.
+
+    Make one with `empty`, `zeros`, `from_numpy`, `from_dlpack` or `from_safetensor`. Indexing (with
+    whole numbers, slices of a positive step and `...`), `narrow` and `reshape` give views of the
+    same elements; the memory is freed with the last of them. Launches and host access wait for the
+    copies that fill a tensor. Two tensors are equal only if they are the same object.
+    """
+
+    @staticmethod
+    def empty(
+        shape: _Shape,
+        dtype: _DType,
+        *,
+        device: _Device | None = None,
+        pool: MemoryPool | None = None,
+    ) -> Tensor:
+        """A tensor whose elements are whatever its memory held.
+
+        Args:
+            shape: Elements in each dimension.
+            dtype: The elements' type, by name or as a NumPy dtype.
+            device: Where it lives: "cpu" unless the pool says otherwise.
+            pool: Where its memory comes from: the device's default pool if not given.
+
+        Raises:
+            OutOfMemoryError: Neither the pool nor the device has the memory.
+            ValueError: There is no such shape or dtype.
+        """
+    @staticmethod
+    def zeros(
+        shape: _Shape,
+        dtype: _DType,
+        *,
+        device: _Device | None = None,
+        pool: MemoryPool | None = None,
+    ) -> Tensor:
+        """A tensor of zeros, with the arguments and errors of `empty`."""
+    @staticmethod
+    def from_numpy(
+        array: npt.ArrayLike,
+        dtype: _DType | None = None,
+        *,
+        device: _Device | None = None,
+        pool: MemoryPool | None = None,
+    ) -> Tensor:
+        """A copy of an array, or of anything that NumPy makes one of.
+
+        What has the buffer protocol, such as `array.array`, is copied without importing NumPy.
+
+        Args:
+            array: The elements.
+            dtype: The type to convert them to; between floating-point types rounded to nearest
+                even, which needs no ml_dtypes.
+            device: As for `empty`.
+            pool: As for `empty`.
+
+        Raises:
+            OutOfMemoryError: Neither the pool nor the device has the memory.
+            TypeError: The elements are of a type that a tensor can't have.
+        """
+    @staticmethod
+    def from_dlpack(array: Any, /, *, pool: MemoryPool | None = None) -> Tensor:
+        """A tensor over the memory of an array that speaks DLPack, such as NumPy's and PyTorch's.
+
+        Nothing is copied: either sees what is written to the other.
+
+        Args:
+            array: The array, in host memory.
+            pool: Where results computed from the tensor go.
+
+        Raises:
+            BufferError: The array is read-only, isn't aligned or isn't in host memory, or its dtype
+                or strides are such as a tensor can't have.
+        """
+    @staticmethod
+    def from_safetensor(
+        view: TensorView,
+        /,
+        *,
+        dtype: _DType | None = None,
+        device: _Device | None = None,
+        pool: MemoryPool | None = None,
+    ) -> Tensor:
+        """A new tensor with the elements of a tensor in a weight file, of any format.
+
+        They are being read when this returns; launches and host access wait for them.
+
+        Args:
+            view: The tensor in the file.
+            dtype: The type to convert the elements to, as by `TensorView.cast`.
+            device: As for `empty`.
+            pool: As for `empty`.
+
+        Raises:
+            LoadError: The file's type can't be read or converted.
+            OutOfMemoryError: Neither the pool nor the device has the memory.
+        """
+    def copy_(self, source: Tensor | TensorView | npt.ArrayLike, /) -> Self:
+        """Replaces all elements, and returns the tensor itself.
+
+        Args:
+            source: A tensor of the same dtype and shape; or an array, or a tensor in a weight file,
+                of the same shape, whose elements are converted. The latter is read beside the
+                calling thread; launches and host access wait for it.
+
+        Raises:
+            ValueError: The shape differs, or the dtype of a tensor.
+        """
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements in each dimension, the last one varying fastest."""
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements from one index to the next in each dimension."""
+    @property
+    def dtype(self) -> str:
+        """The name of the elements' type, e.g. "float32"."""
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+    @property
+    def size(self) -> int:
+        """Elements in all."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements, gaps between them not counted."""
+    @property
+    def device(self) -> Device:
+        """The device that it lives on."""
+    @property
+    def pool(self) -> MemoryPool:
+        """The pool that it came from and that results computed from it go to."""
+    @property
+    def data_ptr(self) -> int:
+        """The address of the first element, on its device; no copy is waited for."""
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in row-major order without gaps."""
+    @property
+    def ready(self) -> bool:
+        """Whether no copy into the tensor is under way."""
+    def wait(self) -> None:
+        """Waits for the copies that fill the tensor. Ctrl-C interrupts it.
+
+        Raises:
+            PygpukitError: What went wrong with a copy, e.g. LoadError when a file couldn't be read.
+        """
+    @overload
+    def reshape(self, shape: Sequence[int], /) -> Tensor:
+        """The same elements in another shape, of which one length may be -1, as a view.
+
+        Raises:
+            ValueError: The number of elements differs, or they aren't contiguous.
+        """
+    @overload
+    def reshape(self, *shape: int) -> Tensor: ...
+    def narrow(self, dim: int, start: int, length: int) -> Tensor:
+        """Elements `start` to `start + length` of dimension `dim`, as a view.
+
+        Raises:
+            IndexError: There is no such dimension.
+            ValueError: There are no such elements.
+        """
+    def numpy(self, dtype: _DType | None = None, *, copy: bool = True) -> _Array:
+        """The elements as a NumPy array.
+
+        Args:
+            dtype: The type to convert them to. Quantised elements need one, e.g. "float32": they
+                are dequantised as ggml does it.
+            copy: Whether to copy them. Otherwise the array is the tensor's own memory (on "cpu"),
+                where a later launch that writes the tensor changes the array.
+
+        Raises:
+            TypeError: Elements are quantised and no dtype was given.
+            ImportError: The dtype is one of ml_dtypes (bfloat16, float8), and that isn't installed.
+            ValueError: `copy=False`, and the dtype differs.
+        """
+    def item(self) -> Any:
+        """The one element as a Python number.
+
+        Raises:
+            ValueError: There are more elements, or none.
+            TypeError: The element is quantised.
+        """
+    def tolist(self) -> Any:
+        """The elements as nested lists of Python numbers; without dimensions, the number.
+
+        Raises:
+            TypeError: The elements are quantised.
+        """
+    def __getitem__(self, index: _Index | tuple[_Index, ...], /) -> Tensor: ...
+    def __len__(self) -> int: ...
+    def __array__(self, dtype: _DType | None = None, *, copy: bool | None = None) -> _Array: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+_Index: TypeAlias = int | slice[Any, Any, Any] | EllipsisType
+
+@final
+class AsyncEngine:
+    """The copies between the host and one device: `device.engine`.
+
+    Uploads out of weight files run beside the calling thread, any number at once, on a bounded set
+    of threads; launches and host access wait for the tensors that they need.
+    """
+
+    @property
+    def device(self) -> Device:
+        """The device that it copies to and from."""
+    @property
+    def max_threads(self) -> int:
+        """The most threads that fill tensors at a time."""
+    def upload(self, source: TensorView, tensor: Tensor, /) -> Event:
+        """Starts filling a tensor with the elements of a tensor in a weight file.
+
+        Args:
+            source: The tensor in the file; its elements are converted to the dtype of `tensor`.
+            tensor: A contiguous tensor of the same shape, such as rows of a larger one.
+
+        Returns:
+            The event of the end of the copy. Waiting for the tensor waits for it too.
+
+        Raises:
+            ValueError: The shapes differ.
+            LoadError: The file's type can't be read or converted.
+            TransferError: The tensor has gaps between its elements.
+        """
+    def download(self, tensor: Tensor, /) -> _Array:
+        """Copies a tensor to a new NumPy array, as `Tensor.numpy` does."""
+    def stats(self) -> TransferStats:
+        """The counters, as of now."""
+
+@final
+class TransferStats:
+    """Counters of an engine since the start of the process."""
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+    def __eq__(self, other: object, /) -> bool: ...
+    @property
+    def bytes_uploaded(self) -> int:
+        """Bytes that were sent to the device, or are queued to be."""
+    @property
+    def bytes_downloaded(self) -> int:
+        """Bytes that were fetched from the device."""
+    @property
+    def copies(self) -> int:
+        """Copies of any kind."""
+
+@final
+class KernelDispatchController:
+    """The one way to run a kernel on a device: `device.controller`.
+
+    A launch is checked against the kernel's signature (how many arguments, of which kind, dtype and
+    number of dimensions) and by the kernel itself (how shapes fit together) before anything runs.
+    """
+
+    @property
+    def device(self) -> Device:
+        """The device that it launches on."""
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """The names of the kernels that there are, sorted."""
+    def launch(self, name: str, args: Iterable[Tensor | _Number | None], /) -> None:
+        """Runs a kernel; within a capture of this thread the launch is recorded instead.
+
+        It waits first for the copies that fill the tensors.
+
+        Args:
+            name: One of `kernels`.
+            args: Tensors, numbers, and None for optional tensors, in the order of the signature.
+
+        Raises:
+            LaunchError: The kernel isn't known or an argument doesn't fit; nothing has run.
+            KernelError: The kernel broke.
+            PygpukitError: What went wrong with a copy that was to fill one of the tensors.
+        """
+    def capture(self) -> Graph:
+        """A graph that records this thread's launches, and runs none of them.
+
+        Use it as `with controller.capture() as graph:`. Captures don't nest.
+        """
+    def stats(self) -> DispatchStats:
+        """The counters, as of now."""
+
+@final
+class Graph:
+    """Launches that were captured in a `with` block, to be run again and again.
+
+    The graph keeps its tensors alive and in place; a replay sees what was written into them since.
+    Threads that replay the same graph take turns. Before the end of the block, and after an
+    exception in it, there is no graph: it is false, and its methods raise LaunchError.
+    """
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exception: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> bool: ...
+    def replay(self, times: int = 1) -> None:
+        """Runs the launches in order, with no Python in between.
+
+        It waits first for the copies that fill the tensors.
+
+        Args:
+            times: How often to run all of them. Ctrl-C interrupts it between two rounds.
+
+        Raises:
+            KernelError: A kernel broke; the launches after it haven't run.
+        """
+    def nodes(self) -> list[GraphNode]:
+        """The launches, in order, as they were captured."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+
+@final
+class GraphNode:
+    """One launch of a graph, as a description."""
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's name."""
+    @property
+    def arguments(self) -> dict[str, tuple[str, tuple[int, ...]] | int | float | None]:
+        """The arguments by parameter name: a number, None, or (dtype, shape) of a tensor."""
+
+@final
+class DispatchStats:
+    """Counters of a controller since the start of the process."""
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+    def __eq__(self, other: object, /) -> bool: ...
+    @property
+    def launches(self) -> int:
+        """Kernels run, those of replays included."""
+    @property
+    def replays(self) -> int:
+        """Graphs replayed."""
+    @property
+    def kernels(self) -> dict[str, int]:
+        """How often each kernel ran, by name, for those that did."""
