@@ -9,7 +9,7 @@ def merge(ids, pairs): return [pairs[pair] for pair in zip(ids, ids[1:])]  # not
     if x == 0:\n        return None\n\n\n\tprint("Hello, world!", end="")\n
 Der schnelle braune Fuchs springt über den faulen Hund. Größe, Übermut, Straße, naïve café déjà vu.
 Съешь же ещё этих мягких французских булок, да выпей чаю. Το γρήγορο καφέ αλεπού.
-素早い茶色の狐がのろまな犬を飛び越える。ひらがなとカタカナ。敏捷的棕色狐狸跳过了懒狗。빠른 갈색 여우.
+素早い茶色の狐がのろまな犬を飛び越える。ひらがなと。敏捷的棕色狐狸跳过了懒狗。빠른 갈색 여우.
 سلام שלום עולם สวัสดีชาวโลก नमस्ते दुनिया 👩‍👩‍👧‍👦 👍🏽 🇩🇪 😀😀 ❤️ ½ ² ① Ⅷ ﬁ
 """
 

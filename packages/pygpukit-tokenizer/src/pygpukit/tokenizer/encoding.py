@@ -68,7 +68,9 @@ class Encoding:
         if not self.sequence_ranges:
             return [0] * len(self.ids)
         result: list[int | None] = [None] * len(self.ids)
-        for sequence, (start, end) in sorted(self.sequence_ranges.items()):
+        for sequence in range(len(self.sequence_ranges)):
+            # As in the reference, a sequence of unknown range is taken for all there is.
+            start, end = self.sequence_ranges.get(sequence, (0, len(self.ids)))
             result[start:end] = [sequence] * (end - start)
         return result
 

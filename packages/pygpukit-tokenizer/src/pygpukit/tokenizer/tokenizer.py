@@ -234,16 +234,17 @@ class Tokenizer:
                 first, second, special if add_special_tokens else 0
             )
         encodings = [first] if second is None else [first, second]
-        if self._post_processor is None and second is None:
-            return first
-        for sequence, encoding in enumerate(encodings):
-            encoding.set_sequence(sequence, sequence)
-            for part in encoding.overflowing:
-                part.set_sequence(sequence)
         if self._post_processor is not None:
+            for sequence, encoding in enumerate(encodings):
+                encoding.set_sequence(sequence, sequence)
+                for part in encoding.overflowing:
+                    part.set_sequence(sequence)
             encodings = self._post_processor.process(
                 encodings, add_special_tokens=add_special_tokens
             )
+        elif second is not None:
+            first.set_sequence(0)
+            second.set_sequence(1)
         return encodings[0] if len(encodings) == 1 else merged(encodings)
 
     # Decoding ------------------------------------------------------------------------------------

@@ -1,0 +1,59 @@
+"""Threads, pathological texts, and what must not grow without end."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from corpus import CORPUS, PIECES
+from files import byte_level, file
+
+from pygpukit.tokenizer import Tokenizer
+
+MEGABYTE = 1_000_000
+
+
+def test_threads_share_a_tokenizer() -> None:
+    texts = [*PIECES, *CORPUS.splitlines()] * 3
+    expected = [Tokenizer.from_dict(file()).encode(text).ids for text in texts]
+    shared = Tokenizer.from_dict(file())
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(shared.encode_ids, texts)) == expected
+        assert [e.ids for e in pool.map(shared.encode, texts)] == expected
+        decoded = list(pool.map(shared.decode, expected))
+    assert decoded == [shared.decode(ids) for ids in expected]
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", " ", "\n", "^", "1", "é", "漢", "\u0301", "ab", "😀", " a\n"]
+)
+@pytest.mark.parametrize("use_regex", [True, False])
+def test_runs_of_one_thing_take_linear_time(unit: str, use_regex: bool) -> None:
+    data = file(pre_tokenizer=byte_level(use_regex=use_regex), normalizer={"type": "NFC"})
+    tokenizer = Tokenizer.from_dict(data)
+
+    def seconds(length: int) -> float:
+        text = unit * (length // len(unit.encode()))
+        start = time.perf_counter()
+        ids = tokenizer.encode_ids(text)
+        spent = time.perf_counter() - start
+        assert tokenizer.decode(ids) == text
+        return spent
+
+    seconds(MEGABYTE // 64)
+    # Linear time grows 16-fold, quadratic 256-fold.
+    assert seconds(MEGABYTE // 2) < 70 * (seconds(MEGABYTE // 32) + 0.001)
+
+
+def test_lone_surrogates_are_an_error_and_not_a_wrong_token() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        Tokenizer.from_dict(file()).encode_ids("a\ud800")
+
+
+def test_empty_text() -> None:
+    tokenizer = Tokenizer.from_dict(file())
+    assert tokenizer.encode_ids("") == []
+    assert len(tokenizer.encode("")) == 0
+    assert tokenizer.decode([]) == ""
+    assert tokenizer.encode_batch([]) == []
