@@ -29,6 +29,9 @@ __all__ = ["ModelWeights", "Placement", "Plan", "load", "plan"]
 MATRIX_DTYPES = ("float32", "float16", "bfloat16")
 """Types that matrices are held in as stored; all others become bfloat16."""
 
+_ALIGNMENT = 64
+"""Elements that a weight begins at a multiple of: cache lines, and the widest vectors."""
+
 _LISTED = 10
 """How many tensors an error names before it only counts them."""
 
@@ -287,9 +290,9 @@ def load(
         device: Where they go.
         progress: Called with bytes done and bytes in all; then `load` returns only at the end.
     """
-    weights: dict[str, Tensor] = {}
+    weights = _allocate(plan.placements, device)
     for placement in plan.placements:
-        weights[placement.slot.name] = _start(placement, tensors, device, plan.config.head_dim)
+        _fill(weights[placement.slot.name], placement, tensors, plan.config.head_dim)
     if progress is not None:
         done, total = 0, plan.nbytes
         for weight in weights.values():
@@ -299,8 +302,29 @@ def load(
     return _assemble(plan.config, weights)
 
 
-def _start(placement: Placement, tensors: TensorMap, device: Device, head_dim: int) -> Tensor:
-    weight = Tensor.empty(placement.slot.shape, placement.dtype, device=device)
+def _allocate(placements: Sequence[Placement], device: Device) -> dict[str, Tensor]:
+    """All weights of a dtype in one block: out of memory shows at once, and pages can be large.
+
+    A step reads every weight once; through 4 KB pages that would be half as fast.
+    """
+    starts: dict[str, int] = {}
+    lengths = dict.fromkeys((placement.dtype for placement in placements), 0)
+    for slot, _, dtype in placements:
+        starts[slot.name] = lengths[dtype]
+        lengths[dtype] += -(-math.prod(slot.shape) // _ALIGNMENT) * _ALIGNMENT
+    blocks = {
+        dtype: Tensor.empty(length, dtype, device=device) for dtype, length in lengths.items()
+    }
+    return {
+        slot.name: blocks[dtype]
+        .narrow(0, starts[slot.name], math.prod(slot.shape))
+        .reshape(slot.shape)
+        for slot, _, dtype in placements
+    }
+
+
+def _fill(weight: Tensor, placement: Placement, tensors: TensorMap, head_dim: int) -> None:
+    """Starts filling the rows of a weight from their sources."""
     row = 0
     for source in placement.sources:
         view = tensors[source.tensor].cast(placement.dtype)
@@ -310,7 +334,6 @@ def _start(placement: Placement, tensors: TensorMap, device: Device, head_dim: i
             view = view.permute_rows(_uninterleaved(source.rows, head_dim))
         weight[row : row + source.rows].copy_(view)
         row += source.rows
-    return weight
 
 
 def _uninterleaved(rows: int, head_dim: int) -> list[int]:
