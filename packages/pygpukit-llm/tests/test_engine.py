@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pygpukit.core import Device, OutOfMemoryError
-from pygpukit.llm import LLM
+from pygpukit.llm import LLM, Generation, ModelConfig
 from pygpukit.llm.batch import Request
 from pygpukit.llm.cache import PAGE_SIZE, PagedCache
 from pygpukit.llm.checkpoint import open_checkpoint
@@ -76,6 +79,15 @@ def test_prompts_together_give_the_same_bits_as_alone(llm: LLM) -> None:
     assert together == [llm.generate(ids, max_new_tokens=20, logprobs=4) for ids in PROMPTS]
 
 
+def test_threads_that_generate_at_the_same_time(llm: LLM) -> None:
+    def generate(ids: list[int]) -> Generation:
+        return llm.generate(ids, max_new_tokens=30, temperature=1.0, ignore_eos=True)
+
+    alone = [generate(ids) for ids in PROMPTS]
+    with ThreadPoolExecutor(len(PROMPTS)) as pool:
+        assert list(pool.map(generate, PROMPTS * 3)) == alone * 3
+
+
 def test_prompts_that_end_at_different_times(llm: LLM) -> None:
     ends = [llm.generate(ids, max_new_tokens=9, ignore_eos=True)[index * 2 + 1]
             for index, ids in enumerate(PROMPTS)]  # fmt: skip
@@ -141,23 +153,41 @@ def test_out_of_memory_and_on(llm: LLM) -> None:
         pool.quota = None
 
 
-def test_pages(llm: LLM) -> None:
-    cache = PagedCache(llm.config, CPU, 3)
-    pages = [cache.take() for _ in range(3)]
-    assert sorted(pages) == [0, 1, 2]
-    assert cache.free == 0
-    cache.give_back(pages[:2])
-    cache.grow(2)
-    assert cache.free == 4
-    assert len({cache.take() for _ in range(4)} - {pages[2]}) == 4
-    layer = cache.layers[0]
-    assert layer.keys.shape == (5, llm.config.num_kv_heads, PAGE_SIZE, llm.config.head_dim)
+CONFIG = ModelConfig(
+    architecture="llama",
+    vocab_size=8,
+    context_length=4096,
+    hidden_size=4,
+    intermediate_size=4,
+    num_layers=1,
+    num_heads=1,
+    num_kv_heads=1,
+    head_dim=2,
+)
 
 
-def test_growing_keeps_what_is_cached(llm: LLM) -> None:
-    cache = PagedCache(llm.config, CPU, 2)
-    shape = cache.layers[1].values.shape
+@given(st.lists(st.tuples(st.sampled_from(["take", "give back", "grow"]), st.integers(0, 5))))
+def test_a_page_is_never_held_twice(operations: list[tuple[str, int]]) -> None:
+    cache, held, total = PagedCache(CONFIG, CPU, 3), list[list[int]](), 3
+    for operation, number in operations:
+        if operation == "take":
+            held.append([cache.take() for _ in range(min(number, cache.free))])
+        elif operation == "give back" and held:
+            cache.give_back(held.pop(number % len(held)))
+        elif operation == "grow":
+            cache.grow(number)
+            total += number
+        pages = [page for sequence in held for page in sequence]
+        assert len(pages) == len(set(pages))
+        assert set(pages) <= set(range(total))
+        assert cache.free == total - len(pages)
+        assert cache.layers[0].keys.shape == (total, 1, PAGE_SIZE, 2)
+
+
+def test_growing_keeps_what_is_cached() -> None:
+    cache = PagedCache(CONFIG, CPU, 2)
+    shape = cache.layers[0].values.shape
     contents = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    cache.layers[1].values.copy_(contents)
+    cache.layers[0].values.copy_(contents)
     cache.grow(3)
-    np.testing.assert_array_equal(cache.layers[1].values.numpy()[:2], contents)
+    np.testing.assert_array_equal(cache.layers[0].values.numpy()[:2], contents)
