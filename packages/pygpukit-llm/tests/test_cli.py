@@ -223,7 +223,7 @@ def test_an_output_that_lacks_a_character(model: Callable[..., Path]) -> None:
     assert done.stdout == "n?\n"
 
 
-ENDLESS = ["generate", "--ignore-eos", "--raw", "--device", "cpu", "--max-new-tokens", "8000", "a"]
+ENDLESS = ["--device", "cpu", "--ignore-eos", "--max-new-tokens", "8000"]
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -238,7 +238,7 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
 
 @POSIX
 def test_ctrl_c() -> None:
-    with start(*ENDLESS) as process:
+    with start("generate", *ENDLESS, "Count to a million.") as process:
         process.send_signal(signal.SIGINT)
         started = time.perf_counter()
         _, errors = process.communicate(timeout=20)
@@ -248,8 +248,25 @@ def test_ctrl_c() -> None:
 
 
 @POSIX
+def test_ctrl_c_ends_an_answer_but_not_the_chat() -> None:
+    with subprocess.Popen(
+        [*COMMAND, "chat", *ENDLESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(2):
+            process.stdin.write(b"Count to a million.\n")
+            process.stdin.flush()
+            assert process.stdout.read(1)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline()
+        process.communicate(b"/exit\n", timeout=20)
+    assert process.returncode == 0
+
+
+@POSIX
 def test_a_reader_that_leaves() -> None:
-    with start(*ENDLESS) as process:
+    with start("generate", *ENDLESS, "Count to a million.") as process:
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None

@@ -274,7 +274,12 @@ def located(tmp_path: Path) -> Callable[..., str]:
     """What `locate` finds for a hub id, in a process with a cache of its own."""
 
     def located(name: str, **variables: str) -> str:
-        environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), **variables}
+        environment = {
+            **os.environ,
+            "HF_HOME": str(tmp_path / "cache"),
+            "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
+            **variables,
+        }
         done = subprocess.run(
             [sys.executable, "-I", "-c", LOCATE, name],
             env=environment,
