@@ -360,16 +360,21 @@ impl PyTensor {
                 "expected at most {rank} indices and one `...`, found {index}"
             )));
         }
+        // Dimensions of the tensor and of the view, which a whole number takes one from.
+        let mut axis = 0;
         for (position, index) in indices.iter().enumerate() {
             if index.is(&ellipsis) {
-                let left = indices.len() - position - 1;
-                dim = view.layout().rank().saturating_sub(left).max(dim);
-            } else if let Ok(slice) = index.cast::<PySlice>() {
+                let skipped = rank - (indices.len() - position - 1) - axis;
+                (axis, dim) = (axis + skipped, dim + skipped);
+                continue;
+            }
+            if let Ok(slice) = index.cast::<PySlice>() {
                 view = sliced(&view, dim, slice)?;
                 dim += 1;
             } else {
-                view = selected(&view, dim, &index)?;
+                view = view.select(dim, position_in(&view, dim, axis, &index)?)?;
             }
+            axis += 1;
         }
         Ok(PyTensor(view))
     }
@@ -449,18 +454,25 @@ fn sliced(view: &Tensor, dim: usize, slice: &Bound<'_, PySlice>) -> PyResult<Ten
     Ok(view.slice(dim, start, stop, step)?)
 }
 
-fn selected(view: &Tensor, dim: usize, index: &Bound<'_, PyAny>) -> PyResult<Tensor> {
+/// The position from the front that a whole number means in dimension `dim` of the view, which is
+/// dimension `axis` of the tensor that is indexed.
+fn position_in(
+    view: &Tensor,
+    dim: usize,
+    axis: usize,
+    index: &Bound<'_, PyAny>,
+) -> PyResult<usize> {
     let length = view.shape()[dim];
     let index: isize = index.extract().map_err(|_| {
         PyTypeError::new_err("a tensor is indexed by whole numbers, slices and `...`")
     })?;
     let from_end = if index < 0 { length } else { 0 };
-    let position = usize::try_from(index.saturating_add_unsigned(from_end)).map_err(|_| {
+    let position = usize::try_from(index.saturating_add_unsigned(from_end));
+    position.ok().filter(|&position| position < length).ok_or_else(|| {
         PyIndexError::new_err(format!(
-            "index {index} is out of range for dimension {dim} of length {length}"
+            "index {index} is out of range for dimension {axis} of length {length}"
         ))
-    })?;
-    Ok(view.select(dim, position)?)
+    })
 }
 
 fn number(py: Python<'_>, scalar: Scalar) -> PyResult<Bound<'_, PyAny>> {
