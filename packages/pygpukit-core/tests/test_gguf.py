@@ -116,7 +116,7 @@ def test_tensors_and_metadata_of_every_type(tmp_path: Path, rng, mmap: bool):
         "numbers": [1, 2, 3],
         "tokens": ["", "a", "\u2581b"],
     }
-    assert list(loaded.metadata)[0] == "general.architecture"
+    assert next(iter(loaded.metadata)) == "general.architecture"
     assert type(loaded.metadata["bool"]) is bool
     for name, expected in tensors.items():
         np.testing.assert_array_equal(loaded[name].numpy(), expected)

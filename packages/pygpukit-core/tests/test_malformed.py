@@ -213,10 +213,13 @@ def test_damage_is_refused_or_harmless(load, good: bytes, edits, cut):
     damaged = bytearray(good)
     for position, content in edits:
         damaged[position % len(good) : position % len(good) + len(content)] = content
+    tensors, refusal = None, ""
     try:
         tensors = load(bytes(damaged[:cut]))
     except LoadError as error:
-        assert "file.safetensors" in str(error)
+        refusal = str(error)
+    if tensors is None:
+        assert "file.safetensors: " in refusal
         return
     for view in tensors.values():
         assert len(view.raw()) == view.byte_range[1] - view.byte_range[0]

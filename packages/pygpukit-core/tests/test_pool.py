@@ -42,16 +42,18 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(size=sizes)
     def make(self, size: int) -> None:
         before, quota = self.pool.stats(), self.pool.quota
+        tensor, refusal = None, None
         try:
             tensor = Tensor.empty(size, "uint8", pool=self.pool)
         except OutOfMemoryError as error:
+            refusal = error
+        after = self.pool.stats()
+        if tensor is None:
             assert quota is not None
-            assert size <= error.needed <= most_bytes(size)
-            assert error.free == max(quota - before.in_use, 0) < error.needed
-            after = self.pool.stats()
+            assert size <= refusal.needed <= most_bytes(size)
+            assert refusal.free == max(quota - before.in_use, 0) < refusal.needed
             assert (after.in_use, after.allocations) == (before.in_use, before.allocations)
             return
-        after = self.pool.stats()
         assert size <= after.in_use - before.in_use <= most_bytes(size)
         assert after.held - before.held <= after.in_use - before.in_use
         self.keep(tensor)

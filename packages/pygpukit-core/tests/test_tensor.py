@@ -249,8 +249,8 @@ def test_devices():
     info = cpu.info()
     assert info.name
     assert info.cores >= 1
-    assert 0 < info.available_memory
-    assert 0 < info.total_memory
+    assert info.available_memory > 0
+    assert info.total_memory > 0
     for name in ("", "CPU", "cuda:x", "tpu"):
         with pytest.raises(DeviceError, match=f'unknown device "{name}"; expected "cpu", "cuda"'):
             Device(name)
