@@ -5,7 +5,7 @@ use std::path::Path;
 use dlpark::python::ExportRequest;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PySlice, PyTuple};
+use pyo3::types::{PySlice, PyTuple};
 
 use super::array::HostElements;
 use super::dlpack;
@@ -190,18 +190,17 @@ impl PyTensorView {
         let converted = dtype.as_ref().and_then(|dtype| self.converted(dtype));
         let view = converted.as_ref().unwrap_or(self);
         if copy == Some(false) && view.view.bytes().is_none() {
-            return Err(PyValueError::new_err(
-                "the elements have to be computed, which is a copy; copy=False rules that out",
-            ));
+            return Err(ruled_out());
         }
         let array = view.numpy(py)?;
-        if (dtype.is_none() || converted.is_some()) && copy != Some(true) {
-            return Ok(array);
+        let Some(dtype) = dtype.filter(|_| converted.is_none()) else {
+            return if copy == Some(true) { array.call_method0("copy") } else { Ok(array) };
+        };
+        // A type that only NumPy converts to.
+        if copy == Some(false) {
+            return Err(ruled_out());
         }
-        let options = PyDict::new(py);
-        options.set_item("dtype", dtype)?;
-        options.set_item("copy", copy)?;
-        py.import("numpy")?.call_method("array", (array,), Some(&options))
+        array.call_method1("astype", (dtype,))
     }
 
     fn __dlpack_device__(&self) -> (u32, i32) {
@@ -233,4 +232,10 @@ impl PyTensorView {
         let DTypeArg(dtype) = dtype.extract().ok()?;
         self.view.cast(dtype).ok().map(PyTensorView::from)
     }
+}
+
+fn ruled_out() -> PyErr {
+    PyValueError::new_err(
+        "the elements have to be computed, which is a copy; copy=False rules that out",
+    )
 }
