@@ -95,26 +95,25 @@ impl WithSimd for Whole<'_> {
     fn run<S: Simd>(self, simd: S) {
         let task = self.0;
         let (rows, size) = (task.rows(), Partial::size(task.attention.dim()));
-        scratch::with((rows + BLOCK_ROWS) * size, |buffer| {
-            let partials = View::over(buffer, rows + BLOCK_ROWS, size);
-            let at = |row| task.partial(&partials, row);
-            (0..rows).for_each(|row| at(row).clear());
-            for chunk in task.block.chunks() {
-                let keys = Keys::new(&task, chunk);
-                for first in (0..rows).step_by(BLOCK_ROWS) {
-                    let count = BLOCK_ROWS.min(rows - first);
-                    let targets = std::array::from_fn(|row| at(rows + row));
-                    task.chunk(simd, &keys, first, count, targets);
-                    for row in 0..count {
-                        at(first + row).merge(simd, at(rows + row));
-                    }
+        let mut buffer = scratch::take((rows + BLOCK_ROWS) * size);
+        let partials = View::over(&mut buffer, rows + BLOCK_ROWS, size);
+        let at = |row| task.partial(&partials, row);
+        (0..rows).for_each(|row| at(row).clear());
+        for chunk in task.block.chunks() {
+            let keys = Keys::new(&task, chunk);
+            for first in (0..rows).step_by(BLOCK_ROWS) {
+                let count = BLOCK_ROWS.min(rows - first);
+                let targets = std::array::from_fn(|row| at(rows + row));
+                task.chunk(simd, &keys, first, count, targets);
+                for row in 0..count {
+                    at(first + row).merge(simd, at(rows + row));
                 }
             }
-            for row in 0..rows {
-                // SAFETY: the address has room for a head's values.
-                unsafe { at(row).write(simd, task.out(row)) };
-            }
-        });
+        }
+        for row in 0..rows {
+            // SAFETY: the address has room for a head's values.
+            unsafe { at(row).write(simd, task.out(row)) };
+        }
     }
 }
 
@@ -145,18 +144,17 @@ impl WithSimd for Merge<'_> {
     fn run<S: Simd>(self, simd: S) {
         let (task, rows) = (self.task, self.task.rows());
         let size = Partial::size(task.attention.dim());
-        scratch::with(size, |buffer| {
-            let total = task.partial(&View::over(buffer, 1, size), 0);
-            for row in 0..rows {
-                total.clear();
-                for chunk in 0..task.block.chunks().len() {
-                    let next = task.partial(&self.partials, self.first + chunk * rows + row);
-                    total.merge(simd, next);
-                }
-                // SAFETY: the address has room for a head's values.
-                unsafe { total.write(simd, task.out(row)) };
+        let mut buffer = scratch::take(size);
+        let total = task.partial(&View::over(&mut buffer, 1, size), 0);
+        for row in 0..rows {
+            total.clear();
+            for chunk in 0..task.block.chunks().len() {
+                let next = task.partial(&self.partials, self.first + chunk * rows + row);
+                total.merge(simd, next);
             }
-        });
+            // SAFETY: the address has room for a head's values.
+            unsafe { total.write(simd, task.out(row)) };
+        }
     }
 }
 

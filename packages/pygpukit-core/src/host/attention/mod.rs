@@ -182,22 +182,21 @@ impl Attention {
         let partials_per_block = most_chunks * most_rows;
         let size = Partial::size(self.dim());
         let partials = blocks.len() * kv_heads * partials_per_block;
-        scratch::with(partials * size, |buffer| {
-            let partials = View::over(buffer, partials, size);
-            pool.run(blocks.len() * kv_heads * splits, |task| {
-                let (pair, split) = (task / splits, task % splits);
-                let block = &blocks[pair / kv_heads];
-                let chunks = block.chunks();
-                let from = chunks.start + split * chunks_per_task;
-                let chunks = from..chunks.end.min(from + chunks_per_task);
-                let first = pair * partials_per_block;
-                dispatch(block.split(self, pair % kv_heads, chunks, partials, first));
-            });
-            pool.run_rows(blocks.len() * kv_heads, most_chunks * size, |pair| {
-                let block = &blocks[pair / kv_heads];
-                let first = pair * partials_per_block;
-                dispatch(block.merge(self, pair % kv_heads, partials, first));
-            });
+        let mut buffer = scratch::take(partials * size);
+        let partials = View::over(&mut buffer, partials, size);
+        pool.run(blocks.len() * kv_heads * splits, |task| {
+            let (pair, split) = (task / splits, task % splits);
+            let block = &blocks[pair / kv_heads];
+            let chunks = block.chunks();
+            let from = chunks.start + split * chunks_per_task;
+            let chunks = from..chunks.end.min(from + chunks_per_task);
+            let first = pair * partials_per_block;
+            dispatch(block.split(self, pair % kv_heads, chunks, partials, first));
+        });
+        pool.run_rows(blocks.len() * kv_heads, most_chunks * size, |pair| {
+            let block = &blocks[pair / kv_heads];
+            let first = pair * partials_per_block;
+            dispatch(block.merge(self, pair % kv_heads, partials, first));
         });
     }
 }

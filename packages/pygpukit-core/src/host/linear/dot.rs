@@ -76,23 +76,25 @@ impl<E: Element> WithSimd for Panel<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if E::DTYPE == DType::F32 || self.tokens == 1 {
-            let rows = [0, 1].map(|part| {
-                let row = self.weight_row(part);
-                Rows { data: self.linear.weight.row(row), stride: self.linear.weight.row_stride() }
-            });
-            self.multiply(simd, rows);
-        } else {
-            let stride = self.x.length(1);
-            scratch::with(2 * PANEL * stride, |buffer| {
-                let target = View::over(buffer, 2 * PANEL, stride);
-                // SAFETY: scratch holds `stride` numbers for each row.
-                unsafe { self.convert(simd, target) };
-                let rows =
-                    [0, 1].map(|part| Rows { data: target.row(part * PANEL).cast_const(), stride });
-                self.multiply(simd, rows);
-            });
+        let stored = |part| Rows {
+            data: self.linear.weight.row(self.weight_row(part)).cast_const(),
+            stride: self.linear.weight.row_stride(),
+        };
+        if self.tokens == 1 {
+            return self.block::<S, E, 1>(simd, [stored(0), stored(1)], 0);
         }
+        if E::DTYPE == DType::F32 {
+            let rows =
+                [0, 1].map(stored).map(|Rows { data, stride }| Rows { data: data.cast(), stride });
+            return self.multiply(simd, rows);
+        }
+        let stride = self.x.length(1);
+        let mut buffer = scratch::take(2 * PANEL * stride);
+        let converted = View::over(&mut buffer, 2 * PANEL, stride);
+        // SAFETY: scratch holds `stride` numbers for each row.
+        unsafe { self.convert(simd, converted) };
+        let rows = [0, PANEL].map(|row| Rows { data: converted.row(row).cast_const(), stride });
+        self.multiply(simd, rows);
     }
 }
 
@@ -134,21 +136,25 @@ impl<E: Element> Panel<'_, E> {
         }
     }
 
+    /// All outputs of the panel for all its tokens, as many at once as the registers hold.
     #[inline(always)]
-    fn multiply<S: Simd, W: Element>(&self, simd: S, rows: [Rows<W>; 2]) {
+    fn multiply<S: Simd>(&self, simd: S, rows: [Rows<f32>; 2]) {
         let mut token = 0;
-        let most = if S::MANY_REGISTERS { BLOCK_TOKENS } else { BLOCK_TOKENS / 2 };
         while token < self.tokens {
-            let count = most.min(self.tokens - token);
-            match count {
-                1 => self.block::<S, W, 1>(simd, rows, token),
-                2 => self.block::<S, W, 2>(simd, rows, token),
-                3 => self.block::<S, W, 3>(simd, rows, token),
-                4 => self.block::<S, W, 4>(simd, rows, token),
-                5 => self.block::<S, W, 5>(simd, rows, token),
-                _ => self.block::<S, W, 6>(simd, rows, token),
-            }
-            token += count;
+            token += match self.tokens - token {
+                BLOCK_TOKENS.. if S::MANY_REGISTERS => {
+                    self.block::<S, f32, BLOCK_TOKENS>(simd, rows, token);
+                    BLOCK_TOKENS
+                }
+                3.. => {
+                    self.block::<S, f32, 3>(simd, rows, token);
+                    3
+                }
+                _ => {
+                    self.block::<S, f32, 1>(simd, rows, token);
+                    1
+                }
+            };
         }
     }
 

@@ -97,19 +97,18 @@ impl<E: Element> Linear<E> {
     ) {
         let inputs = self.x.length(1);
         let padded = inputs.next_multiple_of(padding);
-        scratch::with(count * padded, |buffer| {
-            let rows = View::over(buffer, count, padded);
-            ThreadPool::global().run_rows(count, inputs, |row| {
-                dispatch(Prepare {
-                    x: self.x.row(first + row),
-                    norm: self.norm,
-                    out: rows.row(row),
-                    length: inputs,
-                    padded,
-                });
+        let mut buffer = scratch::take(count * padded);
+        let rows = View::over(&mut buffer, count, padded);
+        ThreadPool::global().run_rows(count, inputs, |row| {
+            dispatch(Prepare {
+                x: self.x.row(first + row),
+                norm: self.norm,
+                out: rows.row(row),
+                length: inputs,
+                padded,
             });
-            body(rows);
         });
+        body(rows);
     }
 }
 

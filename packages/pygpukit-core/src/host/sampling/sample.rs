@@ -105,22 +105,21 @@ fn sample(logits: &[f32], settings: &Settings) -> Option<usize> {
         }
         return draw_filtered(candidates, settings);
     }
-    scratch::with(logits.len(), |weights| {
-        dispatch(Weights { logits, largest, temperature: settings.temperature, out: weights });
-        let weights = weights.iter().copied().enumerate();
-        if settings.is_unfiltered(logits.len()) {
-            return draw(weights, settings.random);
-        }
-        let total: f64 = weights.clone().map(|(_, weight)| f64::from(weight)).sum();
-        // Tokens that are this light weigh less than what top-p leaves out, even all together.
-        let light = (1.0 - f64::from(settings.top_p)).max(0.0) * total / logits.len() as f64;
-        let least = f64::from(settings.min_p).max(light);
-        let candidates = weights
-            .filter(|&(_, weight)| f64::from(weight) >= least)
-            .map(|(token, value)| Candidate { token, value })
-            .collect();
-        draw_among(candidates, total, settings)
-    })
+    let mut weights = scratch::take(logits.len());
+    dispatch(Weights { logits, largest, temperature: settings.temperature, out: &mut weights });
+    let weights = weights.iter().copied().enumerate();
+    if settings.is_unfiltered(logits.len()) {
+        return draw(weights, settings.random);
+    }
+    let total: f64 = weights.clone().map(|(_, weight)| f64::from(weight)).sum();
+    // Tokens that are this light weigh less than what top-p leaves out, even all together.
+    let light = (1.0 - f64::from(settings.top_p)).max(0.0) * total / logits.len() as f64;
+    let least = f64::from(settings.min_p).max(light);
+    let candidates = weights
+        .filter(|&(_, weight)| f64::from(weight) >= least)
+        .map(|(token, value)| Candidate { token, value })
+        .collect();
+    draw_among(candidates, total, settings)
 }
 
 /// Draws from all the tokens that top-k has left.
