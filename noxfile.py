@@ -107,9 +107,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types: strict mypy over the four packages."""
+    """Check types: strict mypy over the four packages, and the native module against its stub."""
     sync(session, "--group", "typing")
     session.run("mypy", "-p", "pygpukit")
+    session.run("stubtest", "--mypy-config-file", "pyproject.toml", "pygpukit.core._core")
 
 
 @nox.session(requires=["build"])

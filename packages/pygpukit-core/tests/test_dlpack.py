@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pygpukit.core import MemoryPool, Tensor
 
-
 # Before, NumPy took every array that it imported as read-only.
 needs_numpy_2_1 = pytest.mark.skipif(
     np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy before 2.1 has DLPack 0.8"
