@@ -109,7 +109,7 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Check types: strict mypy over the four packages, and the native module against its stub."""
     sync(session, "--group", "typing")
-    session.run("mypy", "-p", "pygpukit")
+    session.run("mypy", *(f"--package=pygpukit.{package}" for package in PACKAGES))
     session.run("stubtest", "--mypy-config-file", "pyproject.toml", "pygpukit.core._core")
 
 
