@@ -12,6 +12,7 @@ from pygpukit.tokenizer.normalizers import build_normalizer
 from pygpukit.tokenizer.pipeline import Pipeline
 from pygpukit.tokenizer.post_processors import build_post_processor
 from pygpukit.tokenizer.pre_tokenizers import build_pre_tokenizer
+from pygpukit.tokenizer.reading import CollectionPaused, parse_json
 from pygpukit.tokenizer.spec import Spec
 from pygpukit.tokenizer.streaming import DecodeStream
 
@@ -58,8 +59,10 @@ class Tokenizer:
             raise TokenizerLoadError(f"{unknown[0]}: unknown field")
         if spec.get("version", str, "1.0") != "1.0":
             raise spec.child("version").error(f"unknown version {spec.value['version']!r}")
-        self._data = {**spec.value}
         self._model = build_model(spec.child("model"))
+        # The merges, much the biggest part of many files, are kept in the model's own form only.
+        model = {key: value for key, value in spec.value["model"].items() if key != "merges"}
+        self._data = {**spec.value, "model": model}
         self._normalizer = _optional(spec.child("normalizer"), build_normalizer)
         added = spec.items("added_tokens") if "added_tokens" in spec.value else []
         self._added = AddedVocabulary(
@@ -87,11 +90,13 @@ class Tokenizer:
             OSError: the file can't be read.
             TokenizerLoadError: it isn't valid, or has something this package doesn't support.
         """
-        with open(path, encoding="utf-8") as file:
-            try:
-                return cls.from_str(file.read())
-            except UnicodeDecodeError as error:
-                raise TokenizerLoadError(f"{path}: not UTF-8: {error}") from None
+        try:
+            with CollectionPaused():
+                return cls(parse_json(_read(path)))
+        except UnicodeDecodeError as error:
+            raise TokenizerLoadError(f"{path}: not UTF-8: {error}") from None
+        except TokenizerLoadError as error:
+            raise TokenizerLoadError(f"{path}: {error}") from None
 
     @classmethod
     def from_str(cls, text: str) -> Tokenizer:
@@ -100,15 +105,8 @@ class Tokenizer:
         Raises:
             TokenizerLoadError: not valid, or not supported.
         """
-        import json
-
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            lfs = text.startswith("version https://git-lfs")
-            hint = " (this is a Git LFS pointer, not the file itself)" if lfs else ""
-            raise TokenizerLoadError(f"not valid JSON: {error}{hint}") from None
-        return cls(data)
+        with CollectionPaused():
+            return cls(parse_json(text))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Tokenizer:
@@ -143,11 +141,13 @@ class Tokenizer:
         """
         from pygpukit.tokenizer.gguf import tokenizer_data
 
-        return cls(tokenizer_data(metadata))
+        with CollectionPaused():
+            return cls(tokenizer_data(metadata))
 
     def to_dict(self) -> dict[str, Any]:
         """The tokenizer as a tokenizer.json has it. The model's part is shared, not copied."""
         data = {"version": "1.0", **self._data}
+        data["model"] = {**data["model"], **self._model.to_spec()}
         data["truncation"] = self.truncation and self.truncation.to_spec()
         data["padding"] = self.padding and self.padding.to_spec()
         tokens = sorted(self._added.by_id.values(), key=lambda token: token.id)
@@ -348,3 +348,9 @@ class Tokenizer:
 
 def _optional(spec: Spec, build: Callable[[Spec], T]) -> T | None:
     return None if spec.value is None else build(spec)
+
+
+def _read(path: str | PathLike[str]) -> str:
+    # The bytes are gone when this returns, the text when it is parsed: both may be big.
+    with open(path, "rb") as file:
+        return file.read().decode()

@@ -7,14 +7,22 @@ from pygpukit.tokenizer.spec import Component
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from pygpukit.tokenizer.spec import Spec
 
     Token = tuple[int, str, int, int]
+    Lookup = Sequence[str] | Mapping[int, str]
 
 
 class Model(Component):
     """Base of all models."""
 
     __slots__ = ()
+
+    def to_spec(self) -> dict[str, Any]:
+        """What isn't kept as the file has it, in the format's own spelling."""
+        return {}
 
     @property
     def vocab(self) -> Mapping[str, int]:
@@ -41,7 +49,21 @@ class Model(Component):
         raise NotImplementedError
 
 
-def tokens_by_id(vocab: Mapping[str, int]) -> Sequence[str] | Mapping[int, str]:
+def vocab_from_spec(spec: Spec) -> dict[str, int]:
+    """The ``vocab`` of a model that has one by token.
+
+    Raises:
+        TokenizerLoadError: an id isn't a natural number.
+    """
+    child = spec.child("vocab")
+    vocab: dict[str, int] = child.as_type(dict)
+    if not set(map(type, vocab.values())) <= {int} or min(vocab.values(), default=0) < 0:
+        wrong = next(t for t, id in vocab.items() if type(id) is not int or id < 0)
+        raise child.error(f"the id of {wrong!r} isn't a natural number: {vocab[wrong]!r}")
+    return vocab
+
+
+def tokens_by_id(vocab: Mapping[str, int]) -> Lookup:
     """Something to look tokens up in by id: a list where the ids are 0, 1, 2, ... in order."""
     if list(vocab.values()) == list(range(len(vocab))):
         return list(vocab)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
-from pygpukit.tokenizer.models.base import Model, tokens_by_id
-from pygpukit.tokenizer.models.merges import PairTable, load_merges, merge, merge_sized
+from pygpukit.tokenizer.models.base import Model, tokens_by_id, vocab_from_spec
+from pygpukit.tokenizer.models.merges import MergeTable, merge, merge_sized
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
-    from pygpukit.tokenizer.models.base import Token
+    from pygpukit.tokenizer.models.base import Lookup, Token
     from pygpukit.tokenizer.spec import Spec
 
 
@@ -25,7 +26,7 @@ class BPE(Model):
         "_fallback_ids",
         "_fuse_unk",
         "_ignore_merges",
-        "_pairs",
+        "_merges",
         "_plain",
         "_tokens",
         "_unk_id",
@@ -36,8 +37,8 @@ class BPE(Model):
     def __init__(
         self,
         vocab: dict[str, int],
-        ranks: Mapping[str, int],
-        separator: str,
+        tokens: Lookup,
+        merges: MergeTable,
         *,
         unk_token: str | None = None,
         continuing_subword_prefix: str = "",
@@ -46,10 +47,9 @@ class BPE(Model):
         byte_fallback: bool = False,
         ignore_merges: bool = False,
     ) -> None:
-        """``ranks`` is keyed by two tokens with ``separator``, which no token has, between."""
         self._vocab = vocab
-        self._tokens = tokens_by_id(vocab)
-        self._pairs = PairTable(vocab, self._tokens, ranks, separator, continuing_subword_prefix)
+        self._tokens = tokens
+        self._merges = merges
         self._unk_token = unk_token
         self._unk_id = None if unk_token is None else vocab.get(unk_token)
         self._continuing_subword_prefix = continuing_subword_prefix
@@ -66,23 +66,23 @@ class BPE(Model):
     def from_spec(cls, spec: Spec) -> BPE:
         if spec.optional("dropout", float):
             raise spec.error("dropout other than 0 isn't supported: it makes encoding random")
-        vocab = spec.child("vocab").as_type(dict)
-        if not set(map(type, vocab.values())) <= {int}:
-            raise spec.child("vocab").error("ids must be integers")
+        vocab = vocab_from_spec(spec)
+        tokens = tokens_by_id(vocab)
         prefix = spec.optional("continuing_subword_prefix", str) or ""
-        ranks, separator = load_merges(spec, vocab, prefix)
-        unk_token = spec.optional("unk_token", str)
         return cls(
             vocab,
-            ranks,
-            separator,
-            unk_token=unk_token,
+            tokens,
+            MergeTable.from_spec(spec, vocab, tokens, prefix),
+            unk_token=spec.optional("unk_token", str),
             continuing_subword_prefix=prefix,
             end_of_word_suffix=spec.optional("end_of_word_suffix", str) or "",
             fuse_unk=spec.optional("fuse_unk", bool) or False,
             byte_fallback=spec.optional("byte_fallback", bool) or False,
             ignore_merges=spec.optional("ignore_merges", bool) or False,
         )
+
+    def to_spec(self) -> dict[str, Any]:
+        return {"merges": self._merges.to_spec()}
 
     @property
     def vocab(self) -> Mapping[str, int]:
@@ -104,24 +104,24 @@ class BPE(Model):
             whole = self._vocab.get(to_alphabet(data))
             if whole is not None:
                 return (whole,)
-        return merge([byte_ids[b] for b in data], self._pairs)
+        return merge([byte_ids[b] for b in data], self._merges)
 
     def ids(self, word: str) -> Sequence[int]:
         if self._ignore_merges and word in self._vocab:
             return (self._vocab[word],)
         if self._plain:
             try:
-                return merge(list(map(self._vocab.__getitem__, word)), self._pairs)
+                return merge(list(map(self._vocab.__getitem__, word)), self._merges)
             except KeyError:
                 pass
-        return merge(self._symbols(word)[0], self._pairs)
+        return merge(self._symbols(word)[0], self._merges)
 
     def tokens(self, word: str) -> list[Token]:
         if self._ignore_merges and word in self._vocab:
             return [(self._vocab[word], word, 0, len(word.encode()))]
         tokens = []
         position = 0
-        for id, size in merge_sized(*self._symbols(word), self._pairs):
+        for id, size in merge_sized(*self._symbols(word), self._merges):
             tokens.append((id, self._tokens[id], position, position + size))
             position += size
         return tokens

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from heapq import heapify, heappop, heappush
-from itertools import count, pairwise
+from itertools import count, pairwise, repeat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+    from typing import Any
 
+    from pygpukit.tokenizer.models.base import Lookup
     from pygpukit.tokenizer.spec import Spec
-
-    Lookup = Sequence[str] | Mapping[int, str]
 
 NO_MERGE = 1 << 62
 ID_BITS = 32
@@ -20,9 +19,11 @@ ID_MASK = (1 << ID_BITS) - 1
 _MAX_PAIRS = 1 << 20
 # Where a list with a linear search per merge stops beating a heap.
 _LONG = 100
+# Up to so many merges, each half of each is looked up when loading.
+_FEW = 1 << 14
 
 
-class PairTable(dict[int, int]):
+class MergeTable(dict[int, int]):
     """Pairs of ids to what merging them gives, filled in as pairs are met.
 
     A key is ``left << 32 | right``, a value ``rank << 32 | merged id`` or ``NO_MERGE``, so that the
@@ -30,22 +31,47 @@ class PairTable(dict[int, int]):
     strings, which costs a fraction of turning it all into ids.
     """
 
-    __slots__ = ("_prefix", "_ranks", "_separator", "_tokens", "_vocab")
+    __slots__ = ("_paired", "_prefix", "_ranks", "_separator", "_tokens", "_vocab")
 
     def __init__(
-        self,
-        vocab: Mapping[str, int],
-        tokens: Lookup,
-        ranks: Mapping[str, int],
-        separator: str,
-        prefix: str,
+        self, vocab: Mapping[str, int], tokens: Lookup, ranks: Mapping[str, int], separator: str
     ) -> None:
+        """``ranks`` is keyed by two tokens with ``separator``, which no token has, between."""
         super().__init__()
         self._vocab = vocab
         self._tokens = tokens
         self._ranks = ranks
         self._separator = separator
-        self._prefix = len(prefix.encode())
+        self._prefix = 0
+        self._paired = False
+
+    @classmethod
+    def from_spec(
+        cls, spec: Spec, vocab: Mapping[str, int], tokens: Lookup, prefix: str
+    ) -> MergeTable:
+        """The ``merges`` of a model whose continuing subwords begin with ``prefix``.
+
+        Raises:
+            TokenizerLoadError: a merge isn't a pair, or it or its result isn't in the vocabulary.
+                A half of several characters may be missing from a big vocabulary unnoticed if no
+                merge gives it; then it can't come up.
+        """
+        child = spec.child("merges")
+        merges: list[Any] = child.as_type(list)
+        paired = bool(merges) and not isinstance(merges[0], str)
+        separator = _unused_character(vocab) if paired else " "
+        try:
+            joined = list(map(separator.join, merges)) if paired else _without_version(merges)
+            known = _all_known(joined, separator, vocab, tokens) and not prefix
+        except TypeError:
+            known = False
+        if not known or len(merges) <= _FEW:
+            joined = _checked(child, merges, separator, vocab, prefix)
+        # A pair that comes twice has the rank of its last place.
+        table = cls(vocab, tokens, dict(zip(joined, count(), strict=False)), separator)
+        table._prefix = len(prefix.encode())
+        table._paired = paired
+        return table
 
     def __missing__(self, pair: int) -> int:
         left, right = self._tokens[pair >> ID_BITS], self._tokens[pair & ID_MASK]
@@ -58,35 +84,15 @@ class PairTable(dict[int, int]):
             self[pair] = value
         return value
 
+    def to_spec(self) -> list[Any]:
+        """The merges as a file has them, by rank."""
+        by_rank = sorted(self._ranks, key=self._ranks.__getitem__)
+        return [merge.split(self._separator) for merge in by_rank] if self._paired else by_rank
+
 
 def without_prefix(token: str, length: int) -> str:
     """The token without its first ``length`` bytes: the prefix of continuing subwords."""
     return token.encode()[length:].decode() if length else token
-
-
-def load_merges(spec: Spec, vocab: Mapping[str, int], prefix: str) -> tuple[dict[str, int], str]:
-    """The ranks of the merges, keyed by the two tokens with a separator between, and that.
-
-    Raises:
-        TokenizerLoadError: a merge isn't a pair, or it or its result isn't in the vocabulary.
-    """
-    child = spec.child("merges")
-    merges = child.as_type(list)
-    if not merges:
-        return {}, " "
-    if isinstance(merges[0], str):
-        separator = " "
-        merges = [m for m in merges if not (isinstance(m, str) and m.startswith("#version"))]
-        joined = merges
-    else:
-        separator = _unused_character(vocab)
-        for i, merge in enumerate(merges):
-            if not isinstance(merge, list | tuple) or len(merge) != 2:
-                raise child.error(f"[{i}] isn't a pair: {merge!r}")
-        joined = list(map(separator.join, merges))
-    _check(child, joined, separator, vocab, len(prefix.encode()))
-    # A pair that comes twice has the rank of its last place.
-    return dict(zip(joined, count(), strict=False)), separator
 
 
 def _unused_character(vocab: Mapping[str, int]) -> str:
@@ -94,36 +100,55 @@ def _unused_character(vocab: Mapping[str, int]) -> str:
     return next(c for c in map(chr, count(0x20)) if c not in text)
 
 
-def _check(
-    spec: Spec, merges: list[str], separator: str, vocab: Mapping[str, int], prefix: int
-) -> None:
-    """Check all merges, without a loop in Python where nothing is wrong."""
-    if not prefix and _all_known(merges, separator, vocab):
-        return
+def _without_version(merges: list[Any]) -> list[str]:
+    """The merges without the header line that old files have among them.
+
+    Raises:
+        TypeError: a merge isn't a string.
+    """
+    if "#version" not in "".join(merges):
+        return merges
+    return [merge for merge in merges if not merge.startswith("#version")]
+
+
+def _all_known(merges: list[str], separator: str, vocab: Mapping[str, int], tokens: Lookup) -> bool:
+    """Whether merges are pairs of the vocabulary's characters and give tokens of it.
+
+    Without a loop in Python: a vocabulary may have half a million merges.
+    """
+    if not merges or set(map(str.count, merges, repeat(separator))) != {1}:
+        return False
+    text = "\n".join(merges)
+    if text.count("\n") != len(merges) - 1 or not vocab.keys() >= set(text) - {separator, "\n"}:
+        return False
+    merged = text.replace(separator, "").split("\n")
+    first = vocab.get(merged[0], 0)
+    # Training appends what each merge gives to the vocabulary.
+    if isinstance(tokens, list) and merged == tokens[first : first + len(merged)]:
+        return True
+    return all(map(vocab.__contains__, merged))
+
+
+def _checked(
+    spec: Spec, merges: list[Any], separator: str, vocab: Mapping[str, int], prefix: str
+) -> list[str]:
+    """The merges joined by ``separator``, each one looked at."""
+    joined = []
     for i, merge in enumerate(merges):
-        if not isinstance(merge, str) or merge.count(separator) != 1:
-            raise spec.error(f"[{i}] isn't two tokens with a space between: {merge!r}")
-        left, right = merge.split(separator)
-        for token in (left, right, left + without_prefix(right, prefix)):
+        if isinstance(merge, str) and merge.startswith("#version"):
+            continue
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list | tuple) or [type(half) for half in pair] != [str, str]:
+            raise spec.error(f"[{i}] isn't two tokens: {merge!r}")
+        left, right = pair
+        for token in (left, right, left + without_prefix(right, len(prefix.encode()))):
             if token not in vocab:
                 raise spec.error(f"[{i}] needs token {token!r}, which isn't in the vocabulary")
+        joined.append(left + separator + right)
+    return joined
 
 
-def _all_known(merges: list[str], separator: str, vocab: Mapping[str, int]) -> bool:
-    """Whether every merge is two tokens that join to a third; False may also mean "can't say"."""
-    try:
-        text = "\n".join(merges)
-    except TypeError:
-        return False
-    one, two = re.escape(separator), f"[^{re.escape(separator)}\n]+"
-    if not re.fullmatch(f"(?:{two}{one}{two}\n)*+{two}{one}{two}", text):
-        return False
-    known = vocab.__contains__
-    halves = text.replace("\n", separator).split(separator)
-    return all(map(known, halves)) and all(map(known, text.replace(separator, "").split("\n")))
-
-
-def merge(ids: list[int], pairs: PairTable) -> list[int]:
+def merge(ids: list[int], pairs: MergeTable) -> list[int]:
     """Apply the merges to ``ids``, which is used up: the lowest rank first, ties leftmost."""
     if len(ids) > _LONG:
         return [id for id, _ in merge_sized(ids, [0] * len(ids), pairs)]
@@ -143,7 +168,7 @@ def merge(ids: list[int], pairs: PairTable) -> list[int]:
     return ids
 
 
-def merge_sized(ids: list[int], sizes: list[int], pairs: PairTable) -> list[tuple[int, int]]:
+def merge_sized(ids: list[int], sizes: list[int], pairs: MergeTable) -> list[tuple[int, int]]:
     """The same in O(n log n), adding up a size for every id: (id, size) for each token left."""
     length = len(ids)
     following = list(range(1, length + 1))
