@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import _thread
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from time import monotonic
 
 import numpy as np
 import pytest
 from pygpukit.core import Graph, KernelDispatchController, Tensor
+from weight_files import entry, safetensors_file
 
 
 @pytest.fixture
@@ -82,8 +87,6 @@ def test_ctrl_c_stops_a_long_replay(graph: Graph, counter: Tensor):
 
 
 def test_uploads_from_many_threads(load, rng: np.random.Generator):
-    from weight_files import entry, safetensors_file
-
     values = rng.integers(0, 256, (64, 4096), np.uint8)
     header = {"x": entry("U8", values.shape, 0, values.nbytes)}
     view = load(safetensors_file(header, values.tobytes()))["x"]
@@ -99,3 +102,28 @@ def test_uploads_from_many_threads(load, rng: np.random.Generator):
     for thread in threads:
         thread.join()
     np.testing.assert_array_equal(target.numpy(), values)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_has_threads_of_its_own(tmp_path: Path):
+    """As servers have them that load a model and then fork their workers."""
+    path = tmp_path / "model.safetensors"
+    values = np.ones((512, 8192), np.float32)
+    header = {"x": entry("F32", values.shape, 0, values.nbytes)}
+    path.write_bytes(safetensors_file(header, values.tobytes()))
+    code = f"""
+import os, signal
+from pygpukit.core import Device, Tensor, load_tensors
+
+view = load_tensors({str(path)!r})["x"]
+add = lambda x: Device("cpu").controller.launch("add", (x, x, x, 1))
+add(Tensor.from_safetensor(view))
+child = os.fork()
+signal.alarm(30)
+x = Tensor.from_safetensor(view)
+add(x)
+assert (x.numpy() == 2).all()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", code], check=True, timeout=60)

@@ -1,7 +1,7 @@
 //! The engine that runs every copy between host and device.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use super::error::TransferError;
@@ -22,9 +22,16 @@ const MAX_FILL_THREADS: usize = 12;
 pub struct AsyncEngine {
     device: Device,
     max_threads: usize,
-    threads: Mutex<usize>,
-    queue: Arc<Queue>,
+    workers: Mutex<Workers>,
     counters: Counters,
+}
+
+/// The fill threads and what they take their work from.
+struct Workers {
+    queue: Arc<Queue>,
+    threads: usize,
+    /// The process that the threads are of.
+    process: u32,
 }
 
 /// Counters of an engine.
@@ -53,8 +60,7 @@ impl AsyncEngine {
         AsyncEngine {
             device,
             max_threads: max_threads.max(1),
-            threads: Mutex::new(0),
-            queue: Arc::default(),
+            workers: Mutex::new(Workers::none()),
             counters: Counters::default(),
         }
     }
@@ -95,7 +101,7 @@ impl AsyncEngine {
         let storage = Arc::clone(target.storage());
         storage.wait_to_overwrite(&range);
         storage.add_pending(range.clone(), event.clone());
-        let wanted = self.queue.push(Upload {
+        self.enqueue(Upload {
             piece: piece_bytes(source.granularity()),
             offset: range.start,
             failure: OnceLock::new(),
@@ -104,7 +110,6 @@ impl AsyncEngine {
             storage,
             bytes,
         });
-        self.start_threads(wanted);
         Ok(event)
     }
 
@@ -159,12 +164,13 @@ impl AsyncEngine {
         Ok(expected)
     }
 
-    /// Starts up to `wanted` threads more. Where the system has none left, those that run do the work;
-    /// if there are none, the calling thread does.
-    fn start_threads(&self, wanted: usize) {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..wanted.min(self.max_threads - *threads) {
-            let queue = Arc::clone(&self.queue);
+    /// Queues the upload and starts threads that it has use for. Where the system has none left, those
+    /// that run do the work; if there are none, the calling thread does.
+    fn enqueue(&self, upload: Upload) {
+        let mut workers = self.workers();
+        let wanted = workers.queue.push(upload);
+        for _ in 0..wanted.min(self.max_threads - workers.threads) {
+            let queue = Arc::clone(&workers.queue);
             let backend = self.device.backend();
             let thread = thread::Builder::new()
                 .name(format!("fill {}", self.device))
@@ -172,19 +178,36 @@ impl AsyncEngine {
             if thread.is_err() {
                 break;
             }
-            *threads += 1;
+            workers.threads += 1;
         }
-        if *threads == 0 && wanted > 0 {
-            drop(threads);
-            self.queue.drain(&mut *self.device.backend().lane());
+        if workers.threads == 0 {
+            let queue = Arc::clone(&workers.queue);
+            drop(workers);
+            queue.drain(&mut *self.device.backend().lane());
         }
+    }
+
+    /// The fill threads of this process: a forked child has none of its parent's.
+    fn workers(&self) -> MutexGuard<'_, Workers> {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if workers.process != std::process::id() {
+            // The parent's queue may have been in use when the process forked: it isn't touched.
+            std::mem::forget(std::mem::replace(&mut *workers, Workers::none()));
+        }
+        workers
+    }
+}
+
+impl Workers {
+    fn none() -> Self {
+        Workers { queue: Arc::default(), threads: 0, process: std::process::id() }
     }
 }
 
 impl Drop for AsyncEngine {
     /// The fill threads finish what is queued and end by themselves.
     fn drop(&mut self) {
-        self.queue.close();
+        self.workers().queue.close();
     }
 }
 

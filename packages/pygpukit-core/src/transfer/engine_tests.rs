@@ -105,7 +105,7 @@ fn many_uploads_share_few_threads_and_fill_slices_of_one_tensor() {
     }
     let filled = bytes(&fused);
     assert!(filled.chunks(10_000).all(|row| row.iter().enumerate().all(|(i, &b)| b == pattern(i))));
-    assert!(*engine.threads.lock().unwrap() <= 3);
+    assert!(engine.workers().threads <= 3);
     assert!(fused.is_ready());
 }
 
@@ -115,7 +115,7 @@ fn a_large_upload_starts_all_threads() {
     let source = Pattern { nbytes: 8 * PIECE_BYTES, granularity: 1, ..Pattern::default() };
     let target = tensor(&pool(), source.nbytes);
     engine.upload(Arc::new(source), &target).unwrap().wait().unwrap();
-    assert_eq!(*engine.threads.lock().unwrap(), 4);
+    assert_eq!(engine.workers().threads, 4);
 }
 
 #[test]
