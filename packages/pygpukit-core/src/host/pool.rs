@@ -156,6 +156,24 @@ impl ThreadPool {
         }
     }
 
+    /// [`ThreadPool::run`] with a second argument: the chunk that the same thread computes next, if
+    /// there is one, so that it can have the memory fetched early.
+    pub(super) fn run_looking_ahead(
+        &self,
+        chunks: usize,
+        body: impl Fn(usize, Option<usize>) + Sync,
+    ) {
+        let unclaimed = AtomicUsize::new(0);
+        let claim = || Some(unclaimed.fetch_add(1, Ordering::Relaxed)).filter(|&c| c < chunks);
+        self.run(self.threads.min(chunks), |_| {
+            let mut next = claim();
+            while let Some(chunk) = next {
+                next = claim();
+                body(chunk, next);
+            }
+        });
+    }
+
     /// Calls `body` for each row of a matrix, several rows to a chunk where they are short.
     pub(super) fn run_rows(&self, rows: usize, columns: usize, body: impl Fn(usize) + Sync) {
         let group = (ELEMENTS_PER_CHUNK / columns.max(1)).max(1);
@@ -315,6 +333,23 @@ mod tests {
             for chunks in [0, 1, 2, 7, 300] {
                 assert_eq!(counts(pool, chunks), vec![1; chunks]);
             }
+        }
+    }
+
+    #[test]
+    fn every_chunk_but_the_first_ones_is_announced() {
+        let pool = ThreadPool::new(3);
+        for chunks in [0, 1, 2, 50] {
+            let counts: Vec<_> = (0..chunks).map(|_| AtomicU32::new(0)).collect();
+            pool.run_looking_ahead(chunks, |chunk, next| {
+                counts[chunk].fetch_add(1, Ordering::Relaxed);
+                if let Some(next) = next {
+                    counts[next].fetch_add(10, Ordering::Relaxed);
+                }
+            });
+            let counts: Vec<_> = counts.into_iter().map(AtomicU32::into_inner).collect();
+            assert!(counts.iter().all(|count| [1, 11].contains(count)), "{counts:?}");
+            assert!(counts.iter().filter(|&&count| count == 1).count() <= pool.threads());
         }
     }
 

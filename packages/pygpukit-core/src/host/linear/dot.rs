@@ -109,11 +109,6 @@ impl<E: Element> Panel<'_, E> {
         }
     }
 
-    #[inline(always)]
-    fn parts(&self) -> usize {
-        if self.linear.epilogue.gated { 2 } else { 1 }
-    }
-
     /// Writes this panel's weights to `target` as float32, the others' rows from row `PANEL` on.
     ///
     /// # Safety
@@ -121,7 +116,7 @@ impl<E: Element> Panel<'_, E> {
     #[inline(always)]
     unsafe fn convert<S: Simd>(&self, simd: S, target: View<f32, 2>) {
         let inputs = self.linear.weight.length(1);
-        for part in 0..self.parts() {
+        for part in 0..self.linear.epilogue.parts() {
             for row in 0..self.outputs {
                 let source = self.linear.weight.row(self.weight_row(part) + row);
                 let target = target.row(part * PANEL + row);
@@ -170,7 +165,7 @@ impl<E: Element> Panel<'_, E> {
         let mut sums = [[[0.0f32; PANEL]; M]; 2];
         let x = self.x.row(self.x_token + token);
         let x_stride = self.x.row_stride();
-        for (part, rows) in rows.into_iter().enumerate().take(self.parts()) {
+        for (part, rows) in rows.into_iter().enumerate().take(self.linear.epilogue.parts()) {
             let mut row = 0;
             while row + BLOCK_ROWS <= self.outputs {
                 // SAFETY: M tokens from `token` on are in `x`, whose rows are whole vectors; the

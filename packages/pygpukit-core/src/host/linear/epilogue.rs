@@ -21,6 +21,11 @@ impl Epilogue {
         self.out.length(1)
     }
 
+    /// Weight rows for each output.
+    pub(super) fn parts(&self) -> usize {
+        if self.gated { 2 } else { 1 }
+    }
+
     /// Finishes outputs `first` to `first + count` of `token` from their sums: those of the first
     /// (gate) rows in `sums[0]`, those of the others in `sums[1]` where gated.
     ///

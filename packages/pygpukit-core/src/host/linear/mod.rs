@@ -6,6 +6,8 @@
 
 mod dot;
 mod epilogue;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use self::epilogue::Epilogue;
 use super::HostKernel;
@@ -14,6 +16,8 @@ use super::norm::Norm;
 use super::pool::ThreadPool;
 use super::scratch;
 use super::simd::{Element, Floats, Simd, WithSimd, dispatch, with_element};
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Level, level};
 use super::view::{View, check_layout, expect_shape};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
 use crate::dtype::DType;
@@ -80,9 +84,10 @@ impl<E: Element> Linear<E> {
         }
     }
 
-    fn run(&self) {
+    /// Runs `kernel` on slabs of tokens: the layer, the first token and the number of tokens.
+    fn run(&self, kernel: impl Fn(&Self, usize, usize)) {
         for first in (0..self.x.length(0)).step_by(SLAB) {
-            dot::run(self, first, SLAB.min(self.x.length(0) - first));
+            kernel(self, first, SLAB.min(self.x.length(0) - first));
         }
     }
 
@@ -100,15 +105,20 @@ impl<E: Element> Linear<E> {
         let mut buffer = scratch::take(count * padded);
         let rows = View::over(&mut buffer, count, padded);
         ThreadPool::global().run_rows(count, inputs, |row| {
-            dispatch(Prepare {
-                x: self.x.row(first + row),
-                norm: self.norm,
-                out: rows.row(row),
-                length: inputs,
-                padded,
-            });
+            self.prepare(first + row, &rows, row);
         });
         body(rows);
+    }
+
+    /// Writes row `from` of `x`, normalised and then filled up with zeros, to row `to` of `rows`.
+    fn prepare(&self, from: usize, rows: &View<f32, 2>, to: usize) {
+        dispatch(Prepare {
+            x: self.x.row(from),
+            norm: self.norm,
+            out: rows.row(to),
+            length: self.x.length(1),
+            padded: rows.length(1),
+        });
     }
 }
 
@@ -137,6 +147,15 @@ impl WithSimd for Prepare {
     }
 }
 
+fn run(args: &KernelArgs<'_>) {
+    let dtype = args.tensor(WEIGHT).dtype;
+    #[cfg(target_arch = "x86_64")]
+    if dtype == DType::BF16 && level() == Level::Amx {
+        return Linear::of(args).run(tiles::run);
+    }
+    with_element!(dtype, E => Linear::<E>::of(args).run(dot::run));
+}
+
 /// `linear(x (T,K), weight (N,K) | (2N,K), bias, norm…, residual (T,N), out (T,N), activation, gated,
 /// scale)`: `y = W · norm(x) + b`; gated: `act(y[:N]) · y[N:]`, else `act(y)`; `out = residual +
 /// scale ·` that. Products are summed in float32.
@@ -160,5 +179,5 @@ pub(super) const LINEAR: HostKernel = HostKernel {
         ],
     },
     check,
-    run: |args| with_element!(args.tensor(WEIGHT).dtype, E => Linear::<E>::of(args).run()),
+    run,
 };

@@ -33,6 +33,34 @@ macro_rules! fold {
     }};
 }
 
+/// The 16 × 16 matrix of 32-bit numbers whose rows are `rows`, transposed.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let zero = _mm512_setzero_si512();
+    let (mut twos, mut fours, mut columns) = ([zero; 16], [zero; 16], [zero; 16]);
+    for i in (0..16).step_by(2) {
+        twos[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        twos[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    for i in (0..16).step_by(4) {
+        for j in 0..2 {
+            fours[i + 2 * j] = _mm512_unpacklo_epi64(twos[i + j], twos[i + j + 2]);
+            fours[i + 2 * j + 1] = _mm512_unpackhi_epi64(twos[i + j], twos[i + j + 2]);
+        }
+    }
+    // Quarter q of `fours[i + j]` holds column 4q + j of rows i to i + 3.
+    for j in 0..4 {
+        let even = |i: usize| _mm512_shuffle_i32x4::<0x88>(fours[i + j], fours[i + 4 + j]);
+        let odd = |i: usize| _mm512_shuffle_i32x4::<0xDD>(fours[i + j], fours[i + 4 + j]);
+        columns[j] = _mm512_shuffle_i32x4::<0x88>(even(0), even(8));
+        columns[8 + j] = _mm512_shuffle_i32x4::<0xDD>(even(0), even(8));
+        columns[4 + j] = _mm512_shuffle_i32x4::<0x88>(odd(0), odd(8));
+        columns[12 + j] = _mm512_shuffle_i32x4::<0xDD>(odd(0), odd(8));
+    }
+    columns
+}
+
 // SAFETY of the blocks below: `self` proves the instruction set; pointers are the caller's contract.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {

@@ -13,7 +13,7 @@ pub enum Level {
     Avx2 = 2,
     /// AVX-512 (F, BW, DQ, VL).
     Avx512 = 3,
-    /// AVX-512, and AMX tiles for bfloat16 weights.
+    /// AVX-512 with its bfloat16 instructions, and AMX tiles for bfloat16 weights.
     Amx = 4,
     /// NEON.
     Neon = 5,
@@ -41,6 +41,8 @@ impl Level {
             Level::Avx2 => x86::has_avx2(),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => x86::has_avx512(),
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => x86::has_amx(),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => true,
             _ => false,
@@ -100,6 +102,10 @@ mod x86 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+    }
+
+    pub(super) fn has_amx() -> bool {
+        has_avx512() && is_x86_feature_detected!("avx512bf16") && super::super::amx::is_available()
     }
 }
 

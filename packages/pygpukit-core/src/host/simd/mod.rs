@@ -6,9 +6,11 @@
 //! outlive the call (those handed to the thread pool, say) must call [`dispatch`] themselves.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod avx512;
 mod element;
 mod level;
 pub(crate) mod math;
