@@ -1,4 +1,4 @@
-"""Hypothesis profiles, and the folder of helper modules that the tests share.
+"""Hypothesis profiles, and the folders of modules that the tests share.
 
 The default profile repeats the same examples in every run. ``PYGPUKIT_HYPOTHESIS_PROFILE=nightly``
 draws new ones, many more of them.
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent / "support"))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "support"), str(HERE.parent / "scripts")]
 
 # Building a tokenizer twice takes its time on a busy machine; that is no fault of the example.
 COMMON = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from charsmap import precompiled_charsmap
 from corpus import PIECES
 from files import Json, added_token, byte_level
 from hypothesis import strategies as st
@@ -56,7 +57,7 @@ PATTERNS = st.sampled_from(
     ]
 )
 PATTERN_SPECS = PATTERNS.map(lambda p: {"Regex": p}) | st.sampled_from(
-    [" ", "a", "-", "e\u0301"]
+    ["", " ", "a", "-", "e\u0301"]
 ).map(lambda text: {"String": text})
 
 BYTE_LEVEL_PRE_TOKENIZERS = st.builds(
@@ -76,4 +77,51 @@ CUTTING_PRE_TOKENIZERS = st.one_of(
 )
 PRE_TOKENIZERS = CUTTING_PRE_TOKENIZERS | BYTE_LEVEL_PRE_TOKENIZERS
 
-NORMALIZERS = st.sampled_from([{"type": "NFC"}])
+CHARSMAP_TEXTS = st.sampled_from(
+    "a,ab,e,e\u0301,\u0301,\r,\r\n,\n,\xa9,\u2122,ﬁ, ,ｆ,㌀,\u1100,\u1161,각,ष,\u094d,क,\u0600,😀,"
+    "\u200d,é,▁".split(",")
+)
+
+
+def charsmaps() -> st.SearchStrategy[Json]:
+    """Precompiled normalizers with a few rules."""
+    replacements = st.sampled_from(["", "x", "xy", "é", "\u0301", " ", "1\u20444", "😀"])
+    rules = st.dictionaries(CHARSMAP_TEXTS, replacements, max_size=9)
+    return rules.map(
+        lambda rules: {
+            "type": "Precompiled",
+            "precompiled_charsmap": precompiled_charsmap(rules),
+        }
+    )
+
+
+def plain(name: str) -> st.SearchStrategy[Json]:
+    """A component without fields."""
+    return st.just({"type": name})
+
+
+def component(name: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:
+    """A component with fields."""
+    return st.fixed_dictionaries({"type": st.just(name), **fields})
+
+
+CONTENTS = st.sampled_from(["", " ", "▁", "x", "xyz", "\\1$1", "é", "👍"])
+NORMALIZERS_BY_NAME = {
+    "BertNormalizer": component(
+        "BertNormalizer",
+        clean_text=st.booleans(),
+        handle_chinese_chars=st.booleans(),
+        strip_accents=st.sampled_from([None, True, False]),
+        lowercase=st.booleans(),
+    ),
+    "Strip": component("Strip", strip_left=st.booleans(), strip_right=st.booleans()),
+    "Replace": component("Replace", pattern=PATTERN_SPECS, content=CONTENTS),
+    "Prepend": component("Prepend", prepend=CONTENTS),
+    "Precompiled": charsmaps(),
+    **{
+        name: plain(name)
+        for name in "ByteLevel Lowercase NFC NFD NFKC NFKD Nmt StripAccents".split()
+    },
+}
+NORMALIZERS_BY_NAME["Sequence"] = lists_of(st.one_of(*NORMALIZERS_BY_NAME.values()), "normalizers")
+NORMALIZERS = st.one_of(*NORMALIZERS_BY_NAME.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from pygpukit.tokenizer.unicode import sets
+from pygpukit.tokenizer.unicode import WHITE_SPACE, sets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.unicode.sets import CodePoints
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-# White space of the regex crate: the Unicode property White_Space.
-_SPACES = (
-    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
 
 
 class AddedToken:
@@ -149,12 +144,12 @@ class Matcher:
             if token.single_word and (_word_before(text, start) or _word_at(text, end)):
                 continue
             if token.lstrip:
-                while start > covered and text[start - 1] in _SPACES:
+                while start > covered and text[start - 1] in WHITE_SPACE:
                     start -= 1
                 # What an earlier token took in stays with it, even if nothing is left for this one.
                 start = max(start, covered)
             if token.rstrip:
-                while end < len(text) and text[end] in _SPACES:
+                while end < len(text) and text[end] in WHITE_SPACE:
                     end += 1
             if start < end:
                 found.append((start, end, token))

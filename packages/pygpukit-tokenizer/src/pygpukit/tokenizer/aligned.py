@@ -62,3 +62,39 @@ class AlignedText:
             spans.append(old[position])
             position += 1 - change
         return AlignedText("".join(text), self.origin, spans)
+
+    def mapped(self, text: str) -> AlignedText:
+        """The text with every character replaced by one other."""
+        return AlignedText(text, self.origin, self.spans)
+
+    def expanded(self, replacements: Iterable[str]) -> AlignedText:
+        """The text with every character replaced by a text of its own, perhaps an empty one."""
+        text: list[str] = []
+        spans: list[Span] = []
+        for replacement, span in zip(replacements, self.all_spans(), strict=True):
+            text.append(replacement)
+            spans += [span] * len(replacement)
+        return AlignedText("".join(text), self.origin, spans)
+
+    def prepended(self, prefix: str) -> AlignedText:
+        """The text, which isn't empty, behind ``prefix``, which gets its first character's span."""
+        spans = self.all_spans()
+        if not prefix:
+            # As in the reference: the first character counts as inserted before everything.
+            return AlignedText(self.text, self.origin, [(self.origin, self.origin), *spans[1:]])
+        return AlignedText(prefix + self.text, self.origin, [spans[0]] * len(prefix) + [*spans])
+
+    def substituted(self, matches: Iterable[Span], content: str) -> AlignedText:
+        """The text with ``content`` for each match, whose last character's span it takes over."""
+        old = self.all_spans()
+        text: list[str] = []
+        spans: list[Span] = []
+        position = 0
+        for start, end in matches:
+            text += (self.text[position:start], content)
+            spans += old[position:start]
+            spans += [old[end - 1] if end else (self.origin, self.origin)] * len(content)
+            position = end
+        text.append(self.text[position:])
+        spans += old[position:]
+        return AlignedText("".join(text), self.origin, spans)

@@ -5,6 +5,8 @@ Printable Latin-1 characters stand for their own code; the other bytes take U+01
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 _PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 
 
@@ -36,3 +38,9 @@ def to_bytes(token: str) -> bytes:
         return bytes([BYTE_OF[char] for char in token])
     except KeyError:
         return token.encode("utf-8", "surrogatepass")
+
+
+@lru_cache(maxsize=1 << 16)
+def spelled(char: str) -> str:
+    """One character in the alphabet."""
+    return to_alphabet(char.encode())

@@ -155,6 +155,8 @@ class Pipeline:
     def _encode_part(self, builder: _Builder, part: AlignedText, parse_special: bool) -> None:
         if self._normalizer is not None:
             part = self._normalizer.align(part)
+            # What was dropped in front no longer counts as part of the text.
+            part = part.slice(0, len(part.text))
         text = part.text
         position = 0
         for start, end, token in self._added.normalized.find(text) if parse_special else ():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pygpukit.tokenizer.byte_alphabet import ALPHABET
 from pygpukit.tokenizer.encoding import Encoding, merged
 from pygpukit.tokenizer.spec import Component, build
+from pygpukit.tokenizer.unicode import WHITE_SPACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,10 +13,7 @@ if TYPE_CHECKING:
 
     Frame = tuple[list[int], list[int]]
 
-_SPACES = frozenset(
-    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000" + ALPHABET[ord(" ")]
-)
+_SPACES = frozenset(WHITE_SPACE + ALPHABET[ord(" ")])
 
 
 class PostProcessor(Component):

@@ -9,9 +9,8 @@ from __future__ import annotations
 from functools import cache, partial
 from itertools import chain
 
-from pygpukit.tokenizer.byte_alphabet import to_alphabet
-from pygpukit.tokenizer.errors import PatternError
-from pygpukit.tokenizer.onig import Pattern
+from pygpukit.tokenizer.byte_alphabet import spelled, to_alphabet
+from pygpukit.tokenizer.onig import Pattern, pattern_from_spec
 from pygpukit.tokenizer.onig.nodes import UNBOUNDED, Chars, Choice, Repeat
 from pygpukit.tokenizer.spec import Component, build
 from pygpukit.tokenizer.unicode import sets
@@ -135,19 +134,6 @@ def arrange(parts: Series[tuple[int, int, bool]], behavior: str) -> list[Span]:
     return [(start, end) for start, end in joined if start < end]
 
 
-def pattern_from_spec(spec: Spec) -> Pattern:
-    """The pattern of a ``{"Regex": ...}`` or ``{"String": ...}``."""
-    keys = list(spec.mapping())
-    if keys == ["String"]:
-        return Pattern.from_literal(spec.get("String", str))
-    if keys != ["Regex"]:
-        raise spec.error(f'expected one of "String" and "Regex", found {keys}')
-    try:
-        return Pattern.from_source(spec.get("Regex", str))
-    except PatternError as error:
-        raise spec.error(str(error)) from None
-
-
 class Digits(Cutter):
     """Cut between numeric characters and others, or around every numeric character."""
 
@@ -200,10 +186,7 @@ class ByteLevel(PreTokenizer):
 
     def split_aligned(self, pieces: list[AlignedText]) -> list[AlignedText]:
         return [
-            piece.replaced(
-                (char, int(i > 0)) for c in piece.text for i, char in enumerate(_spelled(c))
-            )
-            for piece in self.split_raw_aligned(pieces)
+            piece.expanded(map(spelled, piece.text)) for piece in self.split_raw_aligned(pieces)
         ]
 
     def split_raw(self, pieces: list[str]) -> list[str]:
@@ -215,22 +198,8 @@ class ByteLevel(PreTokenizer):
     def split_raw_aligned(self, pieces: list[AlignedText]) -> list[AlignedText]:
         """The same with origins."""
         if self.add_prefix_space:
-            pieces = [
-                piece if piece.text[0] == " " else _with_prefix(piece, " ") for piece in pieces
-            ]
+            pieces = [piece if piece.text[0] == " " else piece.prepended(" ") for piece in pieces]
         return _gpt2_split().split_aligned(pieces) if self.use_regex else pieces
-
-
-def _with_prefix(piece: AlignedText, prefix: str) -> AlignedText:
-    """A text in front, which shares the origin of the first character."""
-    first = [(c, int(i > 0)) for i, c in enumerate(prefix)]
-    # The reference takes the first character as inserted behind a replacement of itself.
-    return piece.replaced([*first, (piece.text[0], 1), *((c, 0) for c in piece.text[1:])])
-
-
-@cache
-def _spelled(char: str) -> str:
-    return to_alphabet(char.encode())
 
 
 @cache

@@ -134,6 +134,17 @@ class Pattern:
             return [match.span() for match in pattern.finditer(subject)]
         return _spans_with_empty(pattern, subject)
 
+    def replace(self, text: str, content: str) -> str:
+        """The text with ``content``, taken literally, for every match."""
+        if text.isascii() and not self.nullable:
+            return self._ascii.sub(lambda _: content, text)
+        parts: list[str] = []
+        position = 0
+        for start, end in self.spans(text):
+            parts += (text[position:start], content)
+            position = end
+        return "".join([*parts, text[position:]])
+
     def found_in(self, text: str) -> bool:
         """Whether there is a match."""
         if text.isascii():

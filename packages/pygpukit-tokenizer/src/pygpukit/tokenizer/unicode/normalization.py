@@ -1,4 +1,4 @@
-"""Canonical normalization on the reference's own tables.
+"""The normal forms of Unicode, on the reference's own tables.
 
 Only stretches with a character that can change are touched: a starter that neither decomposes for
 good nor composes with what precedes it stays as it is.
@@ -13,7 +13,7 @@ from pygpukit.tokenizer.unicode import _normalization as tables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     Change = tuple[str, int]
 
@@ -35,14 +35,68 @@ def _compositions() -> dict[str, str]:
 
 
 @cache
-def _stretch() -> re.Pattern[str]:
-    """A character with all those behind it that may combine with it or among themselves."""
-    seconds = {pair[-1] for pair in _compositions()}
-    jamo = map(chr, [*range(_V_BASE, _V_BASE + _V_COUNT), *range(_T_BASE + 1, _T_BASE + _T_COUNT)])
-    unstable = {*seconds, *_RANK, *tables.EXCLUDED, *jamo}
-    unstable |= {c for c, text in _DECOMPOSED.items() if text[0] in unstable}
-    members = "".join(_ranges(sorted(map(ord, unstable))))
-    return re.compile(f"[^{members}]?[{members}]+", re.DOTALL)
+def _compatibility() -> dict[str, str]:
+    from pygpukit.tokenizer.unicode._compatibility import DECOMPOSITIONS
+
+    return {entry[0]: entry[1:].replace("\1", " ") for entry in DECOMPOSITIONS}
+
+
+class Form:
+    """One of the four normal forms: ``composed`` for NFC and NFKC, ``compatible`` for the K's."""
+
+    def __init__(self, *, composed: bool, compatible: bool) -> None:
+        self._composed = composed
+        self._table = {**_DECOMPOSED, **_compatibility()} if compatible else _DECOMPOSED
+        self._unstable = self._stretches()
+
+    def _stretches(self) -> re.Pattern[str]:
+        """Matches whatever may change, with the character before it where that matters."""
+        unstable = {*_RANK, *(self._table if self._table is not _DECOMPOSED else ())}
+        if not self._composed:
+            hangul = f"{chr(_S_BASE)}-{chr(_S_BASE + _S_COUNT - 1)}"
+            members = "".join(_ranges(sorted(map(ord, {*unstable, *self._table}))))
+            return re.compile(f"[{members}{hangul}]+")
+        seconds = {pair[-1] for pair in _compositions()}
+        jamo = [*range(_V_BASE, _V_BASE + _V_COUNT), *range(_T_BASE + 1, _T_BASE + _T_COUNT)]
+        unstable.update(seconds, tables.EXCLUDED, map(chr, jamo))
+        unstable |= {c for c, text in self._table.items() if text[0] in unstable}
+        members = "".join(_ranges(sorted(map(ord, unstable))))
+        return re.compile(f"[^{members}]?[{members}]+", re.DOTALL)
+
+    def normalize(self, text: str) -> str:
+        """The text in this form."""
+        return text if text.isascii() else self._unstable.sub(self._replacement, text)
+
+    def changes(self, text: str) -> list[Change]:
+        """The text in this form, as ``AlignedText.replaced`` takes it."""
+        changes: list[Change] = []
+        position = 0
+        for match in self._unstable.finditer(text):
+            start, end = match.span()
+            changes += [(char, 0) for char in text[position:start]]
+            changes += self._changed(text[start:end])
+            position = end
+        changes += [(char, 0) for char in text[position:]]
+        return changes
+
+    def _replacement(self, match: re.Match[str]) -> str:
+        return "".join([char for char, _ in self._changed(match.group())])
+
+    def _changed(self, text: str) -> list[Change]:
+        changes = _decomposed(text, self._table)
+        return _composed(changes) if self._composed else changes
+
+
+@cache
+def form(name: str) -> Form:
+    """The normal form of that name: NFC, NFD, NFKC or NFKD."""
+    return Form(composed=name.endswith("C"), compatible="K" in name)
+
+
+def with_marks(keep: Callable[[str], bool]) -> list[str]:
+    """The characters whose decomposition has a mark that canonical order may move and ``keep``."""
+    wanted = set(filter(keep, _RANK))
+    return [*wanted, *(c for c, text in _DECOMPOSED.items() if not wanted.isdisjoint(text))]
 
 
 def _ranges(points: list[int]) -> Iterable[str]:
@@ -54,34 +108,12 @@ def _ranges(points: list[int]) -> Iterable[str]:
         last = point
 
 
-def compose(text: str) -> str:
-    """NFC."""
-    return _stretch().sub(_compose_match, text)
-
-
-def _compose_match(match: re.Match[str]) -> str:
-    return "".join([char for char, _ in _composed(_decomposed(match.group()))])
-
-
-def composition_changes(text: str) -> list[Change]:
-    """NFC as ``AlignedText.replaced`` takes it."""
-    changes: list[Change] = []
-    position = 0
-    for match in _stretch().finditer(text):
-        start, end = match.span()
-        changes += [(char, 0) for char in text[position:start]]
-        changes += _composed(_decomposed(text[start:end]))
-        position = end
-    changes += [(char, 0) for char in text[position:]]
-    return changes
-
-
-def _decomposed(text: str) -> list[Change]:
+def _decomposed(text: str, table: Mapping[str, str]) -> list[Change]:
     """The full decomposition; marks in canonical order, each taking its change along."""
     changes: list[Change] = []
     marks: list[tuple[int, Change]] = []
     for char in text:
-        for i, part in enumerate(_parts(char)):
+        for i, part in enumerate(_parts(char, table)):
             rank = _RANK.get(part, 0)
             change = (part, int(i > 0))
             if rank:
@@ -97,14 +129,14 @@ def _in_order(marks: list[tuple[int, Change]]) -> list[Change]:
     return [change for _, change in sorted(marks, key=lambda mark: mark[0])]
 
 
-def _parts(char: str) -> str:
+def _parts(char: str, table: Mapping[str, str]) -> str:
     index = ord(char) - _S_BASE
     if 0 <= index < _S_COUNT:
         lead, rest = divmod(index, _V_COUNT * _T_COUNT)
         vowel, tail = divmod(rest, _T_COUNT)
         parts = chr(_L_BASE + lead) + chr(_V_BASE + vowel)
         return parts + chr(_T_BASE + tail) if tail else parts
-    return _DECOMPOSED.get(char, char)
+    return table.get(char, char)
 
 
 def _composed(changes: list[Change]) -> list[Change]:

@@ -42,6 +42,12 @@ def from_text(text: Iterable[str]) -> CodePoints:
     return from_ranges((ord(c), ord(c)) for c in text)
 
 
+def as_class(points: CodePoints) -> str:
+    """The set as what stands between the brackets of a class in a regular expression."""
+    ranges = zip(points[::2], points[1::2], strict=True)
+    return "".join(f"\\U{start:08x}-\\U{end - 1:08x}" for start, end in ranges)
+
+
 def complement(points: CodePoints, limit: int = LIMIT) -> CodePoints:
     """Everything below ``limit`` that isn't a member."""
     inner = points[1:] if points and points[0] == 0 else (0, *points)
