@@ -26,6 +26,16 @@ def lists_of(part: st.SearchStrategy[Any], key: str) -> st.SearchStrategy[Json]:
     return parts.map(lambda parts: {"type": "Sequence", key: parts})
 
 
+def plain(name: str) -> st.SearchStrategy[Json]:
+    """A component without fields."""
+    return st.just({"type": name})
+
+
+def component(name: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:
+    """A component with fields."""
+    return st.fixed_dictionaries({"type": st.just(name), **fields})
+
+
 TOKEN_TEXTS = st.sampled_from(
     "<s>,</s>,<|end|>,<|end|>x,<|,the,the dog,a,ab, ,  ,\n,é,E\u0301,ﬁ,Hello,DOG,_,12,▁a,Ġthe,👍,"
     "😀😀,e".split(",")
@@ -63,19 +73,43 @@ PATTERN_SPECS = PATTERNS.map(lambda p: {"Regex": p}) | st.sampled_from(
 BYTE_LEVEL_PRE_TOKENIZERS = st.builds(
     byte_level, add_prefix_space=st.booleans(), use_regex=st.booleans()
 )
-CUTTING_PRE_TOKENIZERS = st.one_of(
-    st.fixed_dictionaries(
-        {
-            "type": st.just("Split"),
-            "pattern": PATTERN_SPECS,
-            "behavior": st.sampled_from(BEHAVIORS),
-            "invert": st.booleans(),
-        }
+CUTTERS_BY_NAME = {
+    "Split": component(
+        "Split",
+        pattern=PATTERN_SPECS,
+        behavior=st.sampled_from(BEHAVIORS),
+        invert=st.booleans(),
     ),
-    st.fixed_dictionaries({"type": st.just("Digits"), "individual_digits": st.booleans()}),
-    st.fixed_dictionaries({"type": st.just("Punctuation"), "behavior": st.sampled_from(BEHAVIORS)}),
+    "Digits": component("Digits", individual_digits=st.booleans()),
+    "Punctuation": component("Punctuation", behavior=st.sampled_from(BEHAVIORS)),
+    "CharDelimiterSplit": component("CharDelimiterSplit", delimiter=st.sampled_from(" a▁é\n👍")),
+    "FixedLength": component("FixedLength", length=st.integers(1, 5)),
+    **{
+        name: plain(name)
+        for name in "BertPreTokenizer UnicodeScripts Whitespace WhitespaceSplit".split()
+    },
+}
+CUTTING_PRE_TOKENIZERS = st.one_of(*CUTTERS_BY_NAME.values())
+METASPACES = st.builds(
+    lambda replacement, scheme, split: {
+        "type": "Metaspace",
+        "replacement": replacement,
+        "prepend_scheme": scheme,
+        "split": split,
+    },
+    st.sampled_from("▁_é"),
+    st.sampled_from(["always", "first", "never"]),
+    st.booleans(),
 )
-PRE_TOKENIZERS = CUTTING_PRE_TOKENIZERS | BYTE_LEVEL_PRE_TOKENIZERS
+PRE_TOKENIZERS_BY_NAME = {
+    **CUTTERS_BY_NAME,
+    "ByteLevel": BYTE_LEVEL_PRE_TOKENIZERS,
+    "Metaspace": METASPACES,
+}
+PRE_TOKENIZERS_BY_NAME["Sequence"] = lists_of(
+    st.one_of(*PRE_TOKENIZERS_BY_NAME.values()), "pretokenizers"
+)
+PRE_TOKENIZERS = st.one_of(*PRE_TOKENIZERS_BY_NAME.values())
 
 CHARSMAP_TEXTS = st.sampled_from(
     "a,ab,e,e\u0301,\u0301,\r,\r\n,\n,\xa9,\u2122,ﬁ, ,ｆ,㌀,\u1100,\u1161,각,ष,\u094d,क,\u0600,😀,"
@@ -93,16 +127,6 @@ def charsmaps() -> st.SearchStrategy[Json]:
             "precompiled_charsmap": precompiled_charsmap(rules),
         }
     )
-
-
-def plain(name: str) -> st.SearchStrategy[Json]:
-    """A component without fields."""
-    return st.just({"type": name})
-
-
-def component(name: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:
-    """A component with fields."""
-    return st.fixed_dictionaries({"type": st.just(name), **fields})
 
 
 CONTENTS = st.sampled_from(["", " ", "▁", "x", "xyz", "\\1$1", "é", "👍"])
@@ -125,3 +149,27 @@ NORMALIZERS_BY_NAME = {
 }
 NORMALIZERS_BY_NAME["Sequence"] = lists_of(st.one_of(*NORMALIZERS_BY_NAME.values()), "normalizers")
 NORMALIZERS = st.one_of(*NORMALIZERS_BY_NAME.values())
+
+DECODERS_BY_NAME = {
+    "BPEDecoder": component("BPEDecoder", suffix=st.sampled_from(["</w>", "", "a"])),
+    "CTC": component(
+        "CTC",
+        pad_token=st.sampled_from(["<pad>", "a"]),
+        word_delimiter_token=st.sampled_from(["|", " ", "▁"]),
+        cleanup=st.booleans(),
+    ),
+    "Metaspace": METASPACES,
+    "Replace": component("Replace", pattern=PATTERN_SPECS, content=CONTENTS),
+    # Of what is stripped whole at both ends the reference takes a slice that panics.
+    "Strip": component(
+        "Strip", content=st.sampled_from(" a▁"), start=st.integers(0, 3), stop=st.just(0)
+    ),
+    "WordPiece": component(
+        "WordPiece", prefix=st.sampled_from(["##", "", "a"]), cleanup=st.booleans()
+    ),
+    "ByteLevel": st.just(byte_level()),
+    "ByteFallback": plain("ByteFallback"),
+    "Fuse": plain("Fuse"),
+}
+DECODERS_BY_NAME["Sequence"] = lists_of(st.one_of(*DECODERS_BY_NAME.values()), "decoders")
+DECODERS = st.one_of(*DECODERS_BY_NAME.values())

@@ -13,9 +13,10 @@ from pygpukit.tokenizer.unicode import WHITE_SPACE, sets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from typing import Any
 
+    from pygpukit.tokenizer.models import Model
     from pygpukit.tokenizer.spec import Spec
     from pygpukit.tokenizer.unicode.sets import CodePoints
 
@@ -81,10 +82,10 @@ class AddedVocabulary:
     def __init__(
         self,
         tokens: Iterable[AddedToken],
-        model_ids: Mapping[str, int],
+        model: Model,
         normalize: Callable[[str], str] | None,
     ) -> None:
-        """Assign ids: those of ``model_ids`` where the model knows the content, else new ones.
+        """Assign ids: those of the model where it knows the content, else new ones.
 
         The reference ignores the ids in the file: new ones count up from the size of the model's
         vocabulary, in file order.
@@ -93,7 +94,8 @@ class AddedVocabulary:
         self.by_id: dict[int, AddedToken] = {}
         self.specials: set[str] = set()
         self.decoded: dict[int, str] = {}
-        next_id = len(model_ids)
+        model_ids = model.vocab
+        next_id = model.size
         for token in tokens:
             content = token.content
             if not content:

@@ -76,13 +76,19 @@ class Pipeline:
         self._model = model
         steps = flattened(pre_tokenizer)
         self._splits = [step.split for step in steps]
+        self._later_splits = [step.split_later for step in steps]
         self._aligned_splits = [step.split_aligned for step in steps]
         # Spelling words in the byte alphabet is left to the caches: it is done once for each.
         self._spells = False
         if steps and isinstance(steps[-1], ByteLevel):
             self._spells = True
-            self._splits[-1] = steps[-1].split_raw
+            self._splits[-1] = self._later_splits[-1] = steps[-1].split_raw
             self._aligned_splits[-1] = steps[-1].split_raw_aligned
+        # A step may ask where a piece comes from. Only the first to see the text knows without
+        # keeping track.
+        tracked = steps[1:] if normalizer is None else steps
+        self._needs_origins = any(step.needs_origins() for step in tracked)
+        self._cuts = model.cuts() and not self._spells
         self._ids_of = IdCache(self._word_ids).__getitem__
         self._tokens_of = WordCache(self._word_tokens).__getitem__
 
@@ -90,44 +96,40 @@ class Pipeline:
 
     def ids(self, text: str, *, parse_special: bool) -> list[int]:
         """The ids of a text, without those that post-processing adds."""
-        if not parse_special:
-            return self._unparsed_ids(text)
+        if self._needs_origins:
+            return self.encode(text, type_id=0, parse_special=parse_special).ids
         ids: list[int] = []
         position = 0
-        for start, end, token in self._added.raw.find(text):
+        for start, end, token in self._added.raw.find(text) if parse_special else ():
             if position < start:
-                ids += self._normalized_ids(text[position:start])
+                ids += self._part_ids(text[position:start], position == 0, True)
             ids.append(token.id)
             position = end
-        return ids + self._normalized_ids(text[position:] if position else text)
+        rest = text[position:] if position else text
+        return ids + self._part_ids(rest, position == 0, parse_special)
 
-    def _unparsed_ids(self, text: str) -> list[int]:
+    def _part_ids(self, text: str, first: bool, parse_special: bool) -> list[int]:
+        """The ids of a part of the text, with the added tokens that match after normalizing."""
         if self._normalizer is not None:
             text = self._normalizer.normalize(text)
-        return self._piece_ids(text)
-
-    def _normalized_ids(self, text: str) -> list[int]:
-        """The ids of a text with the added tokens that match after normalizing."""
-        if self._normalizer is not None:
-            text = self._normalizer.normalize(text)
-        found = self._added.normalized.find(text)
-        if not found:
-            return self._piece_ids(text)
         ids: list[int] = []
         position = 0
-        for start, end, token in found:
+        for start, end, token in self._added.normalized.find(text) if parse_special else ():
             if position < start:
-                ids += self._piece_ids(text[position:start])
+                ids += self._piece_ids(text[position:start], first and position == 0)
             ids.append(token.id)
             position = end
-        return ids + self._piece_ids(text[position:])
+        rest = text[position:] if position else text
+        return ids + self._piece_ids(rest, first and position == 0)
 
-    def _piece_ids(self, text: str) -> list[int]:
+    def _piece_ids(self, text: str, first: bool) -> list[int]:
         if not text:
             return []
         words = [text]
-        for split in self._splits:
+        for split in self._splits if first else self._later_splits:
             words = split(words)
+        if self._cuts:
+            words = list(chain.from_iterable(map(self._model.words, words)))
         return list(chain.from_iterable(map(self._ids_of, words)))
 
     def _word_ids(self, word: str) -> tuple[int, ...]:
@@ -172,7 +174,15 @@ class Pipeline:
         for split in self._aligned_splits:
             words = split(words)
         for word in words:
-            builder.add_word(word, self._tokens_of(word.text))
+            builder.next_word()
+            if not self._cuts:
+                builder.add(word, self._tokens_of(word.text))
+                continue
+            position = 0
+            for part in self._model.words(word.text):
+                end = position + len(part)
+                builder.add(word.slice(position, end), self._tokens_of(part))
+                position = end
 
     def _word_tokens(self, word: str) -> Word:
         """The tokens of a word with their spans in characters of it."""
@@ -202,18 +212,22 @@ class _Builder:
         self.tokens: list[str] = []
         self.offsets: list[tuple[int, int]] = []
         self.words: list[int | None] = []
-        self._word = 0
+        self._word = -1
+
+    def next_word(self) -> None:
+        """Begin a new word."""
+        self._word += 1
 
     def add_token(self, id: int, token: str, span: tuple[int, int]) -> None:
         """An added token, which is a word of its own."""
+        self.next_word()
         self.ids.append(id)
         self.tokens.append(token)
         self.offsets.append(span)
         self.words.append(self._word)
-        self._word += 1
 
-    def add_word(self, word: AlignedText, parts: Word) -> None:
-        """The tokens of a pre-token."""
+    def add(self, word: AlignedText, parts: Word) -> None:
+        """The tokens of a pre-token, or of a part of one."""
         ids, tokens, spans = parts
         self.ids += ids
         self.tokens += tokens
@@ -223,4 +237,3 @@ class _Builder:
         else:
             self.offsets += [word.original(start, end) for start, end in spans]
         self.words += [self._word] * len(ids)
-        self._word += 1

@@ -136,6 +136,34 @@ class RobertaProcessing(PostProcessor):
         ]
 
 
+class BertProcessing(PostProcessor):
+    """``[CLS] A [SEP]`` and ``[CLS] A [SEP] B [SEP]``, the second of type 1."""
+
+    __slots__ = ("cls", "sep")
+
+    def __init__(self, sep: tuple[str, int], cls: tuple[str, int]) -> None:
+        self.sep = sep
+        self.cls = cls
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> BertProcessing:
+        return cls(_token_pair(spec.child("sep")), _token_pair(spec.child("cls")))
+
+    def added(self, *, pair: bool) -> int:
+        return 3 if pair else 2
+
+    def frame(self) -> Frame | None:
+        return [self.cls[1]], [self.sep[1]]
+
+    def process(self, encodings: list[Encoding], *, add_special_tokens: bool) -> list[Encoding]:
+        if not add_special_tokens:
+            return encodings
+        return [
+            framed(encoding, None if i else self.cls, self.sep, i, i)
+            for i, encoding in enumerate(encodings)
+        ]
+
+
 def framed(
     encoding: Encoding,
     start: tuple[str, int] | None,
@@ -284,6 +312,7 @@ class Sequence(PostProcessor):
 
 
 POST_PROCESSORS: dict[str, type[PostProcessor]] = {
+    "BertProcessing": BertProcessing,
     "ByteLevel": ByteLevel,
     "RobertaProcessing": RobertaProcessing,
     "Sequence": Sequence,

@@ -65,6 +65,20 @@ class Spec:
         child = self.child(key)
         return None if child.value is None else child.as_type(kind)
 
+    def natural(self, key: str, default: int = _REQUIRED) -> int:
+        """A number that isn't negative."""
+        value = self.get(key, int, default)
+        if value < 0:
+            raise self.error(f"{key}: expected a number from 0 on, found {value}")
+        return value
+
+    def character(self, key: str) -> str:
+        """A text of one character."""
+        value = self.get(key, str)
+        if len(value) != 1:
+            raise self.error(f"{key}: expected one character, found {value!r}")
+        return value
+
     def choice(self, key: str, options: tuple[str, ...], default: str = _REQUIRED) -> str:
         """A string out of a few."""
         value = self.get(key, str, default)

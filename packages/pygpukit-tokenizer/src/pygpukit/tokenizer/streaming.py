@@ -26,8 +26,8 @@ class DecodeStream:
     def step(self, id: int) -> str:
         """The text that ``id`` completes, perhaps "". Ids without a token give ""."""
         token = self._texts[id]
-        return "" if token is None else self._step.push(token)
+        return "" if token is None else "".join(self._step.push(token))
 
     def flush(self) -> str:
         """End the stream: what was held back. The stream can be used again afterwards."""
-        return self._step.flush()
+        return "".join(self._step.flush())

@@ -67,7 +67,7 @@ class Tokenizer:
         added = spec.items("added_tokens") if "added_tokens" in spec.value else []
         self._added = AddedVocabulary(
             map(AddedToken.from_spec, added),
-            self._model.vocab,
+            self._model,
             None if self._normalizer is None else self._normalizer.normalize,
         )
         pre_tokenizer = _optional(spec.child("pre_tokenizer"), build_pre_tokenizer)
@@ -118,17 +118,27 @@ class Tokenizer:
         return cls(data)
 
     @classmethod
-    def from_pretrained(cls, path: str | PathLike[str]) -> Tokenizer:
-        """Load from a model's folder, or from the path of a tokenizer.json.
+    def from_pretrained(
+        cls, name: str | PathLike[str], revision: str | None = None
+    ) -> Tokenizer:
+        """Load from a model's folder, the path of a tokenizer.json, or a model's id on the hub.
+
+        An id, such as ``"organisation/model"``, is looked up where there is no such path, with the
+        package huggingface-hub, which isn't installed with this one; ``revision`` is a branch, tag
+        or commit there.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: there is neither such a path nor, as far as is known, such a model.
             TokenizerLoadError: not valid, or not supported.
         """
         import os
 
-        path = os.fspath(path)
-        return cls.from_file(os.path.join(path, "tokenizer.json") if os.path.isdir(path) else path)
+        path = os.fspath(name)
+        if os.path.isdir(path):
+            return cls.from_file(os.path.join(path, "tokenizer.json"))
+        if os.path.exists(path):
+            return cls.from_file(path)
+        return cls.from_file(_from_hub(path, revision))
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
@@ -263,7 +273,7 @@ class Tokenizer:
     def decode_stream(self, skip_special_tokens: bool = True) -> DecodeStream:
         """Decode ids as they come; each stream has a state of its own."""
         texts = self._ordinary_texts if skip_special_tokens else self._texts
-        return DecodeStream(self._decoder.start(), texts)
+        return DecodeStream(self._decoder.step(), texts)
 
     def _ordinary_token(self, id: int) -> str | None:
         token = self.id_to_token(id)
@@ -290,7 +300,7 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """The number of tokens, added ones included."""
         known = self._model.vocab
-        return len(known) + sum(token not in known for token in self._added.ids)
+        return self._model.size + sum(token not in known for token in self._added.ids)
 
     def get_added_tokens(self) -> Sequence[AddedToken]:
         """The added tokens in the order of their ids."""
@@ -354,3 +364,29 @@ def _read(path: str | PathLike[str]) -> str:
     # The bytes are gone when this returns, the text when it is parsed: both may be big.
     with open(path, "rb") as file:
         return file.read().decode()
+
+
+def _from_hub(name: str, revision: str | None) -> str:
+    """The path of a model's tokenizer.json, downloaded if it wasn't yet.
+
+    Raises:
+        FileNotFoundError: ``name`` isn't the id of a model, or can't be looked up.
+    """
+    import re
+
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise FileNotFoundError(f"{name}: no such file or folder")
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError:
+        raise FileNotFoundError(
+            f"{name}: no such file or folder; if it is a model's id on the hub, install "
+            "huggingface-hub to download its tokenizer.json"
+        ) from None
+    try:
+        return str(hf_hub_download(name, "tokenizer.json", revision=revision))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise FileNotFoundError(
+            f"{name}: no such file or folder, nor found on the hub: {error}"
+        ) from error

@@ -4,16 +4,38 @@ from __future__ import annotations
 
 from pygpukit.tokenizer.models.base import Model
 from pygpukit.tokenizer.models.bpe import BPE
+from pygpukit.tokenizer.models.unigram import Unigram
+from pygpukit.tokenizer.models.wordlevel import WordLevel
+from pygpukit.tokenizer.models.wordpiece import WordPiece
 from pygpukit.tokenizer.spec import build
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pygpukit.tokenizer.spec import Spec
 
-__all__ = ["BPE", "MODELS", "Model", "build_model"]
+__all__ = ["MODELS", "Model", "build_model"]
 
-MODELS: dict[str, type[Model]] = {"BPE": BPE}
+MODELS: dict[str, type[Model]] = {
+    "BPE": BPE,
+    "Unigram": Unigram,
+    "WordLevel": WordLevel,
+    "WordPiece": WordPiece,
+}
 """The models by their names in the format."""
+
+_FIELDS = {
+    "BPE": {"vocab", "merges"},
+    "WordPiece": {
+        "vocab",
+        "unk_token",
+        "continuing_subword_prefix",
+        "max_input_chars_per_word",
+    },
+    "WordLevel": {"vocab", "unk_token"},
+}
 
 
 def build_model(spec: Spec) -> Model:
@@ -22,5 +44,12 @@ def build_model(spec: Spec) -> Model:
     Raises:
         TokenizerLoadError: unknown or wrong.
     """
-    legacy = "BPE" if {"vocab", "merges"} <= spec.mapping().keys() else None
-    return build(MODELS, spec, legacy)
+    return build(MODELS, spec, _untold(spec.mapping()))
+
+
+def _untold(fields: Mapping[str, Any]) -> str | None:
+    """The type of a model by the fields it has, tried in the reference's order."""
+    for name, needed in _FIELDS.items():
+        if needed <= fields.keys():
+            return name
+    return "Unigram" if isinstance(fields.get("vocab"), list) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pygpukit.tokenizer.byte_alphabet import to_alphabet
 from pygpukit.tokenizer.spec import Component
 
 TYPE_CHECKING = False
@@ -29,9 +30,32 @@ class Model(Component):
         """All tokens and their ids; not to be changed."""
         raise NotImplementedError
 
+    @property
+    def lookup(self) -> Lookup:
+        """The tokens by their ids."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        """How many ids the vocabulary takes up: added tokens get the next ones."""
+        return len(self.vocab)
+
     def id_to_token(self, id: int) -> str | None:
         """The token of an id, or None."""
-        raise NotImplementedError
+        if id < 0:
+            return None
+        try:
+            return self.lookup[id]
+        except LookupError:
+            return None
+
+    def cuts(self) -> bool:
+        """Whether ``words`` cuts pre-tokens."""
+        return False
+
+    def words(self, text: str) -> list[str]:
+        """A pre-token in parts that can be tokenized one by one."""
+        return [text]
 
     def ids(self, word: str) -> Sequence[int]:
         """The ids of one pre-token."""
@@ -46,7 +70,7 @@ class Model(Component):
 
     def ids_of_bytes(self, data: bytes) -> Sequence[int]:
         """The ids of the pre-token that spells ``data`` in the byte alphabet."""
-        raise NotImplementedError
+        return self.ids(to_alphabet(data))
 
 
 def vocab_from_spec(spec: Spec) -> dict[str, int]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from itertools import chain
+
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
 from pygpukit.tokenizer.models.base import Model, tokens_by_id, vocab_from_spec
 from pygpukit.tokenizer.models.merges import MergeTable, merge, merge_sized
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from pygpukit.tokenizer.models.base import Lookup, Token
     from pygpukit.tokenizer.spec import Spec
+
+
+_MARK = "\u2581"
+"""What SentencePiece writes for a space."""
+_MAX_REMEMBERED = 1 << 16
 
 
 class BPE(Model):
@@ -21,17 +29,19 @@ class BPE(Model):
     __slots__ = (
         "_byte_fallback",
         "_byte_ids",
+        "_cuts",
         "_continuing_subword_prefix",
         "_end_of_word_suffix",
         "_fallback_ids",
         "_fuse_unk",
         "_ignore_merges",
         "_merges",
-        "_plain",
-        "_tokens",
+        "_symbols_of",
         "_unk_id",
         "_unk_token",
         "_vocab",
+        "_words",
+        "lookup",
     )
 
     def __init__(
@@ -48,7 +58,7 @@ class BPE(Model):
         ignore_merges: bool = False,
     ) -> None:
         self._vocab = vocab
-        self._tokens = tokens
+        self.lookup: Lookup = tokens
         self._merges = merges
         self._unk_token = unk_token
         self._unk_id = None if unk_token is None else vocab.get(unk_token)
@@ -57,10 +67,15 @@ class BPE(Model):
         self._fuse_unk = fuse_unk
         self._byte_fallback = byte_fallback
         self._ignore_merges = ignore_merges
-        self._plain = not (continuing_subword_prefix or end_of_word_suffix)
+        plain = not (continuing_subword_prefix or end_of_word_suffix)
         byte_ids = [vocab.get(char, -1) for char in ALPHABET]
-        self._byte_ids = byte_ids if self._plain and min(byte_ids) >= 0 else None
+        self._byte_ids = byte_ids if plain and min(byte_ids) >= 0 else None
         self._fallback_ids = [vocab.get(f"<0x{b:02X}>", -1) for b in range(256)]
+        self._cuts = plain and not ignore_merges and _MARK in vocab
+        self._words: re.Pattern[str] | None = None
+        # Where no character is ever the unknown token, each has its symbols by itself.
+        unknown = unk_token is not None and not (byte_fallback and min(self._fallback_ids) >= 0)
+        self._symbols_of = None if unknown or not plain else _Symbols(self._symbols).__getitem__
 
     @classmethod
     def from_spec(cls, spec: Spec) -> BPE:
@@ -88,14 +103,6 @@ class BPE(Model):
     def vocab(self) -> Mapping[str, int]:
         return self._vocab
 
-    def id_to_token(self, id: int) -> str | None:
-        if id < 0:
-            return None
-        try:
-            return self._tokens[id]
-        except LookupError:
-            return None
-
     def ids_of_bytes(self, data: bytes) -> Sequence[int]:
         byte_ids = self._byte_ids
         if byte_ids is None:
@@ -109,12 +116,17 @@ class BPE(Model):
     def ids(self, word: str) -> Sequence[int]:
         if self._ignore_merges and word in self._vocab:
             return (self._vocab[word],)
-        if self._plain:
-            try:
-                return merge(list(map(self._vocab.__getitem__, word)), self._merges)
-            except KeyError:
-                pass
+        if self._symbols_of is not None:
+            return merge(list(chain.from_iterable(map(self._symbols_of, word))), self._merges)
         return merge(self._symbols(word)[0], self._merges)
+
+    def cuts(self) -> bool:
+        return self._cuts
+
+    def words(self, text: str) -> list[str]:
+        if self._words is None:
+            self._words = _word_pattern(self._vocab)
+        return self._words.findall(text)
 
     def tokens(self, word: str) -> list[Token]:
         if self._ignore_merges and word in self._vocab:
@@ -122,7 +134,7 @@ class BPE(Model):
         tokens = []
         position = 0
         for id, size in merge_sized(*self._symbols(word), self._merges):
-            tokens.append((id, self._tokens[id], position, position + size))
+            tokens.append((id, self.lookup[id], position, position + size))
             position += size
         return tokens
 
@@ -173,3 +185,30 @@ class BPE(Model):
             return []
         ids = [self._fallback_ids[byte] for byte in symbol.encode()]
         return ids if min(ids) >= 0 else []
+
+
+class _Symbols(dict[str, tuple[int, ...]]):
+    """The ids that a character is split into before merging, found when first asked for."""
+
+    def __init__(self, find: Callable[[str], tuple[list[int], list[int]]]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, char: str) -> tuple[int, ...]:
+        ids = tuple(self._find(char)[0])
+        if len(self) < _MAX_REMEMBERED:
+            self[char] = ids
+        return ids
+
+
+def _word_pattern(vocab: Mapping[str, int]) -> re.Pattern[str]:
+    """Cuts a text before every run of marks, unless a token reaches across.
+
+    No merge crosses a place inside of no token, so the parts can be merged one by one.
+    """
+    crossing = set()
+    for token in vocab:
+        if _MARK in token:
+            crossing.update(re.findall(f"[^{_MARK}](?={_MARK})", token, re.DOTALL))
+    uncut = f"(?:(?<=[{re.escape(''.join(crossing))}]){_MARK}+[^{_MARK}]*)*" if crossing else ""
+    return re.compile(f"{_MARK}*[^{_MARK}]+{uncut}|{_MARK}+")

@@ -1,0 +1,159 @@
+"""Unigram language model: the segmentation of the highest total score."""
+
+from __future__ import annotations
+
+from pygpukit.tokenizer.models.base import Model
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pygpukit.tokenizer.models.base import Lookup, Token
+    from pygpukit.tokenizer.spec import Spec
+
+# What an unknown character scores below the least score of the vocabulary (as in SentencePiece).
+_UNKNOWN_PENALTY = 10.0
+
+
+class Unigram(Model):
+    """Viterbi search in float64, as SentencePiece's ``EncodeOptimized`` does it.
+
+    Of equal segmentations the one found first wins. Neighbouring unknown characters are one token,
+    which ``byte_fallback`` spells in byte tokens where the vocabulary has all that it needs.
+    """
+
+    __slots__ = (
+        "_byte_fallback",
+        "_lengths",
+        "_scores",
+        "_unk_id",
+        "_unk_score",
+        "_vocab",
+        "lookup",
+        "size",
+    )
+
+    def __init__(
+        self, pieces: Sequence[tuple[str, float]], unk_id: int | None, *, byte_fallback: bool
+    ) -> None:
+        """``pieces`` are tokens and their scores by id; of equal tokens the last one counts."""
+        self.size = len(pieces)
+        self.lookup: Lookup = [token for token, _ in pieces]
+        self._vocab = {token: id for id, token in enumerate(self.lookup)}
+        self._scores = dict(pieces)
+        self._unk_id = unk_id
+        self._unk_score = min((s for _, s in pieces), default=float("inf")) - _UNKNOWN_PENALTY
+        self._byte_fallback = byte_fallback
+        lengths: dict[str, set[int]] = {}
+        for token in self._vocab:
+            if token:
+                lengths.setdefault(token[0], set()).add(len(token))
+        # The lengths that tokens of one first character have, shortest first.
+        self._lengths = {first: sorted(found) for first, found in lengths.items()}
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Unigram:
+        child = spec.child("vocab")
+        pieces = child.as_type(list)
+        for i, piece in enumerate(pieces):
+            if not isinstance(piece, list | tuple) or len(piece) != 2:
+                raise child.error(f"[{i}] isn't a token with its score: {piece!r}")
+            token, score = piece
+            if not isinstance(token, str) or type(score) not in (int, float):
+                raise child.error(f"[{i}] isn't a token with its score: {piece!r}")
+        unk_id = spec.optional("unk_id", int)
+        if unk_id is not None and not 0 <= unk_id < len(pieces):
+            raise spec.error(f"unk_id: {unk_id} isn't an index of the {len(pieces)} pieces")
+        return cls(
+            [(token, float(score)) for token, score in pieces],
+            unk_id,
+            byte_fallback=spec.get("byte_fallback", bool, False),
+        )
+
+    @property
+    def vocab(self) -> Mapping[str, int]:
+        return self._vocab
+
+    def ids(self, word: str) -> Sequence[int]:
+        id = self._vocab.get(word)
+        if id is not None and len(word) == 1:
+            return (id,)
+        return [id for piece in self._pieces(word) for id, _ in self._spelled(piece)]
+
+    def tokens(self, word: str) -> list[Token]:
+        tokens = []
+        position = 0
+        for piece in self._pieces(word):
+            end = position + len(piece.encode())
+            tokens += [(id, token, position, end) for id, token in self._spelled(piece)]
+            position = end
+        return tokens
+
+    def _spelled(self, piece: str) -> Iterator[tuple[int, str]]:
+        """The token of a piece, or those of its bytes."""
+        id = self._vocab.get(piece)
+        if id is None and self._byte_fallback:
+            tokens = [f"<0x{byte:02X}>" for byte in piece.encode()]
+            if all(token in self._vocab for token in tokens):
+                yield from ((self._vocab[token], token) for token in tokens)
+                return
+        yield self._unknown() if id is None else id, piece
+
+    def _unknown(self) -> int:
+        if self._unk_id is None:
+            raise ValueError("a character isn't in the vocabulary, and the model has no unk_id")
+        return self._unk_id
+
+    def _pieces(self, text: str) -> list[str]:
+        """The best segmentation, unknown neighbours joined."""
+        starts = self._best_starts(text)
+        pieces: list[str] = []
+        unknown_end = 0
+        end = len(text)
+        while end:
+            start, known = starts[end]
+            if known:
+                if unknown_end:
+                    pieces.append(text[end:unknown_end])
+                    unknown_end = 0
+                pieces.append(text[start:end])
+            elif not unknown_end:
+                unknown_end = end
+            end = start
+        if unknown_end:
+            pieces.append(text[:unknown_end])
+        pieces.reverse()
+        return pieces
+
+    def _best_starts(self, text: str) -> list[tuple[int, bool]]:
+        """For each end of the best path to it: where its last piece starts, and if it is known."""
+        scores, lengths, unk_id = self._scores, self._lengths, self._unk_id
+        count = len(text)
+        best: list[float | None] = [None] * (count + 1)
+        best[0] = 0.0
+        starts = [(0, False)] * (count + 1)
+        for start, char in enumerate(text):
+            here: float = best[start]  # type: ignore[assignment]
+            single = False
+            for length in lengths.get(char, ()):
+                end = start + length
+                if end > count:
+                    break
+                piece = text[start:end]
+                score = scores.get(piece)
+                if score is None:
+                    continue
+                single = single or length == 1
+                score += here
+                known = best[end]
+                if known is None or score > known:
+                    best[end] = score
+                    starts[end] = start, self._vocab[piece] != unk_id
+            if not single:
+                score = self._unk_score + here
+                known = best[start + 1]
+                if known is None or score > known:
+                    self._unknown()
+                    best[start + 1] = score
+                    starts[start + 1] = start, False
+        return starts

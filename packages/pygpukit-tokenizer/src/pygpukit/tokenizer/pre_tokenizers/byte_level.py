@@ -1,0 +1,60 @@
+"""GPT-2's pre-tokenizer."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pygpukit.tokenizer.byte_alphabet import spelled, to_alphabet
+from pygpukit.tokenizer.onig import Pattern
+from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer
+from pygpukit.tokenizer.pre_tokenizers.splits import Split
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pygpukit.tokenizer.aligned import AlignedText
+    from pygpukit.tokenizer.spec import Spec
+
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
+class ByteLevel(PreTokenizer):
+    """GPT-2's: optionally a space in front, optionally GPT-2's pattern, then the byte alphabet."""
+
+    __slots__ = ("add_prefix_space", "use_regex")
+
+    def __init__(self, *, add_prefix_space: bool, use_regex: bool = True) -> None:
+        self.add_prefix_space = add_prefix_space
+        self.use_regex = use_regex
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> ByteLevel:
+        spec.get("trim_offsets", bool)
+        return cls(
+            add_prefix_space=spec.get("add_prefix_space", bool),
+            use_regex=spec.get("use_regex", bool, True),
+        )
+
+    def split(self, pieces: list[str]) -> list[str]:
+        return [to_alphabet(piece.encode()) for piece in self.split_raw(pieces)]
+
+    def split_aligned(self, pieces: list[AlignedText]) -> list[AlignedText]:
+        return [
+            piece.expanded(map(spelled, piece.text)) for piece in self.split_raw_aligned(pieces)
+        ]
+
+    def split_raw(self, pieces: list[str]) -> list[str]:
+        """The pieces before they are spelled in the byte alphabet."""
+        if self.add_prefix_space:
+            pieces = [piece if piece[0] == " " else " " + piece for piece in pieces]
+        return _gpt2_split().split(pieces) if self.use_regex else pieces
+
+    def split_raw_aligned(self, pieces: list[AlignedText]) -> list[AlignedText]:
+        """The same with origins."""
+        if self.add_prefix_space:
+            pieces = [piece if piece.text[0] == " " else piece.prepended(" ") for piece in pieces]
+        return _gpt2_split().split_aligned(pieces) if self.use_regex else pieces
+
+
+@cache
+def _gpt2_split() -> Split:
+    return Split(Pattern.from_source(GPT2_PATTERN), "Isolated")

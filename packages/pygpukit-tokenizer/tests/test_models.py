@@ -1,0 +1,122 @@
+"""Every model, against the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import models as our_models
+import pytest
+import strategies as our
+from files import bpe, file
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import Both
+
+from pygpukit.tokenizer import Tokenizer, TokenizerLoadError
+from pygpukit.tokenizer.models import MODELS
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+@given(st.data())
+def test_each(name: str, data: st.DataObject) -> None:
+    both = Both.load(file(data.draw(our_models.MODELS_BY_NAME[name])))
+    if both is None:
+        return
+    for word in data.draw(st.lists(our_models.WORDS | our.texts(), max_size=6)):
+        both.check(word)
+    ids = data.draw(st.lists(st.integers(0, 40), max_size=6))
+    both.check_decoding(ids)
+    assert both.tokenizer.vocab == both.reference.get_vocab()
+    assert both.tokenizer.vocab_size == both.reference.get_vocab_size()
+
+
+@given(
+    our_models.MODELS,
+    st.none() | our.PRE_TOKENIZERS,
+    st.none() | our.DECODERS,
+    our.ADDED_TOKENS,
+    st.lists(our_models.WORDS | our.texts(), min_size=1, max_size=3),
+)
+def test_with_other_stages(
+    model: dict[str, Any],
+    pre_tokenizer: dict[str, Any] | None,
+    decoder: dict[str, Any] | None,
+    tokens: list[dict[str, Any]],
+    texts: list[str],
+) -> None:
+    data = file(model, pre_tokenizer=pre_tokenizer, decoder=decoder, added_tokens=tokens)
+    both = Both.load(data)
+    if both is not None:
+        for text in texts:
+            both.check(text)
+
+
+@pytest.mark.parametrize("fuse_unk", [False, True])
+def test_a_pending_unknown_comes_out_behind_byte_tokens(fuse_unk: bool) -> None:
+    vocab = {"<unk>": 0, **{f"<0x{b:02X}>": b + 1 for b in range(0x80)}}
+    both = Both(
+        file(bpe(vocab, [], unk_token="<unk>", byte_fallback=True, fuse_unk=fuse_unk))
+    )
+    both.check("éx")
+    assert both.tokenizer.encode("éx").tokens == ["<0x78>", "<unk>"]
+
+
+def test_words_are_cut_only_where_no_token_reaches_across() -> None:
+    letters = ["▁", "a", "b", ">", "<"]
+    merges = [["▁", "a"], ["▁", "<"], [">", "▁<"], ["b", "a"], ["▁a", "b"]]
+    vocab = {t: i for i, t in enumerate(letters + [left + right for left, right in merges])}
+    both = Both(file(bpe(vocab, merges)))
+    for text in ("a▁ab▁▁a>▁<▁a", "▁▁▁", ">▁", "b▁>▁<b▁a>▁<▁<a", ""):
+        both.check(text)
+    model = both.tokenizer._model
+    assert model.words("a▁ab▁▁a>▁<▁a") == ["a", "▁ab", "▁▁a>▁<", "▁a"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"type": "Unigram", "vocab": [["a"]]},
+            r"model.vocab: \[0\] isn't a token with its score: \['a'\]",
+        ),
+        ({"type": "Unigram", "vocab": [["a", "b"]]}, "isn't a token with its score"),
+        ({"type": "Unigram", "vocab": [["a", True]]}, "isn't a token with its score"),
+        ({"type": "Unigram", "vocab": [["a", 1]], "unk_id": 1}, "unk_id: 1 isn't an index"),
+        ({"type": "Unigram", "vocab": {}}, "model.vocab: expected list, found dict"),
+        ({"type": "WordLevel", "vocab": {}}, 'missing field "unk_token"'),
+        ({"type": "WordPiece", "vocab": {}, "unk_token": ""}, 'missing field "continuing_'),
+        (bpe({}, [], dropout=0.1), "dropout other than 0 isn't supported"),
+    ],
+)
+def test_wrong_models(model: dict[str, Any], message: str) -> None:
+    with pytest.raises(TokenizerLoadError, match=message):
+        Tokenizer.from_dict(file(model))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]},
+        {
+            "vocab": {"a": 0, "[UNK]": 1},
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 9,
+        },
+        {"vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"},
+        {"vocab": [["<unk>", 0.0], ["a", -1.0]], "unk_id": 0},
+    ],
+)
+def test_models_without_a_type(model: dict[str, Any]) -> None:
+    both = Both(file(model))
+    for text in ("ab", "a", "c", "aa"):
+        both.check(text)
+
+
+def test_unknown_without_an_unknown_token_is_an_error() -> None:
+    tokenizer = Tokenizer.from_dict(file({"type": "Unigram", "vocab": [["a", 0.0]]}))
+    with pytest.raises(ValueError, match="unk_id"):
+        tokenizer.encode_ids("b")
+    words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
+    with pytest.raises(ValueError, match=r"'\[UNK\]' isn't in the vocabulary"):
+        Tokenizer.from_dict(file(words)).encode_ids("b")
