@@ -1,0 +1,217 @@
+"""Time pygpukit.tokenizer beside Hugging Face tokenizers: `nox -s bench -- tokenizer`.
+
+Every measurement is made in a fresh process, cold caches and all, pinned to one core where the
+system can do that, each engine right after the other; the table shows medians over the rounds.
+Tokenizer files and texts aren't part of the project: `--tokenizers` names a folder with a folder for
+each model (`tokenizer.json` or `tokenizer.json.xz`), `--corpora` one of text files (`*.txt`,
+`*.txt.xz`). Where tiktoken is installed it is timed as well, on byte-level files whose ranks it can
+take over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+RESULTS = HERE / "results/tokenizer.json"
+ENGINES = ("tokenizers", "pygpukit", "tiktoken")
+TASKS = ("ids", "encode", "decode", "start")
+
+
+def read_text(path: Path) -> str:
+    data = path.read_bytes()
+    return (lzma.decompress(data) if path.suffix == ".xz" else data).decode()
+
+
+# What one process measures ------------------------------------------------------------------------
+
+
+def pygpukit_calls(path: str) -> dict[str, Callable[..., Any]]:
+    from pygpukit.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_file(path)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return {
+        "ids": tokenizer.encode_ids,
+        "encode": lambda text: tokenizer.encode(text).ids,
+        "decode": tokenizer.decode,
+    }
+
+
+def tokenizers_calls(path: str) -> dict[str, Callable[..., Any]]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(path)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return {
+        "ids": lambda text: tokenizer.encode_batch_fast([text])[0].ids,
+        "encode": lambda text: tokenizer.encode(text).ids,
+        "decode": tokenizer.decode,
+    }
+
+
+def tiktoken_calls(path: str) -> dict[str, Callable[..., Any]]:
+    """The same vocabulary and pattern, where the file has no more than these."""
+    import tiktoken
+    from tiktoken.load import data_gym_to_mergeable_bpe_ranks  # noqa: F401 - a recent enough one
+
+    data = json.loads(Path(path).read_text(encoding="utf-8"))
+    steps = data["pre_tokenizer"].get("pretokenizers", [])
+    if len(steps) != 2 or steps[0]["type"] != "Split" or data["model"]["type"] != "BPE":
+        raise SystemExit("not a pattern and a byte-level BPE")
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    byte_of = {chr(byte): byte for byte in visible}
+    byte_of |= {chr(256 + i): byte for i, byte in enumerate(hidden)}
+    added = {token["content"]: token["id"] for token in data["added_tokens"]}
+    ranks = {
+        bytes(byte_of[char] for char in token): id
+        for token, id in data["model"]["vocab"].items()
+        if token not in added
+    }
+    encoding = tiktoken.Encoding(
+        "bench", pat_str=steps[0]["pattern"]["Regex"], mergeable_ranks=ranks, special_tokens=added
+    )
+    return {"ids": lambda text: encoding.encode(text, allowed_special="all")}
+
+
+CALLS = {"pygpukit": pygpukit_calls, "tokenizers": tokenizers_calls, "tiktoken": tiktoken_calls}
+
+
+def worker(engine: str, path: str, task: str, corpus: str, ids_path: str) -> None:
+    """Do one task once and print the seconds that it took."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    calls = CALLS[engine](path)
+    if task == "start":
+        calls["ids"]("Hello")
+        print(json.dumps({"peak_mb": peak_memory()}))
+        return
+    call = calls[task]
+    argument = json.loads(Path(ids_path).read_text()) if task == "decode" else read_text(Path(corpus))
+    start = time.perf_counter()
+    result = call(argument)
+    seconds = time.perf_counter() - start
+    print(json.dumps({"seconds": seconds, "count": len(result)}))
+
+
+def peak_memory() -> float:
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+# Running them -------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> dict[str, Any] | None:
+    """One worker's answer and how long its whole process took; None where it failed."""
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-I", __file__, "--worker", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    process = time.perf_counter() - start
+    if done.returncode:
+        if arguments[0] == "pygpukit":
+            raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+        return None
+    return {**json.loads(done.stdout.splitlines()[-1]), "process": process}
+
+
+def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Rows of medians: one for each model, task and text."""
+    from cpu import machine
+
+    corpora = {path.name.split(".")[0]: path for path in sorted(options.corpora.glob("*.txt*"))}
+    rows = []
+    for folder in sorted(options.tokenizers.iterdir()):
+        if not (source := next(iter(folder.glob("tokenizer.json*")), None)):
+            continue
+        if options.only and folder.name not in options.only:
+            continue
+        path = work / f"{folder.name}.json"
+        path.write_text(read_text(source), encoding="utf-8")
+        for task in TASKS:
+            for corpus in ["-"] if task == "start" else corpora:
+                row = one_row(str(path), task, str(corpora.get(corpus, "")), work, options.rounds)
+                rows.append({"model": folder.name, "task": task, "text": corpus, **row})
+                print(line(rows[-1]), flush=True)
+    return {"machine": machine(1), "rounds": options.rounds, "rows": rows}
+
+
+def one_row(path: str, task: str, corpus: str, work: Path, rounds: int) -> dict[str, Any]:
+    ids_path = work / "ids.json"
+    if task == "decode":
+        # Every engine decodes the same ids.
+        ids = tokenizers_calls(path)["ids"](read_text(Path(corpus)))
+        ids_path.write_text(json.dumps(ids))
+    samples: dict[str, list[float]] = {}
+    row: dict[str, Any] = {}
+    counts = set()
+    for _ in range(rounds):
+        for engine in ENGINES:
+            if engine == "tiktoken" and task != "ids":
+                continue
+            found = run(engine, path, task, corpus, str(ids_path))
+            if found is None:
+                continue
+            samples.setdefault(engine, []).append(found.get("seconds", found["process"]))
+            if task == "start":
+                row[f"{engine} peak MB"] = round(found["peak_mb"])
+            elif engine != "tiktoken":
+                counts.add(found["count"])
+    if len(counts) > 1:
+        raise SystemExit(f"{path}, {task}: the engines differ: {counts}")
+    for engine, seconds in samples.items():
+        row[engine] = round(statistics.median(seconds), 4)
+    row["ratio"] = round(row["tokenizers"] / row["pygpukit"], 2)
+    return row
+
+
+def line(row: dict[str, Any]) -> str:
+    seconds = "  ".join(f"{engine} {row[engine]:.3f} s" for engine in ENGINES if engine in row)
+    peaks = "  ".join(f"{engine} {row[key]} MB" for engine in ENGINES if (key := f"{engine} peak MB") in row)
+    title = f"{row['model']:<26} {row['task']:<7} {row['text']:<8}"
+    return f"{title} {row['ratio']:>5.2f} ×   {seconds}  {peaks}".rstrip()
+
+
+def main() -> None:
+    if "--worker" in sys.argv:
+        worker(*sys.argv[2:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokenizers", type=Path, required=True, help="folder of models' folders")
+    parser.add_argument("--corpora", type=Path, required=True, help="folder of text files")
+    parser.add_argument("--only", nargs="*", help="names of models")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="write the result file")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        result = measure(options, Path(work))
+    if options.write:
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
