@@ -376,6 +376,7 @@ def unicode_script_tables() -> None:
             counts[bisect_right(starts, start) - 1] += 1
         return counts
 
+    # The separator can't be asked about; it is classed like the tab, another control character.
     characters = [c for c in ALL if c != "\n"]
     # A character of no script leaves no piece of its own.
     scripted = [c for c, n in zip(characters, pieces(characters), strict=True) if n]
@@ -395,6 +396,8 @@ def unicode_script_tables() -> None:
     for c in scripted:
         current = of_first.get(c, current)
         members_of[current].append(ord(c))
+        if c == "\t":
+            members_of[current].append(ord("\n"))
     spans = [join(codes) for codes in members_of]
     body = "".join(f"    (\n{wrapped(s)}    ),\n" for s in spans)
     write(

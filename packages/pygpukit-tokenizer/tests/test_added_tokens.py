@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from files import added_token, bpe, byte_level, file
 
-from pygpukit.tokenizer import Tokenizer
+from pygpukit.tokenizer import Tokenizer, TokenizerLoadError
 
 
 def tokenizer_with(*tokens: dict[str, Any], **parts: Any) -> Tokenizer:
@@ -75,6 +75,13 @@ def test_normalized_tokens_match_normalized_text() -> None:
     assert tokenizer.encode("e\u0301te\u0301").offsets == [(0, 4)]
     assert tokenizer.encode_ids("e\u0301!") == [ids["e\u0301!"]]
     assert tokenizer.encode_ids("\u00e9!") != [ids["e\u0301!"]]
+
+
+def test_a_token_of_which_normalizing_leaves_nothing() -> None:
+    strip = {"type": "Strip", "strip_left": True, "strip_right": True}
+    tokens = [added_token("<s>"), added_token(" ", normalized=True)]
+    with pytest.raises(TokenizerLoadError, match=r"added_tokens\[1\].* leaves nothing of ' '"):
+        tokenizer_with(*tokens, normalizer=strip)
 
 
 def test_parse_special_false_makes_plain_text_of_every_added_token() -> None:

@@ -19,7 +19,21 @@ from pygpukit.tokenizer.spec import Spec
 TOKENS = (
     *("▁the", "the", "##ing", "##", "</w>", "do</w>", "a", "aa", "aaa", "|", "<pad>", "▁", "▁▁"),
     *(" ", "  a ", "", ".", " .", "!", "do not", "n't", "'s", "<0x41>", "<0xE2>", "<0x96>"),
-    *("<0x81>", "<0xF0>", "<0xZZ>", "<0x+A>", "<0xé>", "<0x0a>", "é", "👍", "Ġ", "ĠÃ", "Ã", "©", "ð"),
+    *(
+        "<0x81>",
+        "<0xF0>",
+        "<0xZZ>",
+        "<0x+A>",
+        "<0xé>",
+        "<0x0a>",
+        "é",
+        "👍",
+        "Ġ",
+        "ĠÃ",
+        "Ã",
+        "©",
+        "ð",
+    ),
 )
 TOKEN_LISTS = st.lists(st.sampled_from(TOKENS), max_size=12)
 

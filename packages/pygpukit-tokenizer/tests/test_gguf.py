@@ -8,7 +8,8 @@ import pytest
 from files import added_token, byte_level, byte_level_merges, byte_level_vocab, file
 
 from pygpukit.tokenizer import Tokenizer, TokenizerLoadError
-from pygpukit.tokenizer.gguf import FAMILIES, tokenizer_data
+from pygpukit.tokenizer.gguf import tokenizer_data
+from pygpukit.tokenizer.gguf.families import FAMILIES
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 

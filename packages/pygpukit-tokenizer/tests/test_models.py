@@ -54,11 +54,21 @@ def test_with_other_stages(
 @pytest.mark.parametrize("fuse_unk", [False, True])
 def test_a_pending_unknown_comes_out_behind_byte_tokens(fuse_unk: bool) -> None:
     vocab = {"<unk>": 0, **{f"<0x{b:02X}>": b + 1 for b in range(0x80)}}
-    both = Both(
-        file(bpe(vocab, [], unk_token="<unk>", byte_fallback=True, fuse_unk=fuse_unk))
-    )
+    both = Both(file(bpe(vocab, [], unk_token="<unk>", byte_fallback=True, fuse_unk=fuse_unk)))
     both.check("éx")
     assert both.tokenizer.encode("éx").tokens == ["<0x78>", "<unk>"]
+
+
+@pytest.mark.parametrize("affix", ["continuing_subword_prefix", "end_of_word_suffix"])
+def test_the_bytes_of_affixes_stand_for_no_text(affix: str) -> None:
+    vocab = {f"<0x{b:02X}>": b for b in range(0x100)}
+    both = Both(file(bpe(vocab, [], byte_fallback=True, **{affix: "#"})))
+    encoding = both.tokenizer.encode("aé")
+    assert encoding.ids == both.reference.encode("aé").ids
+    if affix == "end_of_word_suffix":
+        assert encoding.offsets == [(0, 1), (1, 2), (1, 2), (2, 2)]
+    else:
+        assert encoding.offsets == [(0, 1), (1, 1), (1, 2), (1, 2)]
 
 
 def test_words_are_cut_only_where_no_token_reaches_across() -> None:
@@ -70,6 +80,15 @@ def test_words_are_cut_only_where_no_token_reaches_across() -> None:
         both.check(text)
     model = both.tokenizer._model
     assert model.words("a▁ab▁▁a>▁<▁a") == ["a", "▁ab", "▁▁a>▁<", "▁a"]
+
+
+@given(st.lists(st.floats(-20, -1), min_size=3, max_size=3))
+def test_scores_are_as_the_reference_reads_them(scores: list[float]) -> None:
+    # Which of "p", "pp" and "pp", "p" has the greater sum is a matter of rounding.
+    vocab = [["<unk>", 0.0], *map(list, zip(["/", "p", "pp"], scores, strict=True))]
+    both = Both(file({"type": "Unigram", "vocab": vocab, "unk_id": 0}))
+    for text in ("/ppp", "p/ppp", "//ppp/ppppp"):
+        both.check(text)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +105,10 @@ def test_words_are_cut_only_where_no_token_reaches_across() -> None:
         ({"type": "WordLevel", "vocab": {}}, 'missing field "unk_token"'),
         ({"type": "WordPiece", "vocab": {}, "unk_token": ""}, 'missing field "continuing_'),
         (bpe({}, [], dropout=0.1), "dropout other than 0 isn't supported"),
+        (
+            bpe({"a": 0}, [["a", "a"]], continuing_subword_prefix="##"),
+            r"model.merges: \[0\]: 'a' is shorter than the prefix '##'",
+        ),
     ],
 )
 def test_wrong_models(model: dict[str, Any], message: str) -> None:

@@ -38,13 +38,26 @@ class Both:
         self.tokenizer = Tokenizer.from_dict(data)
 
     @classmethod
+    def from_source(cls, source: str) -> Both:
+        """The contents of a tokenizer.json."""
+        both = cls.__new__(cls)
+        both.reference = tokenizers.Tokenizer.from_str(source)
+        both.tokenizer = Tokenizer.from_str(source)
+        return both
+
+    @classmethod
     def load(cls, data: dict[str, Any]) -> Both | None:
-        """None where both refuse the file."""
+        """None where both refuse the file, or where the reference loads it but can't use it."""
         if attempt(lambda: tokenizers.Tokenizer.from_str(json.dumps(data))) is None:
             with pytest.raises(TokenizerLoadError):
                 Tokenizer.from_dict(data)
             return None
-        return cls(data)
+        try:
+            return cls(data)
+        except TokenizerLoadError as error:
+            if "the normalizer leaves nothing of" not in str(error):
+                raise
+            return None
 
     def check(self, text: str, pair: str | None = None, *, add_special_tokens: bool = True) -> None:
         """Compare everything that comes of one text or two."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from pygpukit.tokenizer.errors import TokenizerLoadError
 from pygpukit.tokenizer.unicode import WHITE_SPACE, sets
 
 TYPE_CHECKING = False
@@ -89,6 +90,10 @@ class AddedVocabulary:
 
         The reference ignores the ids in the file: new ones count up from the size of the model's
         vocabulary, in file order.
+
+        Raises:
+            TokenizerLoadError: the normalizer leaves nothing of a token that is to be matched in
+                normalised text. The reference can't encode most texts with such a file.
         """
         self.ids: dict[str, int] = {}
         self.by_id: dict[int, AddedToken] = {}
@@ -96,7 +101,7 @@ class AddedVocabulary:
         self.decoded: dict[int, str] = {}
         model_ids = model.vocab
         next_id = model.size
-        for token in tokens:
+        for i, token in enumerate(tokens):
             content = token.content
             if not content:
                 continue
@@ -110,6 +115,10 @@ class AddedVocabulary:
             self.decoded[known] = content
             if token.normalized and normalize is not None:
                 self.decoded[known] = normalize(content)
+                if not self.decoded[known]:
+                    raise TokenizerLoadError(
+                        f"added_tokens[{i}]: the normalizer leaves nothing of {content!r}"
+                    )
             if token.special:
                 self.specials.add(content)
         ordinary = self.by_id.values()

@@ -195,6 +195,8 @@ class Pipeline:
             chars = [i for i, c in enumerate(word) for _ in c.encode()]
         else:
             chars = list(range(len(word)))
+        # Behind the last byte there may be tokens of none.
+        chars.append(len(word))
         return (
             tuple([id for id, _, _, _ in tokens]),
             tuple([token for _, token, _, _ in tokens]),

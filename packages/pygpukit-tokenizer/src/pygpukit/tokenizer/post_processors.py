@@ -128,11 +128,12 @@ class RobertaProcessing(PostProcessor):
             encoding.type_ids = [0] * len(encoding)
         if not add_special_tokens:
             return encodings
-        first, sep = self.cls, self.sep
-        starts = [first if i == 0 else sep for i in range(len(encodings))]
+        for encoding in encodings:
+            for part in encoding.overflowing:
+                part.type_ids = [0] * len(part)
         return [
-            framed(encoding, start, sep, i, 0)
-            for i, (encoding, start) in enumerate(zip(encodings, starts, strict=True))
+            framed(encoding, self.sep if i else self.cls, self.sep, min(i, 1), 0)
+            for i, encoding in enumerate(encodings)
         ]
 
 
@@ -159,7 +160,7 @@ class BertProcessing(PostProcessor):
         if not add_special_tokens:
             return encodings
         return [
-            framed(encoding, None if i else self.cls, self.sep, i, i)
+            framed(encoding, None if i else self.cls, self.sep, min(i, 1), min(i, 1))
             for i, encoding in enumerate(encodings)
         ]
 
@@ -171,11 +172,15 @@ def framed(
     sequence: int,
     type_id: int,
 ) -> Encoding:
-    """An encoding, and each overflowing part of it, between two special tokens."""
+    """An encoding, and each overflowing part of it, between two special tokens of ``type_id``.
+
+    What counted as special before is, as in the reference, from now on part of the text.
+    """
     overflowing = [framed(part, start, end, sequence, type_id) for part in encoding.overflowing]
     encoding.overflowing = []
     encoding.sequence_ranges = {}
-    encoding.set_sequence(sequence, type_id)
+    encoding.set_sequence(sequence)
+    encoding.special_tokens_mask = [0] * len(encoding)
     parts = [] if start is None else [Encoding.special([start[1]], [start[0]], type_id)]
     result = merged([*parts, encoding, Encoding.special([end[1]], [end[0]], type_id)])
     result.overflowing = overflowing
@@ -236,6 +241,11 @@ class TemplateProcessing(PostProcessor):
         return (before, after) if seen else None
 
     def process(self, encodings: list[Encoding], *, add_special_tokens: bool) -> list[Encoding]:
+        if len(encodings) not in (1, 2):
+            raise ValueError(
+                f"TemplateProcessing behind another post-processor that gives {len(encodings)} "
+                "parts, not one or two sequences"
+            )
         parts = []
         for piece in self.pair if len(encodings) == 2 else self.single:
             if piece.special is None:

@@ -118,9 +118,7 @@ class Tokenizer:
         return cls(data)
 
     @classmethod
-    def from_pretrained(
-        cls, name: str | PathLike[str], revision: str | None = None
-    ) -> Tokenizer:
+    def from_pretrained(cls, name: str | PathLike[str], revision: str | None = None) -> Tokenizer:
         """Load from a model's folder, the path of a tokenizer.json, or a model's id on the hub.
 
         An id, such as ``"organisation/model"``, is looked up where there is no such path, with the
@@ -209,10 +207,10 @@ class Tokenizer:
         """The ids that :meth:`encode` gives, several times as fast."""
         if self.truncation is not None or self.padding is not None:
             return self.encode(text, None, add_special_tokens, parse_special).ids
+        if self._frame is None:
+            return self.encode(text, None, add_special_tokens, parse_special).ids
         if not add_special_tokens:
             return self._pipeline.ids(text, parse_special=parse_special)
-        if self._frame is None:
-            return self.encode(text, None, True, parse_special).ids
         before, after = self._frame
         return before + self._pipeline.ids(text, parse_special=parse_special) + after
 

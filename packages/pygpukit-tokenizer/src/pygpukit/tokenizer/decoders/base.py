@@ -1,8 +1,8 @@
 """What all decoders have in common.
 
-A decoder turns a list of tokens into another list of tokens; what the last one gives, joined, is the
-text. Decoding a stream does the same with steps that take one token at a time. Behind a decoder that
-fuses all tokens into one, the others get that one token in pieces.
+A decoder turns a list of tokens into another list of tokens; what the last one gives, joined, is
+the text. Decoding a stream does the same with steps that take one token at a time. Behind a decoder
+that fuses all tokens into one, the others get that one token in pieces.
 """
 
 from __future__ import annotations

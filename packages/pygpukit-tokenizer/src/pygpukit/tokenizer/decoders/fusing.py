@@ -17,7 +17,9 @@ def byte_of(token: str) -> int | None:
         return None
     digits = token[3:5]
     # Rust's parser takes a sign, as in <0x+A>, but neither spaces nor underscores.
-    if not digits.isascii() or not (digits[1].isalnum() and (digits[0].isalnum() or digits[0] == "+")):
+    if not digits.isascii() or not (
+        digits[1].isalnum() and (digits[0].isalnum() or digits[0] == "+")
+    ):
         return None
     try:
         return int(digits, 16)

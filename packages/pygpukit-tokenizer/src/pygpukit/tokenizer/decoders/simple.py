@@ -136,9 +136,7 @@ class Strip(TokenDecoder):
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Strip:
-        return cls(
-            spec.character("content"), spec.natural("start"), spec.natural("stop")
-        )
+        return cls(spec.character("content"), spec.natural("start"), spec.natural("stop"))
 
     def other(self, token: str) -> str:
         return self.without_stop(self.without_start(token, self.start))

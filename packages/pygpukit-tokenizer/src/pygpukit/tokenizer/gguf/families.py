@@ -38,11 +38,10 @@ _DEEPSEEK_V3 = (
 
 _DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")
 _QWEN35 = (
-    rf"{_CONTRACTIONS}|{_START}[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"
+    rf"{_CONTRACTIONS}|{_START}[\p{{L}}\p{{M}}]+|\p{{N}}"
+    rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"
 )
-_SEED_CODER = (
-    rf"{_CONTRACTIONS}|{_START}\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}"
-)
+_SEED_CODER = rf"{_CONTRACTIONS}|{_START}\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}"
 _BAILING = (
     rf"'(?i:[sdmt]|ll|ve|re)|{_START}+\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -88,9 +87,7 @@ class Family:
 
 
 _GPT2 = Family([byte_level(use_regex=True)])
-_DIGITS_APART = Family(
-    [{"type": "Digits", "individual_digits": True}, byte_level(use_regex=True)]
-)
+_DIGITS_APART = Family([{"type": "Digits", "individual_digits": True}, byte_level(use_regex=True)])
 _LLAMA3 = Family(_patterns(_words_and_numbers(r"\p{N}{1,3}")), ignore_merges=True, add_bos=True)
 _DBRX = Family(_patterns(_words_and_numbers(r"\p{N}{1,3}")))
 _QWEN2 = Family(_patterns(_words_and_numbers(r"\p{N}")), nfc=True)
@@ -112,8 +109,8 @@ _BLOOM_WORDS = Family(_patterns(_BLOOM))
 _NAMES: tuple[tuple[Family, str], ...] = (
     (
         _GPT2,
-        "default gpt-2 gpt2 phi-2 mpt olmo jais trillion exaone4 gigachat a.x-4.0 mellum modern-bert "
-        "granite-docling jina-es jina-de jina-v2-es jina-v2-de",
+        "default gpt-2 gpt2 phi-2 mpt olmo jais trillion exaone4 gigachat a.x-4.0 mellum "
+        "modern-bert granite-docling jina-es jina-de jina-v2-es jina-v2-de",
     ),
     (
         _DIGITS_APART,

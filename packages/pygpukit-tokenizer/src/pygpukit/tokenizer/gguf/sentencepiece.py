@@ -1,7 +1,7 @@
 """SentencePiece's BPE vocabularies in GGUF files: ``tokenizer.ggml.model = "llama"``.
 
-They have a score for every token instead of a list of merges: of the tokens that two neighbours make
-together, the one of the highest score is made first.
+They have a score for every token instead of a list of merges: of the tokens that two neighbours
+make together, the one of the highest score is made first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _UNSPACE = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
 
 
 def merges(tokens: Sequence[str], scores: Sequence[float]) -> list[list[str]]:
-    """All pairs of tokens that make a token, by its score, as converters to tokenizer.json order them.
+    """All pairs of tokens that make a token, ordered as converters to tokenizer.json do: by score.
 
     Of the pairs that make one token, or tokens of equal score, those with longer halves come first.
     """
@@ -45,9 +45,7 @@ def components(*, add_space_prefix: bool) -> dict[str, Any]:
     }
 
 
-def model(
-    tokens: Sequence[str], scores: Sequence[float], unknown: str | None
-) -> Mapping[str, Any]:
+def model(tokens: Sequence[str], scores: Sequence[float], unknown: str | None) -> Mapping[str, Any]:
     """The model of the format."""
     return {
         "type": "BPE",

@@ -29,8 +29,8 @@ class BPE(Model):
     __slots__ = (
         "_byte_fallback",
         "_byte_ids",
-        "_cuts",
         "_continuing_subword_prefix",
+        "_cuts",
         "_end_of_word_suffix",
         "_fallback_ids",
         "_fuse_unk",
@@ -163,7 +163,9 @@ class BPE(Model):
             if fallback:
                 # As in the reference, an unknown character before these comes out behind them.
                 ids += fallback
-                sizes += [1] * len(fallback)
+                affixed = len(self._continuing_subword_prefix.encode()) if i else 0
+                sizes += [0] * affixed + [1] * size
+                sizes += [0] * (len(ids) - len(sizes))
             elif self._unk_token is not None:
                 if unknown and not self._fuse_unk:
                     self._add_unknown(ids, sizes, unknown)

@@ -91,8 +91,15 @@ class MergeTable(dict[int, int]):
 
 
 def without_prefix(token: str, length: int) -> str:
-    """The token without its first ``length`` bytes: the prefix of continuing subwords."""
-    return token.encode()[length:].decode() if length else token
+    """The token without its first ``length`` bytes: the prefix of continuing subwords.
+
+    Raises:
+        ValueError: it hasn't so many, or they end inside a character.
+    """
+    data = token.encode()
+    if len(data) < length:
+        raise ValueError(f"{token!r} is shorter than {length} bytes")
+    return data[length:].decode() if length else token
 
 
 def _unused_character(vocab: Mapping[str, int]) -> str:
@@ -141,7 +148,11 @@ def _checked(
         if not isinstance(pair, list | tuple) or [type(half) for half in pair] != [str, str]:
             raise spec.error(f"[{i}] isn't two tokens: {merge!r}")
         left, right = pair
-        for token in (left, right, left + without_prefix(right, len(prefix.encode()))):
+        try:
+            merged = left + without_prefix(right, len(prefix.encode()))
+        except ValueError:
+            raise spec.error(f"[{i}]: {right!r} is shorter than the prefix {prefix!r}") from None
+        for token in (left, right, merged):
             if token not in vocab:
                 raise spec.error(f"[{i}] needs token {token!r}, which isn't in the vocabulary")
         joined.append(left + separator + right)

@@ -30,19 +30,17 @@ class Unigram(Model):
         "_unk_score",
         "_vocab",
         "lookup",
-        "size",
     )
 
     def __init__(
         self, pieces: Sequence[tuple[str, float]], unk_id: int | None, *, byte_fallback: bool
     ) -> None:
         """``pieces`` are tokens and their scores by id; of equal tokens the last one counts."""
-        self.size = len(pieces)
         self.lookup: Lookup = [token for token, _ in pieces]
         self._vocab = {token: id for id, token in enumerate(self.lookup)}
-        self._scores = dict(pieces)
+        self._scores = _Scores([score for _, score in pieces])
         self._unk_id = unk_id
-        self._unk_score = min((s for _, s in pieces), default=float("inf")) - _UNKNOWN_PENALTY
+        self._unk_score = self._scores.least() - _UNKNOWN_PENALTY
         self._byte_fallback = byte_fallback
         lengths: dict[str, set[int]] = {}
         for token in self._vocab:
@@ -73,6 +71,11 @@ class Unigram(Model):
     @property
     def vocab(self) -> Mapping[str, int]:
         return self._vocab
+
+    @property
+    def size(self) -> int:
+        # A piece that comes twice takes up two ids.
+        return len(self.lookup)
 
     def ids(self, word: str) -> Sequence[int]:
         id = self._vocab.get(word)
@@ -127,7 +130,7 @@ class Unigram(Model):
 
     def _best_starts(self, text: str) -> list[tuple[int, bool]]:
         """For each end of the best path to it: where its last piece starts, and if it is known."""
-        scores, lengths, unk_id = self._scores, self._lengths, self._unk_id
+        vocab, scores, lengths, unk_id = self._vocab, self._scores, self._lengths, self._unk_id
         count = len(text)
         best: list[float | None] = [None] * (count + 1)
         best[0] = 0.0
@@ -139,16 +142,15 @@ class Unigram(Model):
                 end = start + length
                 if end > count:
                     break
-                piece = text[start:end]
-                score = scores.get(piece)
-                if score is None:
+                id = vocab.get(text[start:end])
+                if id is None:
                     continue
                 single = single or length == 1
-                score += here
+                score = scores[id] + here
                 known = best[end]
                 if known is None or score > known:
                     best[end] = score
-                    starts[end] = start, self._vocab[piece] != unk_id
+                    starts[end] = start, id != unk_id
             if not single:
                 score = self._unk_score + here
                 known = best[start + 1]
@@ -157,3 +159,37 @@ class Unigram(Model):
                     best[start + 1] = score
                     starts[start + 1] = start, False
         return starts
+
+
+class _Scores(dict[int, float]):
+    """Scores by id, as the reference has them, found when first asked for."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Sequence[float]) -> None:
+        super().__init__()
+        self._values = values
+
+    def __missing__(self, id: int) -> float:
+        score = self[id] = twice_rounded(self._values[id])
+        return score
+
+    def least(self) -> float:
+        """The least of all scores."""
+        return twice_rounded(min(self._values, default=float("inf")))
+
+
+def twice_rounded(value: float) -> float:
+    """What the reference reads where a file has ``value``: that number or one next to it.
+
+    serde_json without its feature ``float_roundtrip`` rounds the digits to a float64, divides that
+    by a power of ten and rounds again. Which of two equal segmentations wins can depend on that.
+    """
+    digits, _, exponent = repr(value).partition("e")
+    whole, point, fraction = digits.partition(".")
+    if not point and not exponent:
+        return value
+    power = int(exponent or 0) - len(fraction)
+    scale = float(f"1e{abs(power)}")
+    significand = float(int(whole + fraction))
+    return significand * scale if power > 0 else significand / scale

@@ -7,7 +7,6 @@ from pygpukit.tokenizer.spec import Component
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pygpukit.tokenizer.aligned import AlignedText
-    from pygpukit.tokenizer.spec import Spec
     from pygpukit.tokenizer.unicode.mapping import CharacterMap
 
 
@@ -19,10 +18,6 @@ class Normalizer(Component):
     """
 
     __slots__ = ()
-
-    @classmethod
-    def from_spec(cls, spec: Spec) -> Normalizer:
-        return cls()
 
     def normalize(self, text: str) -> str:
         """The normalised text."""

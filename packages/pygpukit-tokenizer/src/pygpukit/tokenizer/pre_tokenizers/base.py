@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence as Series
 
     from pygpukit.tokenizer.aligned import AlignedText
-    from pygpukit.tokenizer.spec import Spec
 
     Span = tuple[int, int]
 
@@ -26,10 +25,6 @@ class PreTokenizer(Component):
     """
 
     __slots__ = ()
-
-    @classmethod
-    def from_spec(cls, spec: Spec) -> PreTokenizer:
-        return cls()
 
     def needs_origins(self) -> bool:
         """Whether only aligned text tells it what to do, unless it is the first of all."""
@@ -67,9 +62,7 @@ class Cutter(PreTokenizer):
         return list(chain.from_iterable(map(self.cut, pieces)))
 
     def split_aligned(self, pieces: list[AlignedText]) -> list[AlignedText]:
-        return [
-            piece.slice(start, end) for piece in pieces for start, end in self.cuts(piece.text)
-        ]
+        return [piece.slice(start, end) for piece in pieces for start, end in self.cuts(piece.text)]
 
 
 def arrange(parts: Series[tuple[int, int, bool]], behavior: str) -> list[Span]:

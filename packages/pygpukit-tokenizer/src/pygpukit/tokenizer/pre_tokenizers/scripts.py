@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from functools import cache
+from itertools import pairwise
 
 from pygpukit.tokenizer.pre_tokenizers.base import Cutter
 from pygpukit.tokenizer.unicode import sets
@@ -34,7 +35,7 @@ class UnicodeScripts(Cutter):
                 starts.append(position)
                 last = script
         # What is before the first script is left out.
-        return list(zip(starts, [*starts[1:], len(text)], strict=True))
+        return list(pairwise([*starts, len(text)]))
 
 
 class _Classes(dict[str, int]):
