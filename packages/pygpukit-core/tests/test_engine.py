@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pygpukit.core import AsyncEngine, Device, LoadError, Tensor, TransferError, TransferStats
-from weight_files import Q6_K, entry, gguf_file, gguf_tensor, safetensors_file
+from weight_files import IQ2_XXS, entry, gguf_file, gguf_tensor, safetensors_file
 
 
 @pytest.fixture
@@ -117,8 +117,8 @@ def test_what_cannot_be_uploaded_is_refused_at_once(engine: AsyncEngine, counted
         engine.upload(view, Tensor.zeros((2, 4), "float32")[:, :3])
     with pytest.raises(LoadError, match='tensor "x": no conversion from float32 to int32'):
         engine.upload(view, Tensor.zeros((2, 3), "int32"))
-    opaque = load(gguf_file([gguf_tensor("o", [256], Q6_K, 0)], bytes(210)))["o"]
-    with pytest.raises(LoadError, match="elements of type q6_k can't be read"):
+    opaque = load(gguf_file([gguf_tensor("o", [256], IQ2_XXS, 0)], bytes(66)))["o"]
+    with pytest.raises(LoadError, match="elements of type iq2_xxs can't be read"):
         engine.upload(opaque, Tensor.zeros(256, "float32"))
     with pytest.raises(TypeError):
         engine.upload(np.zeros(3), Tensor.zeros(3, "float64"))

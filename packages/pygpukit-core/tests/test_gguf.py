@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pygpukit.core import LoadError, Tensor, load_gguf, load_tensors
-from weight_files import Q4_0, Q6_K, gguf_file, gguf_tensor
+from weight_files import IQ2_XXS, Q4_0, gguf_file, gguf_tensor
 
 gguf = pytest.importorskip("gguf", reason="the oracle: gguf")
 
-TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"]
+BLOCKS = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL"]
+SUPER_BLOCKS = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
+TYPES = ["F32", "F16", "BF16", *BLOCKS, *SUPER_BLOCKS]
 NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # Half-precision scales at the ends: NaN, both infinities, the largest, a denormal, minus zero.
 SCALES = np.array([0x7E01, 0x7C00, 0xFC00, 0x7BFF, 0x0001, 0x8000], "<u2")
@@ -54,7 +56,7 @@ def assert_same_bits(found: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_dequantises_bit_for_bit(tmp_path: Path, rng: np.random.Generator, kind: str):
-    rows, columns = 37, 224
+    rows, columns = 37, 256 if kind in SUPER_BLOCKS else 224
     stored = random_blocks(rng, kind, rows, columns)
     with np.errstate(all="ignore"):
         expected = gguf.dequantize(stored, gguf.GGMLQuantizationType[kind])
@@ -129,14 +131,14 @@ def test_a_file_is_known_by_its_content(tmp_path: Path):
 
 
 def test_types_that_cannot_be_read_are_listed_and_their_bytes_shared(load):
-    data = bytes(range(210)) * 2
-    content = gguf_file([gguf_tensor("blk.0.ffn", [256, 2], Q6_K, 0)], data)
+    data = bytes(range(66)) * 2
+    content = gguf_file([gguf_tensor("blk.0.ffn", [256, 2], IQ2_XXS, 0)], data)
     view = load(content, "model.gguf")["blk.0.ffn"]
-    assert (view.dtype, view.shape, view.nbytes) == ("q6_k", (2, 256), 420)
+    assert (view.dtype, view.shape, view.nbytes) == ("iq2_xxs", (2, 256), 132)
     assert view.raw().tobytes() == data
     for read in (view.numpy, lambda: view.cast("float32"), lambda: Tensor.from_safetensor(view)):
         with pytest.raises(
-            LoadError, match=r'model\.gguf: tensor "blk\.0\.ffn": .* q6_k can\'t be'
+            LoadError, match=r'model\.gguf: tensor "blk\.0\.ffn": .* iq2_xxs can\'t be'
         ):
             read()
 

@@ -21,7 +21,7 @@ from pygpukit.llm.weights import load, plan
 
 CPU = Device("cpu")
 PROMPTS = [[5, 9, 200, 31], [7], [300 - position for position in range(100)], [8, 8, 8, 8, 8, 8]]
-NAMES = ["llama2", "gpt2", "qwen3", "mistral-sliding-window"]
+NAMES = ["llama2", "gpt2", "qwen3", "mistral-sliding-window", "gemma3", "olmo2", "qwen3-moe"]
 
 
 @pytest.fixture(params=NAMES)
@@ -163,6 +163,7 @@ CONFIG = ModelConfig(
     num_heads=1,
     num_kv_heads=1,
     head_dim=2,
+    attention_scale=0.5,
 )
 
 

@@ -46,7 +46,7 @@ NAMES = {
 TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
 
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
-F32, IQ4_NL, BF16 = 0, 20, 30
+F32, BF16, NVFP4 = 0, 30, 40
 
 
 def text(value: str) -> bytes:
@@ -242,6 +242,6 @@ def test_tensors_that_do_not_fit(gguf: Write) -> None:
 
 
 def test_a_quantisation_that_is_not_supported(gguf: Write) -> None:
-    file = gguf("llama2", tensors={"output.weight": (IQ4_NL, np.zeros((320, 64), np.float32))})
-    with pytest.raises(LoadError, match=r"output\.weight.*iq4_nl"):
+    file = gguf("llama2", tensors={"output.weight": (NVFP4, np.zeros((320, 64), np.float32))})
+    with pytest.raises(LoadError, match=r"output\.weight.*nvfp4"):
         logits(file)

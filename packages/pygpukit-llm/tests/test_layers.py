@@ -166,7 +166,7 @@ def test_what_is_absent_is_named(rng: np.random.Generator) -> None:
     gamma, matrix = put(np.ones(HIDDEN)), put(np.zeros((HIDDEN, HIDDEN)))
     mlp = MLPWeights(LinearWeights(matrix), LinearWeights(matrix))
     block = TransformerBlock(RMSNorm(), MLP("silu"), Attention(4, scale=1.0))
-    with pytest.raises(TypeError, match="needs attention and attention_norm weights"):
+    with pytest.raises(TypeError, match="needs attention weights"):
         block.forward(x, BlockWeights(NormWeights(gamma), mlp))
     attention = AttentionWeights(LinearWeights(matrix), LinearWeights(matrix))
     weights = BlockWeights(NormWeights(gamma), mlp, NormWeights(gamma), attention)

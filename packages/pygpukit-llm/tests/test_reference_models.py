@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 from pygpukit.llm import LLM
 
-FAMILIES = ["gpt2", "llama2", "llama3-rope-scaled", "mistral-sliding-window", "qwen2", "qwen3"]
+FAMILIES = [
+    "gemma2",
+    "gemma3",
+    "gpt2",
+    "llama2",
+    "llama3-rope-scaled",
+    "mistral-sliding-window",
+    "mixtral",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3-moe",
+]
 
 
 @pytest.fixture(params=FAMILIES)

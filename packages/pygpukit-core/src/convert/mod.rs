@@ -5,6 +5,7 @@
 //! than a routine for each pair. Rounding is to nearest, ties to even, and never done twice.
 
 mod float;
+mod kquant;
 mod quant;
 
 use crate::dtype::DType;
@@ -86,7 +87,16 @@ fn convert_portable(from: DType, to: DType, input: &[u8], output: &mut [u8]) {
     match from {
         DType::Q4_0 => quant::decode_q4_0(input, values),
         DType::Q4_1 => quant::decode_q4_1(input, values),
+        DType::Q5_0 => quant::decode_q5_0(input, values),
+        DType::Q5_1 => quant::decode_q5_1(input, values),
         DType::Q8_0 => quant::decode_q8_0(input, values),
+        DType::IQ4NL => quant::decode_iq4_nl(input, values),
+        DType::Q2K => kquant::decode_q2_k(input, values),
+        DType::Q3K => kquant::decode_q3_k(input, values),
+        DType::Q4K => kquant::decode_q4_k(input, values),
+        DType::Q5K => kquant::decode_q5_k(input, values),
+        DType::Q6K => kquant::decode_q6_k(input, values),
+        DType::IQ4XS => kquant::decode_iq4_xs(input, values),
         _ => float::decode(from, input, values),
     }
     float::encode(to, values, output);

@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+mod experts;
 mod linear;
 mod norm;
 mod pool;
@@ -41,10 +42,13 @@ pub fn kernels() -> &'static [HostKernel] {
     &KERNELS
 }
 
-static KERNELS: [HostKernel; 16] = [
+static KERNELS: [HostKernel; 19] = [
     activation::ACTIVATION,
     activation::SOFT_CAP,
     attention::ATTENTION,
+    experts::COMBINE_EXPERTS,
+    experts::ROUTE,
+    linear::EXPERT_LINEAR,
     linear::LINEAR,
     norm::LAYER_NORM,
     norm::RMS_NORM,

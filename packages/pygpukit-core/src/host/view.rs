@@ -82,6 +82,14 @@ impl<T: Copy> View<T, 2> {
         View { data: data.as_mut_ptr(), shape: [rows, columns], strides: [columns, 1] }
     }
 
+    /// Rows `first` to `first + count` as a matrix of their own.
+    pub(super) fn rows(&self, first: usize, count: usize) -> View<T, 2> {
+        assert!(first + count <= self.shape[0], "rows {first} + {count} of {}", self.shape[0]);
+        // SAFETY: the first row is in the tensor, or there are none and nothing is ever reached.
+        let data = unsafe { self.data.add(first * self.strides[0]) };
+        View { data, shape: [count, self.shape[1]], strides: self.strides }
+    }
+
     /// The address of row `row`, which has `length(1)` elements.
     #[inline(always)]
     pub(super) fn row(&self, row: usize) -> *mut T {
@@ -104,6 +112,16 @@ impl<T: Copy> View<T, 2> {
     #[inline(always)]
     pub(super) fn row_stride(&self) -> usize {
         self.strides[0]
+    }
+}
+
+impl<T: Copy> View<T, 3> {
+    /// The matrix at `index` of the first dimension.
+    pub(super) fn matrix(&self, index: usize) -> View<T, 2> {
+        let data =
+            if self.shape[1] * self.shape[2] > 0 { self.at([index, 0, 0]) } else { self.data };
+        let [_, rows, columns] = self.shape;
+        View { data, shape: [rows, columns], strides: [self.strides[1], self.strides[2]] }
     }
 }
 

@@ -21,8 +21,32 @@ pub(crate) enum Layout {
     Rows { inner: Arc<Layout>, row: usize, indices: Arc<[usize]> },
     /// `inner`, a matrix of `rows` × `columns`, transposed.
     Transposed { inner: Arc<Layout>, rows: usize, columns: usize },
+    /// The elements of `inner`, each times the scale of its block, as float32.
+    Scaled { inner: Arc<Layout>, scales: Arc<BlockScales> },
     /// The elements of `inner` from `start` on.
     Window { inner: Arc<Layout>, start: usize },
+}
+
+/// A scale for each block of a matrix.
+#[derive(Debug)]
+pub(crate) struct BlockScales {
+    /// Row by row.
+    pub(crate) values: Vec<f32>,
+    /// Of the matrix.
+    pub(crate) columns: usize,
+    /// Rows and columns of a block; those at the edges may be cut.
+    pub(crate) block: [usize; 2],
+}
+
+impl BlockScales {
+    /// Multiplies the elements from `start` on.
+    fn apply(&self, start: usize, elements: &mut [f32]) {
+        let blocks = self.columns.div_ceil(self.block[1]);
+        for (index, element) in elements.iter_mut().enumerate() {
+            let (row, column) = ((start + index) / self.columns, (start + index) % self.columns);
+            *element *= self.values[row / self.block[0] * blocks + column / self.block[1]];
+        }
+    }
 }
 
 impl Layout {
@@ -31,6 +55,7 @@ impl Layout {
         match self {
             Layout::Stored { dtype, .. } => *dtype,
             Layout::Cast { to, .. } => *to,
+            Layout::Scaled { .. } => DType::F32,
             Layout::Rows { inner, .. }
             | Layout::Transposed { inner, .. }
             | Layout::Window { inner, .. } => inner.dtype(),
@@ -42,6 +67,7 @@ impl Layout {
         match self {
             Layout::Stored { file, range, .. } => (file, range.clone()),
             Layout::Cast { inner, .. }
+            | Layout::Scaled { inner, .. }
             | Layout::Rows { inner, .. }
             | Layout::Transposed { inner, .. }
             | Layout::Window { inner, .. } => inner.stored(),
@@ -53,6 +79,7 @@ impl Layout {
         match self {
             Layout::Stored { dtype, .. } => dtype.block_elements(),
             Layout::Cast { inner, .. }
+            | Layout::Scaled { inner, .. }
             | Layout::Rows { inner, .. }
             | Layout::Window { inner, .. } => inner.granularity(),
             Layout::Transposed { .. } => 1,
@@ -65,7 +92,7 @@ impl Layout {
             return Arc::clone(self);
         }
         Arc::new(match &**self {
-            Layout::Stored { .. } | Layout::Cast { .. } => {
+            Layout::Stored { .. } | Layout::Cast { .. } | Layout::Scaled { .. } => {
                 Layout::Cast { inner: Arc::clone(self), to }
             }
             Layout::Rows { inner, row, indices } => {
@@ -104,7 +131,7 @@ impl Layout {
             Layout::Window { inner, start: offset } => {
                 Layout::Window { inner: Arc::clone(inner), start: offset + start }
             }
-            Layout::Rows { .. } | Layout::Transposed { .. } => {
+            Layout::Rows { .. } | Layout::Transposed { .. } | Layout::Scaled { .. } => {
                 Layout::Window { inner: Arc::clone(self), start }
             }
         })
@@ -118,6 +145,7 @@ impl Layout {
                 out.copy_from_slice(&file.bytes()[range.clone()][offset..offset + out.len()]);
             }
             Layout::Cast { inner, to } => read_cast(inner, *to, start, out),
+            Layout::Scaled { inner, scales } => read_scaled(inner, scales, start, out),
             Layout::Rows { inner, row, indices } => read_rows(inner, *row, indices, start, out),
             Layout::Transposed { inner, rows, columns } => {
                 super::transpose::read(inner, *rows, *columns, start, out);
@@ -136,6 +164,22 @@ fn read_cast(inner: &Layout, to: DType, start: usize, out: &mut [u8]) {
         let input = &mut buffer[..elements / from.block_elements() * from.block_bytes()];
         inner.read(start + index * CHUNK, input);
         convert::convert_chunk(from, to, input, piece);
+    }
+}
+
+fn read_scaled(inner: &Layout, scales: &BlockScales, start: usize, out: &mut [u8]) {
+    let mut buffer = [0f32; CHUNK];
+    for (index, piece) in out.chunks_mut(CHUNK * size_of::<f32>()).enumerate() {
+        let start = start + index * CHUNK;
+        read_cast(inner, DType::F32, start, piece);
+        let values = &mut buffer[..piece.len() / size_of::<f32>()];
+        for (value, &bytes) in values.iter_mut().zip(piece.as_chunks().0) {
+            *value = f32::from_le_bytes(bytes);
+        }
+        scales.apply(start, values);
+        for (bytes, value) in piece.as_chunks_mut().0.iter_mut().zip(values) {
+            *bytes = value.to_le_bytes();
+        }
     }
 }
 

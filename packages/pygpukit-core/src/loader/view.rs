@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::LoadError;
 use super::file::WeightFile;
-use super::layout::Layout;
+use super::layout::{BlockScales, Layout};
 use super::source::ByteSource;
 use super::stored_type::StoredType;
 use crate::convert;
@@ -175,6 +175,34 @@ impl TensorView {
         }
         self.check_size(&self.shape)?;
         Ok(self.with(self.shape.clone(), layout.cast(to)))
+    }
+
+    /// A matrix as float32, each element times the scale of its block of `block` rows and columns:
+    /// what an FP8 checkpoint stores beside its weights.
+    ///
+    /// # Errors
+    /// [`LoadError::InvalidView`] unless the view is a matrix and `scales` has one floating-point
+    /// number for each block, those cut by the edges included; [`LoadError::InvalidCast`].
+    pub fn scaled(&self, scales: &TensorView, block: [usize; 2]) -> Result<TensorView, LoadError> {
+        let &[rows, columns] = self.shape.as_slice() else {
+            return Err(self.invalid("only a matrix (two dimensions) can be scaled".into()));
+        };
+        if block.contains(&0) {
+            return Err(self.invalid(format!("blocks of {block:?} elements have no scale")));
+        }
+        let blocks = [rows.div_ceil(block[0]), columns.div_ceil(block[1])];
+        if scales.elements() != blocks[0] * blocks[1] {
+            return Err(self.invalid(format!(
+                "{blocks:?} blocks of {block:?} elements need as many scales, found {:?} of them in \
+                 {:?}",
+                scales.shape, scales.name
+            )));
+        }
+        let bytes = scales.cast(DType::F32)?.to_vec()?;
+        let values = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        let scales = Arc::new(BlockScales { values, columns, block });
+        let inner = Arc::clone(self.cast(DType::F32)?.layout()?);
+        Ok(self.with(self.shape.clone(), Arc::new(Layout::Scaled { inner, scales })))
     }
 
     /// The transpose of a matrix, as GPT-2's `Conv1D` weights need it.

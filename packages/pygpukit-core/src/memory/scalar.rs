@@ -44,7 +44,18 @@ impl Scalar {
             DType::U16 => Scalar::UInt(u16::from_le_bytes(array(bytes)).into()),
             DType::U8 => Scalar::UInt(array::<1>(bytes)[0].into()),
             DType::Bool => Scalar::Bool(array::<1>(bytes)[0] != 0),
-            DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => return None,
+            DType::Q4_0
+            | DType::Q4_1
+            | DType::Q5_0
+            | DType::Q5_1
+            | DType::Q8_0
+            | DType::Q2K
+            | DType::Q3K
+            | DType::Q4K
+            | DType::Q5K
+            | DType::Q6K
+            | DType::IQ4NL
+            | DType::IQ4XS => return None,
         })
     }
 }

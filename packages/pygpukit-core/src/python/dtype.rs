@@ -90,6 +90,17 @@ pub(super) fn type_string(dtype: DType) -> &'static str {
         DType::U16 | DType::BF16 => "<u2",
         DType::Bool => "|b1",
         DType::U8 | DType::F8E4M3 | DType::F8E5M2 => "|u1",
-        DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => unreachable!("blocks have no array elements"),
+        DType::Q4_0
+        | DType::Q4_1
+        | DType::Q5_0
+        | DType::Q5_1
+        | DType::Q8_0
+        | DType::Q2K
+        | DType::Q3K
+        | DType::Q4K
+        | DType::Q5K
+        | DType::Q6K
+        | DType::IQ4NL
+        | DType::IQ4XS => unreachable!("blocks have no array elements"),
     }
 }

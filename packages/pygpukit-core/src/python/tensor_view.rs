@@ -107,6 +107,20 @@ impl PyTensorView {
         Ok(self.view.cast(dtype.0)?.into())
     }
 
+    /// A matrix as float32, each element times the scale of its block, as a view.
+    ///
+    /// That is how FP8 checkpoints are stored.
+    ///
+    /// Args:
+    ///     scales: One floating-point number for each block, row by row, in whatever shape.
+    ///     block: Rows and columns of a block; blocks at the edges may be cut.
+    ///
+    /// Raises:
+    ///     LoadError: It isn't a matrix, the number of scales is another, or either can't be read.
+    fn scaled(&self, scales: &PyTensorView, block: [usize; 2]) -> PyResult<PyTensorView> {
+        Ok(self.view.scaled(&scales.view, block)?.into())
+    }
+
     /// The transpose of a matrix.
     ///
     /// Raises:

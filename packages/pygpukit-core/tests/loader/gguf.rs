@@ -9,7 +9,7 @@ use crate::files::{Folder, Gguf, MMAP, assert_message, string};
 
 const F32: u32 = 0;
 const Q4_0: u32 = 2;
-const Q6_K: u32 = 14;
+const IQ2_XXS: u32 = 16;
 const TAG_U8: u32 = 0;
 const TAG_U32: u32 = 4;
 const TAG_STRING: u32 = 8;
@@ -90,12 +90,13 @@ fn arrays_nest() {
 
 #[test]
 fn types_that_cannot_be_read_are_listed_but_not_read() {
-    let map = load(Gguf::new().tensor("w", &[256, 2], Q6_K, 0).data(vec![0; 420]).build()).unwrap();
+    let map =
+        load(Gguf::new().tensor("w", &[256, 2], IQ2_XXS, 0).data(vec![0; 132]).build()).unwrap();
     let view = map.get("w").unwrap();
-    assert_eq!((view.type_name(), view.shape(), view.nbytes()), ("q6_k", &[2, 256][..], 420));
+    assert_eq!((view.type_name(), view.shape(), view.nbytes()), ("iq2_xxs", &[2, 256][..], 132));
     let error = view.cast(DType::F32).unwrap_err();
     assert!(matches!(error, LoadError::UnsupportedType { .. }));
-    assert_message(&error, &["file.gguf", "\"w\"", "q6_k"]);
+    assert_message(&error, &["file.gguf", "\"w\"", "iq2_xxs"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 # ggml's numbers of types (enum ggml_type), and GGUF's of metadata values.
-F32, F16, Q4_0, Q4_1, Q8_0, Q6_K, BF16 = 0, 1, 2, 3, 8, 14, 30
+F32, F16, Q4_0, Q4_1, Q8_0, IQ2_XXS, BF16 = 0, 1, 2, 3, 8, 16, 30
 UINT32, STRING, ARRAY = 4, 8, 9
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 269060552\n"
 

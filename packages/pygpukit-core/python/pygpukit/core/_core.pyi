@@ -236,6 +236,18 @@ class TensorView:
         Raises:
             LoadError: The elements aren't floating-point or quantised numbers, or can't be read.
         """
+    def scaled(self, scales: TensorView, block: tuple[int, int]) -> TensorView:
+        """A matrix as float32, each element times the scale of its block, as a view.
+
+        That is how FP8 checkpoints are stored.
+
+        Args:
+            scales: One floating-point number for each block, row by row, in whatever shape.
+            block: Rows and columns of a block; blocks at the edges may be cut.
+
+        Raises:
+            LoadError: It isn't a matrix, the number of scales is another, or either can't be read.
+        """
     def transpose(self) -> TensorView:
         """The transpose of a matrix.
 

@@ -6,10 +6,12 @@
 
 mod dot;
 mod epilogue;
+mod experts;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
 use self::epilogue::Epilogue;
+pub(super) use self::experts::EXPERT_LINEAR;
 use super::HostKernel;
 use super::activation::Activation;
 use super::norm::Norm;

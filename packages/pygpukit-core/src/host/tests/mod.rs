@@ -4,6 +4,7 @@
 //! set: what reads there gets NaN, what writes there is found when the tensor is dropped.
 
 mod attention;
+mod experts;
 mod linear;
 mod norm;
 mod rope;

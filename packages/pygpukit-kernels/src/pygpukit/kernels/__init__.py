@@ -1,7 +1,8 @@
 """The operations of a language model over the tensors of `pygpukit.core`.
 
 Shapes: T tokens of all sequences of a step, one after another; S sequences; H query heads, KV
-key/value heads, D head_dim; K inputs and N outputs of a layer; V vocab_size. On "cpu" activations,
+key/value heads, D head_dim; K inputs and N outputs of a layer; E experts, C of them for a token; V
+vocab_size. On "cpu" activations,
 logits and the cache of keys and values are float32; weights are float32, float16 or bfloat16.
 
 Every operation launches one kernel of its own name through `device.controller`, writes its result
@@ -12,6 +13,7 @@ naming the kernel and the argument when dtypes, shapes or devices don't fit. Wit
 
 from ._attention import append_kv, attention, rope_angles
 from ._elementwise import activation, add, soft_cap
+from ._experts import combine_experts, expert_linear, route
 from ._linear import linear
 from ._norm import Norm, layer_norm, rms_norm
 from ._rows import embedding, gather_rows
@@ -25,13 +27,16 @@ __all__ = [
     "append_kv",
     "argmax",
     "attention",
+    "combine_experts",
     "embedding",
+    "expert_linear",
     "gather_rows",
     "layer_norm",
     "linear",
     "penalize",
     "rms_norm",
     "rope_angles",
+    "route",
     "sample",
     "soft_cap",
     "top_logprobs",

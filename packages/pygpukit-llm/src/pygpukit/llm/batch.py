@@ -24,6 +24,7 @@ class Request:
         prompt_length: How many of the ids are the prompt.
         limit: How many ids it may have in all.
         pages: Its pages of the cache, in order.
+        cached: How many of its ids have their keys and values in the cache.
         done: Set by whoever reads the ids: the sequence leaves before the next step.
     """
 
@@ -31,6 +32,7 @@ class Request:
     prompt_length: int
     limit: int
     pages: list[int] = field(default_factory=list)
+    cached: int = 0
     done: bool = False
 
     def missing_pages(self, positions_ahead: int) -> int:

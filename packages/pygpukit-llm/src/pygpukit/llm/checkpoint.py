@@ -11,9 +11,9 @@ from pygpukit.core import Tensor, TensorMap, load_gguf, load_safetensors
 from pygpukit.llm.chat import TURN_ENDS, ChatTemplate
 from pygpukit.llm.config import ModelConfig, read_json
 from pygpukit.llm.errors import ConfigError
-from pygpukit.llm.gguf import GGUF_NAMES, ROPE_FACTORS, config_from_gguf
-from pygpukit.llm.models import FAMILIES, config_from_json
-from pygpukit.llm.models.family import Names
+from pygpukit.llm.gguf import ROPE_FACTORS, config_from_gguf
+from pygpukit.llm.models import FAMILIES, GGUF_FAMILIES, config_from_json
+from pygpukit.llm.models.names import Names
 from pygpukit.llm.sampling import SamplingParams, read_generation_config
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ class Checkpoint:
         config: What the model computes.
         tensors: The weights, mapped.
         names: What the file calls them.
-        permuted: Whether query and key rows are interleaved per head.
         defaults: How tokens are chosen unless the caller says otherwise.
         special_tokens: Texts of `bos_token`, `eos_token` …, as far as the model names them.
         template: The chat template, if the model has one.
@@ -43,7 +42,6 @@ class Checkpoint:
     config: ModelConfig
     tensors: TensorMap
     names: Names
-    permuted: bool
     defaults: SamplingParams
     special_tokens: Mapping[str, str]
     template: ChatTemplate | None
@@ -109,7 +107,6 @@ def _open_folder(folder: Path) -> Checkpoint:
         config=replace(config, eos_token_ids=(*config.eos_token_ids, *ends)),
         tensors=load_safetensors(folder),
         names=FAMILIES[config.architecture].names,
-        permuted=False,
         defaults=defaults,
         special_tokens=special_tokens,
         template=_read_template(folder, tokenizer_config.get("chat_template"), special_tokens),
@@ -122,15 +119,15 @@ def _open_gguf(path: Path) -> Checkpoint:
     config = config_from_gguf(tensors.metadata, shapes, str(path))
     if ROPE_FACTORS in tensors and config.rope is not None:
         factors = Tensor.from_safetensor(tensors[ROPE_FACTORS], dtype="float32")
-        config = replace(config, rope=config.rope.divided(factors.tolist()))
+        divided = config.rope.divided(factors.tolist())
+        config = replace(config, ropes=tuple(rope and divided for rope in config.ropes))
     special_tokens = _gguf_special_tokens(tensors.metadata)
     source = tensors.metadata.get("tokenizer.chat_template")
     return Checkpoint(
         path=path,
         config=config,
         tensors=tensors,
-        names=GGUF_NAMES,
-        permuted=FAMILIES[config.architecture].gguf_permuted,
+        names=GGUF_FAMILIES[config.architecture].names,
         defaults=SamplingParams(),
         special_tokens=special_tokens,
         template=ChatTemplate({"default": source}, special_tokens, str(path)) if source else None,

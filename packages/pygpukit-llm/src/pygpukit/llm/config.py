@@ -11,7 +11,15 @@ from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.rope import Rope, read_rope
 
-__all__ = ["ModelConfig", "read_decoder", "read_json"]
+__all__ = [
+    "Experts",
+    "ModelConfig",
+    "QKNorm",
+    "read_decoder",
+    "read_json",
+    "read_layer_types",
+    "read_rope_keys",
+]
 
 ACTIVATIONS = {
     "silu": "silu",
@@ -39,6 +47,31 @@ IGNORED = frozenset({
 IGNORED_PREFIXES = ("_attn_implementation", "_name_or_path", "transformers.js")
 
 
+QKNorm = Literal["head", "heads", "row"]
+"""What is normalised in queries and keys, each before the rotation.
+
+"head": every head, with one weight for all (Qwen3); "heads": every head, each with a weight of its
+own (Command R+); "row": all heads of a token at once (OLMo 2).
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """A mixture of experts in place of the MLP (arXiv:1701.06538, gated as in arXiv:2401.04088).
+
+    Attributes:
+        count: How many there are.
+        chosen: How many each token goes to.
+        intermediate_size: Width inside each.
+        normalized: Whether the weights of the chosen ones are made to sum to 1.
+    """
+
+    count: int
+    chosen: int
+    intermediate_size: int
+    normalized: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """The shape and the maths of a decoder, whichever file they came from.
@@ -53,16 +86,31 @@ class ModelConfig:
         num_heads: Query heads.
         num_kv_heads: Key/value heads; a divisor of `num_heads`.
         head_dim: Width of one head; `num_heads * head_dim` may differ from `hidden_size`.
-        norm_kind: "rms" (weight only) or "layer" (weight and bias).
+        attention_scale: What scores are multiplied with: `1 / sqrt(head_dim)` for most.
+        attention_soft_cap: Scores become `cap * tanh(score / cap)`; 0 leaves them.
+        norm_kind: "rms" or "layer".
+        norm_bias: Whether norms have biases.
+        norm_offset: Added to the norms' weights: 1 where a checkpoint stores `weight - 1`.
         norm_eps: What is added to the variance.
+        pre_norm: Whether there are norms in front of attention and MLP.
+        post_norm: Whether there are norms behind attention and MLP, before the residual is added.
+        parallel: Whether attention and MLP both start from the block's input.
         activation: Of the MLP: "silu", "gelu", "gelu_tanh" or "relu".
         gated_mlp: Whether the MLP is `down(act(gate(x)) * up(x))` rather than `down(act(up(x)))`.
+        experts: The mixture of experts of the layers that `sparse` names.
+        sparse: For each layer whether experts stand in place of its MLP.
         qkv_bias: Whether the query, key and value projections have biases.
         output_bias: Whether the projection out of the attention has a bias.
         mlp_bias: Whether the MLP's projections have biases.
-        qk_norm: Whether queries and keys are RMS-normalised per head before the rotation.
-        rope: The rotation of queries and keys; None where positions are learned embeddings.
+        qk_norm: Whether and how queries and keys are normalised, by a norm of `norm_kind`.
+        ropes: For each layer the rotation of queries and keys, or None.
+        rope_interleaved: Whether dimensions 2i and 2i + 1 are rotated as a pair.
+        learned_positions: Whether there is an embedding of positions.
         windows: For each layer how many positions a token sees, itself included; 0 is all.
+        embedding_scale: What embeddings are multiplied with.
+        residual_scale: What attention and MLP are multiplied with before they are added.
+        logit_scale: What logits are multiplied with.
+        logit_soft_cap: Logits then become `cap * tanh(logit / cap)`; 0 leaves them.
         tied_embeddings: Whether the embedding also makes the logits.
         bos_token_id: The id that begins a text.
         eos_token_ids: The ids that end one.
@@ -77,24 +125,45 @@ class ModelConfig:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    attention_scale: float
+    attention_soft_cap: float = 0.0
     norm_kind: Literal["rms", "layer"] = "rms"
+    norm_bias: bool = False
+    norm_offset: float = 0.0
     norm_eps: float = 1e-6
+    pre_norm: bool = True
+    post_norm: bool = False
+    parallel: bool = False
     activation: str = "silu"
     gated_mlp: bool = True
+    experts: Experts | None = None
+    sparse: tuple[bool, ...] = ()
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: bool = False
-    rope: Rope | None = None
+    qk_norm: QKNorm | None = None
+    ropes: tuple[Rope | None, ...] = ()
+    rope_interleaved: bool = False
+    learned_positions: bool = False
     windows: tuple[int, ...] = ()
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_soft_cap: float = 0.0
     tied_embeddings: bool = False
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
 
     @property
-    def attention_scale(self) -> float:
-        """What scores are multiplied with: `1 / sqrt(head_dim)`."""
-        return float(self.head_dim**-0.5)
+    def rope(self) -> Rope | None:
+        """The rotation of the first layer that has one."""
+        return next(filter(None, self.ropes), None)
+
+    @property
+    def stretch_length(self) -> int | None:
+        """The length from which on sequences are rotated otherwise, if there is one."""
+        lengths = {rope.stretched.length for rope in self.ropes if rope and rope.stretched}
+        return min(lengths, default=None)
 
     @property
     def qkv_rows(self) -> tuple[int, int, int]:
@@ -160,34 +229,49 @@ def read_decoder(keys: Keys, **facts: Any) -> ModelConfig:
         "num_heads": heads,
         "num_kv_heads": kv_heads,
         "head_dim": head_dim,
+        "attention_scale": head_dim**-0.5,
         "norm_eps": keys.positive("rms_norm_eps", 1e-6),
         "activation": keys.choice("hidden_act", ACTIVATIONS, "silu"),
         "tied_embeddings": keys.boolean("tie_word_embeddings", False),
         "bos_token_id": next(iter(keys.ids("bos_token_id")), None),
         "eos_token_ids": keys.ids("eos_token_id"),
         "windows": (0,) * layers,
+        "sparse": (False,) * layers,
     }
-    if "rope" not in facts:
-        fields["rope"] = _read_rope(keys, head_dim, context)
+    if "ropes" not in facts:
+        fields["ropes"] = (read_rope_keys(keys, head_dim, context),) * layers
     return ModelConfig(**{**fields, **facts})
 
 
-def _read_rope(keys: Keys, head_dim: int, context_length: int) -> Rope:
-    """Rope keys as transformers writes them: `rope_parameters`, before version 5 `rope_scaling`."""
+def read_rope_keys(
+    keys: Keys, head_dim: int, context_length: int, *, layer_type: str | None = None
+) -> Rope:
+    """Rope keys as transformers writes them: `rope_parameters`, before version 5 `rope_scaling`.
+
+    Args:
+        keys: The config.
+        head_dim: Width of a head.
+        context_length: The most positions.
+        layer_type: The object of `rope_parameters` that counts, where it has one for each type.
+
+    Raises:
+        ConfigError: There are both, or something in them is missing, malformed or unknown.
+    """
     shared: dict[str, object] = {"rope_theta": keys.number("rope_theta", 10000.0)}
     factor = keys.optional_number("partial_rotary_factor")
     if factor is not None:
         shared["partial_rotary_factor"] = factor
+    original = keys.optional_integer("original_max_position_embeddings")
     given = [key for key in ("rope_parameters", "rope_scaling") if keys.get(key) is not None]
     if len(given) == 2:
         raise ConfigError(f"{keys.source}: has both rope_parameters and rope_scaling; keep one")
-    if not given:
-        return read_rope(
-            Keys(shared, keys.source), head_dim=head_dim, context_length=context_length
-        )
-    parameters = keys.nested(given[0], shared)
+    parameters = keys.nested(given[0], shared) if given else Keys(shared, keys.source)
+    if layer_type is not None:
+        parameters = parameters.nested(layer_type, {})
     parameters.rename("type", "rope_type")
-    return read_rope(parameters, head_dim=head_dim, context_length=context_length)
+    return read_rope(
+        parameters, head_dim=head_dim, context_length=context_length, original=original
+    )
 
 
 def read_layer_types(keys: Keys, num_layers: int) -> tuple[bool, ...] | None:

@@ -12,11 +12,12 @@ from pygpukit.llm.layers import (
     Embedding,
     LayerNorm,
     Linear,
+    MoE,
     RMSNorm,
+    Rotation,
     Step,
     TransformerBlock,
 )
-from pygpukit.llm.tensors import floats
 from pygpukit.llm.weights import ModelWeights
 
 __all__ = ["Decoder"]
@@ -34,13 +35,13 @@ class Decoder:
     def __init__(self, config: ModelConfig, weights: ModelWeights, device: Device) -> None:
         self.config = config
         self.weights = weights
-        self._embedding = Embedding()
+        self._embedding = Embedding(scale=config.embedding_scale)
         self._norm = _norm(config)
-        self._blocks = tuple(_block(config, window) for window in config.windows)
+        self._blocks = tuple(_block(config, layer) for layer in range(config.num_layers))
         self._lm_head = Linear()
-        self._inv_freq: Tensor | None = None
-        if config.rope is not None:
-            self._inv_freq = floats(config.rope.inv_freq, device)
+        self._rotations = {
+            rope: Rotation(rope, device) for rope in config.ropes if rope is not None
+        }
 
     def forward(
         self,
@@ -49,6 +50,7 @@ class Decoder:
         sequences: Tensor,
         block_tables: Tensor,
         cache: PagedCache,
+        stretched: Tensor | None = None,
     ) -> Tensor:
         """Runs T tokens of one or more sequences through all layers.
 
@@ -58,6 +60,8 @@ class Decoder:
             sequences: (T,) int32, rows of `block_tables`.
             block_tables: (S, P) int32, pages of the cache.
             cache: Keys and values; those of the tokens are added.
+            stretched: (T,) int32: where some sequences are as long as `config.stretch_length`, for
+                each token its row in twice T, in the second half where its sequence is.
 
         Returns:
             The residual stream behind the last layer, (T, hidden), float32.
@@ -66,36 +70,53 @@ class Decoder:
         x = self._embedding.forward(
             ids, weights.embedding, positions=positions, position_weight=weights.position_embedding
         )
-        step = Step(positions, sequences, block_tables, self._angles(positions))
-        for block, block_weights, layer in zip(
-            self._blocks, weights.blocks, cache.layers, strict=True
+        angles = {
+            rope: rotation.angles(positions, stretched)
+            for rope, rotation in self._rotations.items()
+        }
+        step = Step(positions, sequences, block_tables)
+        for block, block_weights, layer, rope in zip(
+            self._blocks, weights.blocks, cache.layers, self.config.ropes, strict=True
         ):
-            x = block.forward(x, block_weights, step, layer)
+            rotated = step if rope is None else step._replace(angles=angles[rope])
+            x = block.forward(x, block_weights, rotated, layer)
         return x
 
     def logits(self, x: Tensor) -> Tensor:
         """The logits of rows of the residual stream: (T, hidden) → (T, vocab_size)."""
-        norm = self._norm.fused(self.weights.norm)
-        return self._lm_head.forward(x, *self.weights.lm_head, norm=norm)
-
-    def _angles(self, positions: Tensor) -> Tensor | None:
-        if self.config.rope is None or self._inv_freq is None:
-            return None
-        return kernels.rope_angles(
-            positions, self._inv_freq, scale=self.config.rope.attention_scale
+        norm, config = self._norm.fused(self.weights.norm), self.config
+        logits = self._lm_head.forward(
+            x, *self.weights.lm_head, norm=norm, scale=config.logit_scale
         )
+        if config.logit_soft_cap:
+            kernels.soft_cap(logits, config.logit_soft_cap, out=logits)
+        return logits
 
 
 def _norm(config: ModelConfig) -> LayerNorm | RMSNorm:
-    return LayerNorm(config.norm_eps) if config.norm_kind == "layer" else RMSNorm(config.norm_eps)
+    if config.norm_kind == "layer":
+        return LayerNorm(config.norm_eps)
+    return RMSNorm(config.norm_eps, offset=config.norm_offset)
 
 
-def _block(config: ModelConfig, window: int) -> TransformerBlock:
+def _block(config: ModelConfig, layer: int) -> TransformerBlock:
     attention = Attention(
         config.num_heads,
         scale=config.attention_scale,
-        window=window,
-        qk_norm_eps=config.norm_eps,
+        window=config.windows[layer],
+        soft_cap=config.attention_soft_cap,
+        interleaved=config.rope_interleaved,
+        qk_norm=_norm(config),
+        normalised=config.qk_norm or "head",
     )
-    mlp = MLP(config.activation, gated=config.gated_mlp)
-    return TransformerBlock(_norm(config), mlp, attention)
+    mlp: MLP | MoE = MLP(config.activation, gated=config.gated_mlp)
+    if config.experts is not None and config.sparse[layer]:
+        experts = config.experts
+        mlp = MoE(config.activation, chosen=experts.chosen, normalized=experts.normalized)
+    return TransformerBlock(
+        _norm(config),
+        mlp,
+        attention,
+        parallel=config.parallel,
+        residual_scale=config.residual_scale,
+    )

@@ -99,10 +99,17 @@ class Engine:
         step: _Step | None = None
         while live := [request for request in batch.requests if not _finished(request)]:
             short = any(request.missing_pages(0) for request in live)
-            if short or len(live) < len(batch.requests):
+            outgrown = [request for request in live if self._outgrows(request)]
+            if short or outgrown or len(live) < len(batch.requests):
                 step = None  # its graph holds tensors that are about to be replaced
                 batch = self._continue(batch, live, cache, ahead=len(live[0].ids) if short else 0)
-            step = step or _Step(self._decoder, batch, cache, self._device, self._capture)
+            if outgrown:
+                for request in outgrown:
+                    request.cached = 0
+                hidden = self._prefill(batch, cache)
+                yield self._read(batch, *batch.choose(self._decoder.logits(hidden)))
+                continue
+            step = step or self._step(batch, cache)
             yield self._read(batch, *step.run())
 
     def _continue(
@@ -116,9 +123,27 @@ class Engine:
         batch.reserve(ahead, cache)
         return batch
 
+    def _outgrows(self, request: Request) -> bool:
+        """Whether all of its positions have to be rotated otherwise from the next step on."""
+        return len(request.ids) - 1 == self._decoder.config.stretch_length
+
+    def _stretched(self, sequences: Sequence[int], requests: Sequence[Request]) -> Tensor | None:
+        """What `Decoder.forward` takes as `stretched` for tokens of these sequences."""
+        length = self._decoder.config.stretch_length
+        if length is None:
+            return None
+        long = [len(request.ids) > length for request in requests]
+        tokens = len(sequences)
+        rows = (token + tokens * long[row] for token, row in enumerate(sequences))
+        return ints(rows, self._device) if any(long) else None
+
+    def _step(self, batch: Batch, cache: PagedCache) -> _Step:
+        stretched = self._stretched(range(len(batch.requests)), batch.requests)
+        return _Step(self._decoder, batch, cache, stretched, self._device, self._capture)
+
     def _prefill(self, batch: Batch, cache: PagedCache) -> Tensor:
-        """Runs the prompts through the layers; returns the last row of each, (S, hidden)."""
-        ends = list(accumulate(len(request.ids) for request in batch.requests))
+        """Runs what isn't cached through the layers; returns each last row, (S, hidden)."""
+        ends = list(accumulate(len(request.ids) - request.cached for request in batch.requests))
         shape = (len(ends), self._decoder.config.hidden_size)
         last = Tensor.empty(shape, "float32", device=self._device)
         start = done = 0
@@ -133,12 +158,13 @@ class Engine:
         return last
 
     def _prefill_chunks(self, batch: Batch, cache: PagedCache) -> Iterator[Tensor]:
-        """The residual streams of all prompts, one after another, in chunks of tokens."""
-        prompts = [request.ids for request in batch.requests]
-        ids = array("i", chain.from_iterable(prompts))
-        positions = array("i", chain.from_iterable(range(len(prompt)) for prompt in prompts))
+        """The residual streams of all uncached ids, one after another, in chunks of tokens."""
+        requests = batch.requests
+        ids = array("i", chain.from_iterable(request.ids[request.cached :] for request in requests))
+        ranges = [range(request.cached, len(request.ids)) for request in requests]
+        positions = array("i", chain.from_iterable(ranges))
         sequences = array(
-            "i", chain.from_iterable([row] * len(prompt) for row, prompt in enumerate(prompts))
+            "i", chain.from_iterable([row] * len(range_) for row, range_ in enumerate(ranges))
         )
         for start in range(0, len(ids), self._prefill_chunk):
             chunk = slice(start, start + self._prefill_chunk)
@@ -148,6 +174,7 @@ class Engine:
                 ints(sequences[chunk], self._device),
                 batch.block_tables,
                 cache,
+                self._stretched(sequences[chunk], requests),
             )
 
     def _read(
@@ -163,6 +190,7 @@ class Engine:
         reported = _read_logprobs(*logprobs) if logprobs else [None] * len(new)
         tokens = []
         for request, id_, entry in zip(batch.requests, new, reported, strict=True):
+            request.cached = len(request.ids)
             request.ids.append(id_)
             tokens.append(Token(request, id_, entry))
         return tokens
@@ -183,11 +211,18 @@ class _Step:
     """One decoding step of a batch: layers, logits, choice, and on to the next position."""
 
     def __init__(
-        self, decoder: Decoder, batch: Batch, cache: PagedCache, device: Device, capture: bool
+        self,
+        decoder: Decoder,
+        batch: Batch,
+        cache: PagedCache,
+        stretched: Tensor | None,
+        device: Device,
+        capture: bool,
     ) -> None:
         self._decoder = decoder
         self._batch = batch
         self._cache = cache
+        self._stretched = stretched
         self._graph: Graph | None = None
         if capture:
             with device.controller.capture() as graph:
@@ -204,6 +239,11 @@ class _Step:
     def _launch(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         batch = self._batch
         hidden = self._decoder.forward(
-            batch.token_ids, batch.positions, batch.sequences, batch.block_tables, self._cache
+            batch.token_ids,
+            batch.positions,
+            batch.sequences,
+            batch.block_tables,
+            self._cache,
+            self._stretched,
         )
         return batch.choose(self._decoder.logits(hidden))

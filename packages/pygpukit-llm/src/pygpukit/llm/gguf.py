@@ -9,36 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from pygpukit.llm.config import ModelConfig, read_decoder
+from pygpukit.llm.config import ModelConfig
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models import find_family
-from pygpukit.llm.models.family import Family, Names
+from pygpukit.llm.models import GGUF_FAMILIES, Gguf, find_family
 from pygpukit.llm.rope import Rope, read_rope
 
-__all__ = ["GGUF_NAMES", "ROPE_FACTORS", "config_from_gguf"]
-
-GGUF_NAMES = Names(
-    slots={
-        "embedding": (("token_embd",),),
-        "position_embedding": (("position_embd",),),
-        "layers.attention_norm": (("blk.{layer}.attn_norm",),),
-        "layers.qkv": (
-            ("blk.{layer}.attn_q", "blk.{layer}.attn_k", "blk.{layer}.attn_v"),
-            ("blk.{layer}.attn_qkv",),
-        ),
-        "layers.q_norm": (("blk.{layer}.attn_q_norm",),),
-        "layers.k_norm": (("blk.{layer}.attn_k_norm",),),
-        "layers.output": (("blk.{layer}.attn_output",),),
-        "layers.mlp_norm": (("blk.{layer}.ffn_norm",),),
-        "layers.up": (("blk.{layer}.ffn_gate", "blk.{layer}.ffn_up"), ("blk.{layer}.ffn_up",)),
-        "layers.down": (("blk.{layer}.ffn_down",),),
-        "norm": (("output_norm",),),
-        "lm_head": (("output",),),
-    },
-    ignored=(r"rope_freqs\.weight",),
-)
-"""The names that all architectures share."""
+__all__ = ["ROPE_FACTORS", "config_from_gguf"]
 
 ROPE_FACTORS = "rope_freqs.weight"
 """The tensor with a divisor for each rotary frequency: how GGUF writes Llama 3's scaling."""
@@ -70,18 +47,18 @@ def config_from_gguf(
     Raises:
         ConfigError: A key is missing, malformed, not understood, or asks for what isn't supported.
     """
-    family = find_family(metadata.get("general.architecture"), source)
-    facts = dict(family.gguf_facts)
+    family = find_family(GGUF_FAMILIES, metadata.get("general.architecture"), source)
+    facts = dict(family.facts)
     keys = _architecture_keys(metadata, tensors, family, source)
     keys.expect("expert_count", 0)
     keys.expect("attention.value_length", keys.get("head_dim"))
-    if "rope" not in facts:
-        facts["rope"] = _read_rope(keys)
-    config = read_decoder(
-        keys,
-        architecture=family.architecture,
-        qk_norm="blk.0.attn_q_norm.weight" in tensors,
-        **{**_biases(tensors), **facts},
+    layers = keys.integer("num_hidden_layers")
+    rope = None if "ropes" in facts else _read_rope(keys)
+    facts["ropes"] = (rope,) * layers
+    if "blk.0.attn_q_norm.weight" in tensors:
+        facts.setdefault("qk_norm", "head")
+    config = family.read_config(
+        keys, architecture=family.architecture, **{**_biases(tensors), **facts}
     )
     window = keys.integer("sliding_window", 0, minimum=0)
     keys.finish(_IGNORED)
@@ -91,7 +68,7 @@ def config_from_gguf(
 def _architecture_keys(
     metadata: Mapping[str, object],
     tensors: Mapping[str, tuple[int, ...]],
-    family: Family,
+    family: Gguf,
     source: str,
 ) -> Keys:
     """The keys `<architecture>.*`, with what a config.json has besides."""
@@ -105,7 +82,7 @@ def _architecture_keys(
     values["tie_word_embeddings"] = "output.weight" not in tensors
     if "token_embd.weight" in tensors:
         values.setdefault("vocab_size", tensors["token_embd.weight"][0])
-    layer_norm = family.gguf_facts.get("norm_kind") == "layer"
+    layer_norm = family.facts.get("norm_kind") == "layer"
     eps = "layer_norm_epsilon" if layer_norm else "layer_norm_rms_epsilon"
     return Keys(values, source, {**_KEYS, "rms_norm_eps": f"attention.{eps}"})
 

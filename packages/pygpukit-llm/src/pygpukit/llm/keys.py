@@ -83,6 +83,15 @@ class Keys:
             raise self._mistyped(key, "a number above 0")
         return value
 
+    def numbers(self, key: str, count: int) -> list[float]:
+        """A list of `count` finite numbers, none of them 0."""
+        value = self.get(key)
+        items = value if isinstance(value, list) else []
+        numbers = [item for item in items if type(item) in (int, float) and math.isfinite(item)]
+        if len(items) != count or len(numbers) < count or not all(numbers):
+            raise self._mistyped(key, f"a list of {count} numbers other than 0")
+        return [float(number) for number in numbers]
+
     def boolean(self, key: str, default: bool | _Required = REQUIRED) -> bool:
         """True or false; a null counts as absent."""
         value = self.get(key)
@@ -134,6 +143,17 @@ class Keys:
         """Lets `value` stand where the key is absent or null."""
         if self.get(key) is None:
             self._values = {**self._values, self._aliases.get(key, key): value}
+
+    def integers(self, key: str) -> list[int] | None:
+        """A list of whole numbers of at least 0; None where the key is absent or null."""
+        value = self.get(key)
+        if value is None:
+            return None
+        items = value if isinstance(value, list) else [None]
+        numbers = [item for item in items if type(item) is int and item >= 0]
+        if len(numbers) < len(items):
+            raise self._mistyped(key, "a list of whole numbers")
+        return numbers
 
     def expect(self, key: str, supported: object) -> None:
         """Refuses any value but the one that is supported; absent and null mean that one."""

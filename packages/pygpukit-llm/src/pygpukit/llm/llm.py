@@ -112,7 +112,7 @@ class LLM:
         chosen, no_gpu = choose_device(device)
         checkpoint = open_checkpoint(locate(model))
         config, tensors = checkpoint.config, checkpoint.tensors
-        planned = plan(config, tensors, checkpoint.names, permuted=checkpoint.permuted)
+        planned = plan(config, tensors, checkpoint.names)
         if no_gpu is not None:
             warn_no_gpu(no_gpu)
         weights = load(planned, tensors, chosen, progress)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pygpukit.llm.errors import ConfigError
 
@@ -22,21 +22,31 @@ __all__ = ["Rope", "read_rope"]
 Frequencies = list[float]
 
 
+class Stretched(NamedTuple):
+    """How sequences longer than `length` positions are rotated, all of their positions alike."""
+
+    length: int
+    inv_freq: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Rope:
     """How queries and keys are rotated.
 
     Attributes:
-        type: The scaling's name: "default", "linear", "dynamic", "llama3" or "yarn".
+        type: The scaling's name: "default", "linear", "dynamic", "llama3", "yarn" or
+            "longrope".
         theta: The base of the frequencies.
         inv_freq: Radians per position for each of the `rotary_dim / 2` dimension pairs.
         attention_scale: What cosine and sine are multiplied with.
+        stretched: Other frequencies for long sequences, where there are (LongRoPE).
     """
 
     type: str
     theta: float
     inv_freq: tuple[float, ...]
     attention_scale: float = 1.0
+    stretched: Stretched | None = None
 
     @property
     def rotary_dim(self) -> int:
@@ -45,14 +55,27 @@ class Rope:
 
     def divided(self, factors: Sequence[float]) -> Rope:
         """The same rotation with each frequency divided by its factor (GGUF's rope_freqs)."""
-        divided = (
-            frequency / factor for frequency, factor in zip(self.inv_freq, factors, strict=True)
-        )
-        return replace(self, inv_freq=tuple(divided))
+        return replace(self, inv_freq=tuple(_divided(list(self.inv_freq), factors)))
 
 
-def read_rope(keys: Keys, *, head_dim: int, context_length: int) -> Rope:
+class _Context(NamedTuple):
+    """What a scaling may need beside its own parameters: the context now, and as trained first."""
+
+    length: int
+    original: int | None
+
+
+def read_rope(
+    keys: Keys, *, head_dim: int, context_length: int, original: int | None = None
+) -> Rope:
     """Builds the rotation from rope parameters: `rope_theta`, `rope_type` and the type's own keys.
+
+    Args:
+        keys: The parameters.
+        head_dim: Width of a head.
+        context_length: The most positions.
+        original: `original_max_position_embeddings` where it stands outside the parameters; it
+            wins over the one within.
 
     Raises:
         ConfigError: The type is unknown, or one of its parameters is missing, malformed or unknown.
@@ -72,32 +95,39 @@ def read_rope(keys: Keys, *, head_dim: int, context_length: int) -> Rope:
             f"{', '.join(_SCALINGS)}"
         )
     unscaled = [theta ** (-dimension / rotary_dim) for dimension in range(0, rotary_dim, 2)]
-    inv_freq, attention_scale = scale(keys, unscaled, context_length)
+    inner = keys.optional_integer("original_max_position_embeddings")
+    scaled = scale(keys, unscaled, _Context(context_length, original or inner))
     keys.finish()
-    return Rope(rope_type, theta, tuple(inv_freq), attention_scale)
+    return Rope(rope_type, theta, tuple(scaled.inv_freq), scaled.attention_scale, scaled.stretched)
 
 
-def _default(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
-    return inv_freq, 1.0
+class _Scaled(NamedTuple):
+    inv_freq: Frequencies
+    attention_scale: float = 1.0
+    stretched: Stretched | None = None
 
 
-def _linear(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
+def _default(keys: Keys, inv_freq: Frequencies, context: _Context) -> _Scaled:
+    return _Scaled(inv_freq)
+
+
+def _linear(keys: Keys, inv_freq: Frequencies, context: _Context) -> _Scaled:
     """Position interpolation, Chen et al. (arXiv:2306.15595)."""
     factor = keys.positive("factor")
-    return [frequency / factor for frequency in inv_freq], 1.0
+    return _Scaled([frequency / factor for frequency in inv_freq])
 
 
-def _dynamic(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
+def _dynamic(keys: Keys, inv_freq: Frequencies, context: _Context) -> _Scaled:
     """NTK-aware scaling, which changes nothing up to the context length: the most that is run."""
     keys.positive("factor")
-    return inv_freq, 1.0
+    return _Scaled(inv_freq)
 
 
-def _llama3(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
+def _llama3(keys: Keys, inv_freq: Frequencies, context: _Context) -> _Scaled:
     """Llama 3.1: long wavelengths are divided by the factor, short ones kept, between blended."""
     factor = keys.positive("factor")
     low, high = keys.positive("low_freq_factor"), keys.positive("high_freq_factor")
-    original = keys.positive("original_max_position_embeddings", float(context))
+    original = context.original or context.length
     if high <= low:
         raise ConfigError(
             f"{keys.source}: high_freq_factor {high} must exceed low_freq_factor {low}"
@@ -108,13 +138,13 @@ def _llama3(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencie
         kept = min(max((turns - low) / (high - low), 0.0), 1.0)
         return _blend(frequency, frequency / factor, kept)
 
-    return [scaled(frequency) for frequency in inv_freq], 1.0
+    return _Scaled([scaled(frequency) for frequency in inv_freq])
 
 
-def _yarn(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies, float]:
+def _yarn(keys: Keys, inv_freq: Frequencies, context: _Context) -> _Scaled:
     """YaRN, Peng et al. (arXiv:2309.00071), with the extensions of DeepSeek's configs."""
     factor = keys.positive("factor")
-    original = keys.positive("original_max_position_embeddings", float(context))
+    original = context.original or context.length
     fast, slow = keys.positive("beta_fast", 32.0), keys.positive("beta_slow", 1.0)
     theta, dim = keys.positive("rope_theta"), 2 * len(inv_freq)
     if theta <= 1:
@@ -134,7 +164,25 @@ def _yarn(keys: Keys, inv_freq: Frequencies, context: int) -> tuple[Frequencies,
         return _blend(frequency, frequency / factor, kept)
 
     frequencies = [scaled(pair, frequency) for pair, frequency in enumerate(inv_freq)]
-    return frequencies, _yarn_attention_scale(keys, factor)
+    return _Scaled(frequencies, _yarn_attention_scale(keys, factor))
+
+
+def _longrope(keys: Keys, inv_freq: Frequencies, context: _Context) -> _Scaled:
+    """LongRoPE, Ding et al. (arXiv:2402.13753), as Phi-3 has it: a divisor for each frequency."""
+    original = context.original or context.length
+    factor = keys.positive("factor", context.length / original)
+    given = keys.optional_number("attention_factor")
+    scale = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    short, long = (
+        _divided(inv_freq, keys.numbers(name, len(inv_freq)))
+        for name in ("short_factor", "long_factor")
+    )
+    stretched = Stretched(original, tuple(long)) if context.length > original else None
+    return _Scaled(short, scale if given is None else given, stretched)
+
+
+def _divided(inv_freq: Frequencies, divisors: Sequence[float]) -> Frequencies:
+    return [frequency / divisor for frequency, divisor in zip(inv_freq, divisors, strict=True)]
 
 
 def _blend(frequency: float, interpolated: float, kept: float) -> float:
@@ -155,11 +203,12 @@ def _yarn_attention_scale(keys: Keys, factor: float) -> float:
     return magnitude(1.0)
 
 
-_Scaling = Callable[["Keys", Frequencies, int], tuple[Frequencies, float]]
+_Scaling = Callable[["Keys", Frequencies, _Context], _Scaled]
 _SCALINGS: dict[str, _Scaling] = {
     "default": _default,
     "linear": _linear,
     "dynamic": _dynamic,
     "llama3": _llama3,
     "yarn": _yarn,
+    "longrope": _longrope,
 }

@@ -67,7 +67,7 @@ def _devices(name: str) -> dict[str, Any]:
 
 def _model(checkpoint: Checkpoint) -> dict[str, Any]:
     config = checkpoint.config
-    weights = plan(config, checkpoint.tensors, checkpoint.names, permuted=checkpoint.permuted)
+    weights = plan(config, checkpoint.tensors, checkpoint.names)
     cache = config.cache_bytes(config.context_length)
     return {
         "path": str(checkpoint.path),

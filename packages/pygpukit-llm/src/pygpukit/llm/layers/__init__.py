@@ -11,7 +11,9 @@ from pygpukit.llm.layers.block import BlockWeights, TransformerBlock
 from pygpukit.llm.layers.embedding import Embedding
 from pygpukit.llm.layers.linear import Linear, LinearWeights
 from pygpukit.llm.layers.mlp import MLP, MLPWeights
+from pygpukit.llm.layers.moe import MoE, MoEWeights
 from pygpukit.llm.layers.norm import LayerNorm, NormWeights, RMSNorm
+from pygpukit.llm.layers.rotation import Rotation
 
 __all__ = [
     "MLP",
@@ -24,8 +26,11 @@ __all__ = [
     "Linear",
     "LinearWeights",
     "MLPWeights",
+    "MoE",
+    "MoEWeights",
     "NormWeights",
     "RMSNorm",
+    "Rotation",
     "Step",
     "TransformerBlock",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pygpukit.kernels as kernels
 from pygpukit.core import Tensor
 from pygpukit.kernels import Norm
 from pygpukit.llm.layers.linear import Linear, LinearWeights
+from pygpukit.llm.layers.norm import LayerNorm, NormWeights, RMSNorm
 
 __all__ = ["Attention", "AttentionWeights", "LayerCache", "Step"]
 
@@ -18,8 +19,9 @@ class AttentionWeights(NamedTuple):
     Attributes:
         qkv: Rows of all queries, then keys, then values: ((H + 2 KV) · D, hidden).
         output: Out of the heads: (hidden, H · D).
-        q_norm: (D,), float32, where queries are normalised per head.
-        k_norm: (D,), float32, where keys are.
+        q_norm: float32, where queries are normalised: (D,) for the heads one by one, (H, D) for
+            each head by a weight of its own, (H · D,) for all at once.
+        k_norm: The same of the keys, with KV in place of H.
     """
 
     qkv: LinearWeights
@@ -58,16 +60,31 @@ class Attention:
         num_heads: Query heads H; they share key/value heads in groups.
         scale: Of the scores; usually `1 / sqrt(D)`.
         window: How many positions a token sees, itself included; 0 is all.
-        qk_norm_eps: For the RMS norm of queries and keys, where they have one.
+        soft_cap: Scores become `soft_cap * tanh(score / soft_cap)`; 0 leaves them.
+        interleaved: Whether dimensions 2i and 2i + 1 are rotated as a pair, not the halves' i-th.
+        qk_norm: What normalises queries and keys, where they have weights for it.
+        normalised: What it takes at a time: each "head", all with one weight; each of the "heads"
+            with its own; or the "row" of all heads.
     """
 
     def __init__(
-        self, num_heads: int, *, scale: float, window: int = 0, qk_norm_eps: float = 1e-6
+        self,
+        num_heads: int,
+        *,
+        scale: float,
+        window: int = 0,
+        soft_cap: float = 0.0,
+        interleaved: bool = False,
+        qk_norm: LayerNorm | RMSNorm | None = None,
+        normalised: Literal["head", "heads", "row"] = "head",
     ) -> None:
         self.num_heads = num_heads
         self.scale = scale
         self.window = window
-        self.qk_norm_eps = qk_norm_eps
+        self.soft_cap = soft_cap
+        self.interleaved = interleaved
+        self.qk_norm = qk_norm or RMSNorm()
+        self.normalised = normalised
         self._project = Linear()
 
     def forward(
@@ -79,6 +96,7 @@ class Attention:
         *,
         norm: Norm | None = None,
         residual: Tensor | None = None,
+        scale: float = 1.0,
     ) -> Tensor:
         """Attends from the T tokens of `x`, (T, hidden), to all before them in their sequences.
 
@@ -89,11 +107,14 @@ class Attention:
             cache: The layer's keys and values; those of the tokens are added.
             norm: Normalises `x` on its way in.
             residual: (T, hidden), added to the result.
+            scale: Of the result before that.
 
         Returns:
             (T, hidden), float32.
         """
         qkv = self._project.forward(x, *weights.qkv, norm=norm)
+        if self.normalised != "head":
+            self._normalise(qkv, weights, cache)
         queries = kernels.append_kv(
             qkv,
             step.angles,
@@ -103,6 +124,7 @@ class Attention:
             cache.keys,
             cache.values,
             num_heads=self.num_heads,
+            interleaved=self.interleaved,
             q_norm=self._head_norm(weights.q_norm),
             k_norm=self._head_norm(weights.k_norm),
         )
@@ -115,8 +137,26 @@ class Attention:
             step.sequences,
             scale=self.scale,
             window=self.window,
+            soft_cap=self.soft_cap,
         )
-        return self._project.forward(heads, *weights.output, residual=residual)
+        return self._project.forward(heads, *weights.output, residual=residual, scale=scale)
 
     def _head_norm(self, gamma: Tensor | None) -> Norm | None:
-        return None if gamma is None else Norm("rms", gamma, None, self.qk_norm_eps)
+        if gamma is None or self.normalised != "head":
+            return None
+        return self.qk_norm.fused(NormWeights(gamma))
+
+    def _normalise(self, qkv: Tensor, weights: AttentionWeights, cache: LayerCache) -> None:
+        """Normalises queries and keys in place, other than head by head with one weight."""
+        start, (_, kv_heads, _, width) = 0, cache.keys.shape
+        for gamma, heads in ((weights.q_norm, self.num_heads), (weights.k_norm, kv_heads)):
+            if gamma is None:
+                raise TypeError(f"an attention that normalises {self.normalised} needs weights")
+            if self.normalised == "row":
+                part = qkv.narrow(1, start, heads * width)
+                self.qk_norm.forward(part, gamma, out=part)
+            else:
+                for head in range(heads):
+                    part = qkv.narrow(1, start + head * width, width)
+                    self.qk_norm.forward(part, gamma[head], out=part)
+            start += heads * width

@@ -1,24 +1,38 @@
-"""One layer: attention and MLP, each with a norm in front and a residual behind."""
+"""One layer: attention and MLP with their norms and residuals, in turn or side by side."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import pygpukit.kernels as kernels
 from pygpukit.core import Tensor
+from pygpukit.kernels import Norm
 from pygpukit.llm.layers.attention import Attention, AttentionWeights, LayerCache, Step
 from pygpukit.llm.layers.mlp import MLP, MLPWeights
+from pygpukit.llm.layers.moe import MoE, MoEWeights
 from pygpukit.llm.layers.norm import LayerNorm, NormWeights, RMSNorm
 
 __all__ = ["BlockWeights", "TransformerBlock"]
 
 
 class BlockWeights(NamedTuple):
-    """Weights of a `TransformerBlock`; those of the attention only where it has one."""
+    """Weights of a `TransformerBlock`; each norm is there or not.
 
-    mlp_norm: NormWeights
-    mlp: MLPWeights
+    Attributes:
+        mlp_norm: In front of the MLP.
+        mlp: Those of the MLP or of the experts.
+        attention_norm: In front of the attention.
+        attention: Those of the attention, if there is one.
+        post_attention_norm: Behind the attention, before the residual is added.
+        post_mlp_norm: Behind the MLP, likewise.
+    """
+
+    mlp_norm: NormWeights | None
+    mlp: MLPWeights | MoEWeights
     attention_norm: NormWeights | None = None
     attention: AttentionWeights | None = None
+    post_attention_norm: NormWeights | None = None
+    post_mlp_norm: NormWeights | None = None
 
 
 class TransformerBlock:
@@ -30,23 +44,30 @@ class TransformerBlock:
         y = block.forward(x, BlockWeights(NormWeights(gamma, beta), MLPWeights(up, down)))
 
     Args:
-        norm: The kind of both norms.
+        norm: The kind of all norms.
         mlp: The feed-forward part.
         attention: The attention, if there is one.
+        parallel: Whether the MLP starts from the block's input, like the attention, instead of from
+            what that has added to it (Wang & Komatsuzaki, GPT-J).
+        residual_scale: What either part is multiplied with before it is added.
         weights: Bound weights; else they are passed to `forward`.
     """
 
     def __init__(
         self,
         norm: LayerNorm | RMSNorm,
-        mlp: MLP,
+        mlp: MLP | MoE,
         attention: Attention | None = None,
         *,
+        parallel: bool = False,
+        residual_scale: float = 1.0,
         weights: BlockWeights | None = None,
     ) -> None:
         self.norm = norm
         self.mlp = mlp
         self.attention = attention
+        self.parallel = parallel
+        self.residual_scale = residual_scale
         self.weights = weights
 
     def forward(
@@ -70,9 +91,10 @@ class TransformerBlock:
         weights = weights or self.weights
         if weights is None:
             raise TypeError("TransformerBlock has no bound weights; pass weights to forward")
+        attended = x
         if self.attention is not None:
-            x = self._attend(self.attention, x, weights, step, cache)
-        return self.mlp.forward(x, weights.mlp, norm=self.norm.fused(weights.mlp_norm), residual=x)
+            attended = self._attend(self.attention, x, weights, step, cache)
+        return self._feed_forward(x if self.parallel else attended, weights, residual=attended)
 
     def _attend(
         self,
@@ -82,9 +104,50 @@ class TransformerBlock:
         step: Step | None,
         cache: LayerCache | None,
     ) -> Tensor:
-        if weights.attention is None or weights.attention_norm is None:
-            raise TypeError("a block with attention needs attention and attention_norm weights")
+        if weights.attention is None:
+            raise TypeError("a block with attention needs attention weights")
         if step is None or cache is None:
             raise TypeError("a block with attention needs a step and a cache")
-        norm = self.norm.fused(weights.attention_norm)
-        return attention.forward(x, weights.attention, step, cache, norm=norm, residual=x)
+        norm, post = self._fused(weights.attention_norm), weights.post_attention_norm
+        if post is None:
+            return attention.forward(
+                x,
+                weights.attention,
+                step,
+                cache,
+                norm=norm,
+                residual=x,
+                scale=self.residual_scale,
+            )
+        y = attention.forward(x, weights.attention, step, cache, norm=norm)
+        return self._add_normalised(x, y, post)
+
+    def _feed_forward(self, x: Tensor, weights: BlockWeights, *, residual: Tensor) -> Tensor:
+        norm, post = self._fused(weights.mlp_norm), weights.post_mlp_norm
+        if post is None:
+            return self._through_mlp(x, weights.mlp, norm, residual, self.residual_scale)
+        return self._add_normalised(residual, self._through_mlp(x, weights.mlp, norm), post)
+
+    def _through_mlp(
+        self,
+        x: Tensor,
+        weights: MLPWeights | MoEWeights,
+        norm: Norm | None,
+        residual: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        if isinstance(self.mlp, MoE) and isinstance(weights, MoEWeights):
+            return self.mlp.forward(x, weights, norm=norm, residual=residual, scale=scale)
+        if isinstance(self.mlp, MLP) and isinstance(weights, MLPWeights):
+            return self.mlp.forward(x, weights, norm=norm, residual=residual, scale=scale)
+        raise TypeError(f"{type(self.mlp).__name__} can't use {type(weights).__name__}")
+
+    def _add_normalised(self, residual: Tensor, y: Tensor, weights: NormWeights) -> Tensor:
+        if isinstance(self.norm, LayerNorm):
+            self.norm.forward(y, weights.gamma, weights.beta, out=y)
+        else:
+            self.norm.forward(y, weights.gamma, out=y)
+        return kernels.add(residual, y, scale=self.residual_scale, out=y)
+
+    def _fused(self, weights: NormWeights | None) -> Norm | None:
+        return None if weights is None else self.norm.fused(weights)

@@ -10,14 +10,16 @@ __all__ = ["Embedding"]
 
 
 class Embedding:
-    """`table[ids]`, plus `position_table[positions]` where positions are learned.
+    """`scale * table[ids]`, plus `position_table[positions]` where positions are learned.
 
     Args:
         weight: Bound table; else it is passed to `forward`.
+        scale: Of the table's rows.
     """
 
-    def __init__(self, weight: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor | None = None, *, scale: float = 1.0) -> None:
         self.weight = weight
+        self.scale = scale
 
     def forward(
         self,
@@ -45,5 +47,10 @@ class Embedding:
         if position_weight is None:
             positions = None
         return kernels.embedding(
-            ids, weight, positions=positions, position_weight=position_weight, out=out
+            ids,
+            weight,
+            scale=self.scale,
+            positions=positions,
+            position_weight=position_weight,
+            out=out,
         )

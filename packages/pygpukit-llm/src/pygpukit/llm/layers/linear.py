@@ -55,9 +55,10 @@ class Linear:
         *,
         norm: Norm | None = None,
         residual: Tensor | None = None,
+        scale: float = 1.0,
         out: Tensor | None = None,
     ) -> Tensor:
-        """Computes `residual + act(norm(x) Wᵀ + b)`.
+        """Computes `residual + scale * act(norm(x) Wᵀ + b)`.
 
         Args:
             x: (T, inputs), float32.
@@ -65,6 +66,7 @@ class Linear:
             bias: (outputs,), float32; goes with the weight that is used.
             norm: Normalises `x` on its way in.
             residual: (T, outputs), added at the end.
+            scale: Of everything but the residual.
             out: Where the result goes; else it is allocated.
 
         Returns:
@@ -80,6 +82,7 @@ class Linear:
             activation=self.activation,
             gated=self.gated,
             residual=residual,
+            scale=scale,
             out=out,
         )
 

@@ -46,10 +46,11 @@ class MLP:
         *,
         norm: Norm | None = None,
         residual: Tensor | None = None,
+        scale: float = 1.0,
     ) -> Tensor:
-        """Maps `x`, (T, hidden) float32, to a tensor like it, norm in front, residual behind."""
+        """Maps `x`, (T, hidden) float32, to `residual + scale * mlp(norm(x))`, a tensor like it."""
         weights = weights or self.weights
         if weights is None:
             raise TypeError("MLP has no bound weights; pass weights to forward")
         inner = self._up.forward(x, *weights.up, norm=norm)
-        return self._down.forward(inner, *weights.down, residual=residual)
+        return self._down.forward(inner, *weights.down, residual=residual, scale=scale)

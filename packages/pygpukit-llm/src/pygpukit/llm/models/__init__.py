@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from pygpukit.llm.config import IGNORED, IGNORED_PREFIXES, ModelConfig, read_json
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family
-from pygpukit.llm.models.gpt2 import GPT2
-from pygpukit.llm.models.llama import LLAMA, MISTRAL
-from pygpukit.llm.models.qwen import QWEN2, QWEN3
+from pygpukit.llm.models import gemma, gpt2, llama, phi3, qwen
+from pygpukit.llm.models.family import Family, Gguf
 
-__all__ = ["FAMILIES", "Family", "config_from_json", "find_family"]
+__all__ = ["FAMILIES", "GGUF_FAMILIES", "Family", "Gguf", "config_from_json", "find_family"]
 
-FAMILIES = {family.architecture: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, GPT2)}
-"""Every supported family by its `model_type` in config.json, `general.architecture` in GGUF."""
+FAMILIES: Mapping[str, Family] = {
+    family.architecture: family
+    for module in (llama, qwen, gemma, phi3, gpt2)
+    for family in (getattr(module, name) for name in module.__all__)
+}
+"""Every supported family by its `model_type` in config.json."""
+
+GGUF_FAMILIES: Mapping[str, Gguf] = {
+    family.gguf.architecture: family.gguf for family in FAMILIES.values() if family.gguf
+}
+"""Every architecture of GGUF files that is supported, by its `general.architecture`."""
+
+_T = TypeVar("_T")
 
 
-def find_family(architecture: object, source: str) -> Family:
-    """The family called `architecture`.
+def find_family(families: Mapping[str, _T], architecture: object, source: str) -> _T:
+    """What `families` has for `architecture`.
 
     Raises:
         ConfigError: There is none; the error lists those there are.
     """
-    family = FAMILIES.get(architecture) if isinstance(architecture, str) else None
+    family = families.get(architecture) if isinstance(architecture, str) else None
     if family is None:
         raise ConfigError(
             f"{source}: architecture {architecture!r} isn't supported; supported are "
-            f"{', '.join(FAMILIES)}"
+            f"{', '.join(families)}"
         )
     return family
 
@@ -40,7 +51,7 @@ def config_from_json(path: Path) -> ModelConfig:
         ConfigError: A key is missing, malformed, not understood, or asks for what isn't supported.
     """
     values = read_json(path)
-    family = find_family(values.get("model_type"), str(path))
+    family = find_family(FAMILIES, values.get("model_type"), str(path))
     keys = Keys(values, str(path), family.config_keys)
     config = family.read_config(keys)
     keys.finish(IGNORED | family.ignored_keys, IGNORED_PREFIXES)

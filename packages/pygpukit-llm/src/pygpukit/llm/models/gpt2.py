@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pygpukit.llm.config import ModelConfig, read_decoder
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family, Names
+from pygpukit.llm.models.family import Family, Gguf
+from pygpukit.llm.models.names import Names
 
-_FACTS = {
+__all__ = ["GPT2"]
+
+_FACTS: dict[str, Any] = {
     "norm_kind": "layer",
+    "norm_bias": True,
     "gated_mlp": False,
     "qkv_bias": True,
     "output_bias": True,
     "mlp_bias": True,
-    "rope": None,
+    "learned_positions": True,
 }
-
 
 _IGNORED = frozenset({
     "attn_pdrop", "embd_pdrop", "n_ctx", "reorder_and_upcast_attn", "resid_pdrop",
@@ -31,7 +36,8 @@ def _gpt2(keys: Keys) -> ModelConfig:
     keys.default("hidden_act", "gelu_new")
     keys.default("rms_norm_eps", 1e-5)
     keys.default("tie_word_embeddings", True)
-    return read_decoder(keys, architecture="gpt2", **_FACTS)
+    ropes = (None,) * keys.integer("num_hidden_layers")
+    return read_decoder(keys, architecture="gpt2", ropes=ropes, **_FACTS)
 
 
 GPT2 = Family(
@@ -64,5 +70,5 @@ GPT2 = Family(
         transposed=frozenset({"layers.qkv", "layers.output", "layers.up", "layers.down"}),
         ignored=(r".*\.attn\.(bias|masked_bias)",),
     ),
-    gguf_facts={**_FACTS, "activation": "gelu_tanh"},
+    gguf=Gguf(architecture="gpt2", facts={**_FACTS, "ropes": None, "activation": "gelu_tanh"}),
 )

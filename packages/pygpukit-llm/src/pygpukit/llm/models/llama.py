@@ -1,54 +1,41 @@
-"""Llama 2 and 3, SmolLM2 and their many kin; Mistral, which adds a sliding window."""
+"""Llama 2 and 3, SmolLM2 and their many kin; Mistral and Mixtral; SmolLM3; Granite; OLMo 2."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from pygpukit.llm.config import ModelConfig, read_decoder
+from pygpukit.llm.config import Experts, ModelConfig, read_decoder, read_layer_types
+from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family, Names
+from pygpukit.llm.models.family import Family, Gguf
+from pygpukit.llm.models.names import GGUF_LLAMA_NAMES, LLAMA_NAMES, renamed
 
-LLAMA_NAMES = Names(
-    prefix="model.",
-    slots={
-        "embedding": (("model.embed_tokens",),),
-        "layers.attention_norm": (("model.layers.{layer}.input_layernorm",),),
-        "layers.qkv": (
-            (
-                "model.layers.{layer}.self_attn.q_proj",
-                "model.layers.{layer}.self_attn.k_proj",
-                "model.layers.{layer}.self_attn.v_proj",
-            ),
-            ("model.layers.{layer}.self_attn.qkv_proj",),
-        ),
-        "layers.q_norm": (("model.layers.{layer}.self_attn.q_norm",),),
-        "layers.k_norm": (("model.layers.{layer}.self_attn.k_norm",),),
-        "layers.output": (("model.layers.{layer}.self_attn.o_proj",),),
-        "layers.mlp_norm": (("model.layers.{layer}.post_attention_layernorm",),),
-        "layers.up": (
-            ("model.layers.{layer}.mlp.gate_proj", "model.layers.{layer}.mlp.up_proj"),
-            ("model.layers.{layer}.mlp.gate_up_proj",),
-        ),
-        "layers.down": (("model.layers.{layer}.mlp.down_proj",),),
-        "norm": (("model.norm",),),
-        "lm_head": (("lm_head",),),
-    },
-    ignored=(r".*\.rotary_emb\.inv_freq",),
-)
-"""The names that most families took over from Llama."""
+__all__ = ["GRANITE", "LLAMA", "MINISTRAL", "MISTRAL", "MIXTRAL", "OLMO2", "SMOLLM3"]
 
 
 def _llama(keys: Keys) -> ModelConfig:
     keys.expect("pretraining_tp", 1)
     keys.expect("rope_interleaved", False)
-    bias = keys.boolean("attention_bias", False)
     return read_decoder(
         keys,
         architecture="llama",
-        qkv_bias=bias,
-        output_bias=bias,
+        **_attention_bias(keys),
         mlp_bias=keys.boolean("mlp_bias", False),
     )
+
+
+def _attention_bias(keys: Keys) -> dict[str, bool]:
+    bias = keys.boolean("attention_bias", False)
+    return {"qkv_bias": bias, "output_bias": bias}
+
+
+LLAMA = Family(
+    architecture="llama",
+    read_config=_llama,
+    names=LLAMA_NAMES,
+    ignored_keys=frozenset({"is_llama_config"}),
+    gguf=Gguf(architecture="llama", names=GGUF_LLAMA_NAMES),
+)
 
 
 def _mistral(keys: Keys) -> ModelConfig:
@@ -57,12 +44,133 @@ def _mistral(keys: Keys) -> ModelConfig:
     return replace(config, windows=(window or 0,) * config.num_layers)
 
 
-LLAMA = Family(
-    architecture="llama",
-    read_config=_llama,
+MISTRAL = Family(architecture="mistral", read_config=_mistral, names=LLAMA_NAMES)
+
+
+def _ministral(keys: Keys) -> ModelConfig:
+    config = replace(_mistral(keys), architecture="ministral")
+    types = read_layer_types(keys, config.num_layers)
+    if types is None:
+        return config
+    windows = zip(types, config.windows, strict=True)
+    return replace(config, windows=tuple(window if sliding else 0 for sliding, window in windows))
+
+
+MINISTRAL = Family(architecture="ministral", read_config=_ministral, names=LLAMA_NAMES)
+
+
+def _mixtral(keys: Keys) -> ModelConfig:
+    keys.default("rope_theta", 1e6)
+    keys.default("rms_norm_eps", 1e-5)
+    config = read_decoder(keys, architecture="mixtral")
+    keys.rename("num_experts", "num_local_experts")
+    experts = Experts(
+        count=keys.integer("num_local_experts", 8),
+        chosen=keys.integer("num_experts_per_tok", 2),
+        intermediate_size=config.intermediate_size,
+    )
+    return replace(
+        config,
+        experts=experts,
+        sparse=(True,) * config.num_layers,
+        windows=(keys.integer("sliding_window", 0),) * config.num_layers,
+    )
+
+
+_EXPERT = "model.layers.{layer}.block_sparse_moe.experts.{expert}."
+
+MIXTRAL = Family(
+    architecture="mixtral",
+    read_config=_mixtral,
+    names=renamed(
+        LLAMA_NAMES,
+        router="model.layers.{layer}.block_sparse_moe.gate",
+        experts_up=f"{_EXPERT}w1 {_EXPERT}w3",
+        experts_down=f"{_EXPERT}w2",
+    ),
+    ignored_keys=frozenset({
+        "output_router_logits", "router_aux_loss_coef", "router_jitter_noise",
+    }),
+)  # fmt: skip
+
+
+def _smollm3(keys: Keys) -> ModelConfig:
+    keys.default("rope_theta", 2e6)
+    keys.default("tie_word_embeddings", True)
+    keys.default("num_key_value_heads", 4)
+    keys.expect("pretraining_tp", 1)
+    config = read_decoder(
+        keys,
+        architecture="smollm3",
+        **_attention_bias(keys),
+        mlp_bias=keys.boolean("mlp_bias", False),
+    )
+    interval = keys.integer("no_rope_layer_interval", 4)
+    rotated = keys.integers("no_rope_layers")
+    if rotated is None:
+        rotated = [(layer + 1) % interval for layer in range(config.num_layers)]
+    if len(rotated) < config.num_layers:
+        raise ConfigError(
+            f"{keys.source}: key 'no_rope_layers' must have a number for each of the "
+            f"{config.num_layers} layers, found {len(rotated)}"
+        )
+    window = keys.integer("sliding_window", 0)
+    used = keys.boolean("use_sliding_window", False)
+    keys.integer("max_window_layers", 0, minimum=0)
+    types = read_layer_types(keys, config.num_layers)
+    if types is None:
+        types = tuple(used and not rotates for rotates in rotated[: config.num_layers])
+    return replace(
+        config,
+        ropes=tuple(
+            rope if rotates else None for rope, rotates in zip(config.ropes, rotated, strict=False)
+        ),
+        windows=tuple(window if sliding else 0 for sliding in types),
+    )
+
+
+SMOLLM3 = Family(
+    architecture="smollm3",
+    read_config=_smollm3,
     names=LLAMA_NAMES,
-    ignored_keys=frozenset({"is_llama_config"}),
-    gguf_permuted=True,
+    ignored_keys=frozenset({"rope_interleaved"}),
 )
 
-MISTRAL = Family(architecture="mistral", read_config=_mistral, names=LLAMA_NAMES)
+
+def _granite(keys: Keys) -> ModelConfig:
+    return read_decoder(
+        keys,
+        architecture="granite",
+        **_attention_bias(keys),
+        mlp_bias=keys.boolean("mlp_bias", False),
+        attention_scale=keys.number("attention_multiplier", 1.0),
+        embedding_scale=keys.number("embedding_multiplier", 1.0),
+        residual_scale=keys.number("residual_multiplier", 1.0),
+        logit_scale=1 / keys.positive("logits_scaling", 1.0),
+    )
+
+
+GRANITE = Family(architecture="granite", read_config=_granite, names=LLAMA_NAMES)
+
+
+def _olmo2(keys: Keys) -> ModelConfig:
+    keys.default("rms_norm_eps", 1e-5)
+    return read_decoder(
+        keys,
+        architecture="olmo2",
+        **_attention_bias(keys),
+        qk_norm="row",
+        pre_norm=False,
+        post_norm=True,
+    )
+
+
+OLMO2 = Family(
+    architecture="olmo2",
+    read_config=_olmo2,
+    names=renamed(
+        LLAMA_NAMES,
+        post_attention_norm="model.layers.{layer}.post_attention_layernorm",
+        post_mlp_norm="model.layers.{layer}.post_feedforward_layernorm",
+    ),
+)

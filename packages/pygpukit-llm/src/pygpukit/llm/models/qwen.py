@@ -1,14 +1,16 @@
-"""Qwen2 and 2.5 (biases on query, key and value) and Qwen3 (query and key normalised per head)."""
+"""Qwen2 and 2.5 (biases on query, key and value), Qwen3 (query and key normalised), Qwen3-MoE."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from pygpukit.llm.config import ModelConfig, read_decoder, read_layer_types
+from pygpukit.llm.config import Experts, ModelConfig, read_decoder, read_layer_types
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family
-from pygpukit.llm.models.llama import LLAMA_NAMES
+from pygpukit.llm.models.family import Family, Gguf
+from pygpukit.llm.models.names import LLAMA_NAMES
+
+__all__ = ["QWEN2", "QWEN3", "QWEN3_MOE"]
 
 
 def _windows(keys: Keys, num_layers: int) -> tuple[int, ...]:
@@ -30,12 +32,63 @@ def _qwen2(keys: Keys) -> ModelConfig:
     return replace(config, windows=_windows(keys, config.num_layers))
 
 
-def _qwen3(keys: Keys) -> ModelConfig:
+QWEN2 = Family(
+    architecture="qwen2",
+    read_config=_qwen2,
+    names=LLAMA_NAMES,
+    gguf=Gguf(architecture="qwen2"),
+)
+
+
+def _with_normalised_heads(keys: Keys, architecture: str) -> ModelConfig:
     bias = keys.boolean("attention_bias", False)
-    config = read_decoder(keys, architecture="qwen3", qkv_bias=bias, output_bias=bias, qk_norm=True)
+    return read_decoder(
+        keys, architecture=architecture, qkv_bias=bias, output_bias=bias, qk_norm="head"
+    )
+
+
+def _qwen3(keys: Keys) -> ModelConfig:
+    config = _with_normalised_heads(keys, "qwen3")
     return replace(config, windows=_windows(keys, config.num_layers))
 
 
-QWEN2 = Family(architecture="qwen2", read_config=_qwen2, names=LLAMA_NAMES)
+QWEN3 = Family(
+    architecture="qwen3",
+    read_config=_qwen3,
+    names=LLAMA_NAMES,
+    gguf=Gguf(architecture="qwen3"),
+)
 
-QWEN3 = Family(architecture="qwen3", read_config=_qwen3, names=LLAMA_NAMES)
+
+def _qwen3_moe(keys: Keys) -> ModelConfig:
+    config = _with_normalised_heads(keys, "qwen3_moe")
+    keys.rename("num_experts", "num_local_experts")
+    experts = Experts(
+        count=keys.integer("num_local_experts", 128),
+        chosen=keys.integer("num_experts_per_tok", 8),
+        intermediate_size=keys.integer("moe_intermediate_size", 768),
+        normalized=keys.boolean("norm_topk_prob", False),
+    )
+    step = keys.integer("decoder_sparse_step", 1)
+    dense = keys.integers("mlp_only_layers") or ()
+    # Unlike in the dense family, the window is for all layers: no number of layers goes without.
+    keys.integer("max_window_layers", 0, minimum=0)
+    slides = keys.boolean("use_sliding_window", False)
+    window = keys.integer("sliding_window", 4096) if slides else 0
+    keys.get("sliding_window")
+    return replace(
+        config,
+        experts=experts,
+        sparse=tuple(
+            layer not in dense and (layer + 1) % step == 0 for layer in range(config.num_layers)
+        ),
+        windows=(window,) * config.num_layers,
+    )
+
+
+QWEN3_MOE = Family(
+    architecture="qwen3_moe",
+    read_config=_qwen3_moe,
+    names=LLAMA_NAMES,
+    ignored_keys=frozenset({"output_router_logits", "router_aux_loss_coef"}),
+)

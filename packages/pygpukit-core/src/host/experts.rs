@@ -1,0 +1,135 @@
+//! A mixture of experts (Shazeer et al. 2017, arXiv:1701.06538): which experts a token goes to, and
+//! the sum of what they give. The experts themselves are `expert_linear`.
+
+use super::HostKernel;
+use super::pool::ThreadPool;
+use super::view::{View, check_layout, expect_shape};
+use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
+use crate::dtype::DType;
+
+mod route_args {
+    pub(super) const LOGITS: usize = 0;
+    pub(super) const WEIGHTS: usize = 1;
+    pub(super) const EXPERTS: usize = 2;
+    pub(super) const NORMALIZE: usize = 3;
+}
+
+fn check_route(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
+    use route_args::*;
+    check_layout(args)?;
+    let logits = &args.tensor(LOGITS).shape;
+    let choices = args.tensor(WEIGHTS).shape[1];
+    if choices > logits[1] {
+        let reason =
+            format!("expected at most the {} experts there are, found {choices}", logits[1]);
+        return Err(args.refuse(WEIGHTS, reason));
+    }
+    expect_shape(args, WEIGHTS, &[logits[0], choices])?;
+    expect_shape(args, EXPERTS, &[logits[0], choices])
+}
+
+fn run_route(args: &KernelArgs<'_>) {
+    use route_args::*;
+    let logits = View::<f32, 2>::of(args.tensor(LOGITS));
+    let weights = View::<f32, 2>::of(args.tensor(WEIGHTS));
+    let experts = View::<i32, 2>::of(args.tensor(EXPERTS));
+    let normalize = args.int(NORMALIZE) != 0;
+    // An exponential costs about as much as 16 elements of an ordinary row kernel.
+    ThreadPool::global().run_rows(logits.length(0), logits.length(1) * 16, |token| {
+        // SAFETY: nobody writes to the logits.
+        let probabilities = softmax(unsafe { logits.slice(token) });
+        let chosen = largest(&probabilities, weights.length(1));
+        let total: f32 = match normalize {
+            true => chosen.iter().map(|&expert| probabilities[expert]).sum(),
+            false => 1.0,
+        };
+        for (choice, &expert) in chosen.iter().enumerate() {
+            weights.set([token, choice], probabilities[expert] / total);
+            experts.set([token, choice], expert as i32);
+        }
+    });
+}
+
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut values: Vec<f32> = logits.iter().map(|logit| (logit - largest).exp()).collect();
+    let total: f32 = values.iter().sum();
+    values.iter_mut().for_each(|value| *value /= total);
+    values
+}
+
+/// The indices of the `count` largest values, largest first, the first of equals before the others.
+fn largest(values: &[f32], count: usize) -> Vec<usize> {
+    let mut indices: Vec<usize> = (0..values.len()).collect();
+    indices.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
+    indices.truncate(count);
+    indices
+}
+
+/// `route(logits (T,E), weights (T,C), experts (T,C), normalize)`: the C largest of the softmax of
+/// each row, largest first, and their columns; divided by their sum where `normalize` isn't 0.
+pub(super) const ROUTE: HostKernel = HostKernel {
+    signature: &Signature {
+        name: "route",
+        params: &[
+            Param::input("logits", &[DType::F32], 2),
+            Param::output("weights", &[DType::F32], 2),
+            Param::output("experts", &[DType::I32], 2),
+            Param::int("normalize"),
+        ],
+    },
+    check: check_route,
+    run: run_route,
+};
+
+mod combine_args {
+    pub(super) const X: usize = 0;
+    pub(super) const WEIGHTS: usize = 1;
+    pub(super) const RESIDUAL: usize = 2;
+    pub(super) const OUT: usize = 3;
+    pub(super) const SCALE: usize = 4;
+}
+
+fn check_combine(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
+    use combine_args::*;
+    check_layout(args)?;
+    let (x, weights) = (&args.tensor(X).shape, &args.tensor(WEIGHTS).shape);
+    expect_shape(args, X, &[weights[0] * weights[1], x[1]])?;
+    expect_shape(args, RESIDUAL, &[weights[0], x[1]])?;
+    expect_shape(args, OUT, &[weights[0], x[1]])
+}
+
+fn run_combine(args: &KernelArgs<'_>) {
+    use combine_args::*;
+    let [x, weights, out] = [X, WEIGHTS, OUT].map(|index| View::<f32, 2>::of(args.tensor(index)));
+    let residual = args.optional(RESIDUAL).map(View::<f32, 2>::of);
+    let scale = args.float(SCALE) as f32;
+    let choices = weights.length(1);
+    ThreadPool::global().run_rows(out.length(0), x.length(1) * choices, |token| {
+        for column in 0..x.length(1) {
+            let mut sum = 0.0;
+            for choice in 0..choices {
+                sum += weights.get([token, choice]) * x.get([token * choices + choice, column]);
+            }
+            let residual = residual.map_or(0.0, |residual| residual.get([token, column]));
+            out.set([token, column], residual + scale * sum);
+        }
+    });
+}
+
+/// `combine_experts(x (T·C,N), weights (T,C), residual (T,N), out (T,N), scale)`: `out[t] =
+/// residual[t] + scale · Σ_c weights[t, c] · x[t·C + c]`.
+pub(super) const COMBINE_EXPERTS: HostKernel = HostKernel {
+    signature: &Signature {
+        name: "combine_experts",
+        params: &[
+            Param::input("x", &[DType::F32], 2),
+            Param::input("weights", &[DType::F32], 2),
+            Param::optional("residual", &[DType::F32], 2),
+            Param::output("out", &[DType::F32], 2),
+            Param::float("scale"),
+        ],
+    },
+    check: check_combine,
+    run: run_combine,
+};

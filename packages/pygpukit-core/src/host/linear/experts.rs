@@ -1,0 +1,165 @@
+//! The linear layer of a mixture of experts: each row goes through the weights of an expert of its
+//! own. The rows of one expert are brought together and go through [`Linear`] at once, so that a
+//! weight is read once for all of them; what a row gives doesn't depend on the others.
+
+use super::super::HostKernel;
+use super::super::activation::Activation;
+use super::super::scratch;
+use super::super::simd::{Element, with_element};
+#[cfg(target_arch = "x86_64")]
+use super::super::simd::{Level, level};
+use super::super::view::{View, check_layout, expect_shape};
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
+use super::{Epilogue, Linear, WEIGHTS, dot};
+use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
+use crate::dtype::DType;
+
+const X: usize = 0;
+const WEIGHT: usize = 1;
+const EXPERTS: usize = 2;
+const OUT: usize = 3;
+const ACTIVATION: usize = 4;
+const GATED: usize = 5;
+
+/// Rows of an expert that are brought together at a time.
+const SLAB: usize = 512;
+
+fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
+    check_layout(args)?;
+    let (x, weight) = (&args.tensor(X).shape, &args.tensor(WEIGHT).shape);
+    let &[tokens, choices] = args.tensor(EXPERTS).shape.as_slice() else {
+        unreachable!("the signature's rank");
+    };
+    let rows_per_output = if args.int(GATED) != 0 { 2 } else { 1 };
+    expect_shape(args, WEIGHT, &[weight[0], weight[1], x[1]])?;
+    if weight[1] % rows_per_output != 0 {
+        let reason = format!("expected gate rows and as many others, found {}", weight[1]);
+        return Err(args.refuse(WEIGHT, reason));
+    }
+    if x[0] != tokens && x[0] != tokens * choices {
+        let reason = format!("expected {tokens} or {} rows, found {}", tokens * choices, x[0]);
+        return Err(args.refuse(X, reason));
+    }
+    expect_shape(args, OUT, &[tokens * choices, weight[1] / rows_per_output])?;
+    Activation::of(args, ACTIVATION)?;
+    Ok(())
+}
+
+/// One launch.
+struct Experts<E> {
+    x: View<f32, 2>,
+    weight: View<E, 3>,
+    out: View<f32, 2>,
+    /// Rows of `out` for each row of `x`.
+    rows_per_input: usize,
+    activation: Activation,
+    gated: bool,
+}
+
+impl<E: Element> Experts<E> {
+    fn of(args: &KernelArgs<'_>) -> Experts<E> {
+        let (x, out) = (View::<f32, 2>::of(args.tensor(X)), View::<f32, 2>::of(args.tensor(OUT)));
+        Experts {
+            x,
+            weight: View::of(args.tensor(WEIGHT)),
+            out,
+            rows_per_input: out.length(0) / x.length(0).max(1),
+            activation: Activation::of(args, ACTIVATION).expect("checked before"),
+            gated: args.int(GATED) != 0,
+        }
+    }
+
+    /// The layer of `expert` from `x` to `out`.
+    fn layer(&self, expert: usize, x: View<f32, 2>, out: View<f32, 2>) -> Linear<E> {
+        Linear {
+            x,
+            weight: self.weight.matrix(expert),
+            norm: None,
+            epilogue: Epilogue {
+                bias: None,
+                activation: self.activation,
+                gated: self.gated,
+                residual: None,
+                scale: 1.0,
+                out,
+            },
+        }
+    }
+
+    /// Computes `rows` of the result, which are `expert`'s.
+    fn run(&self, expert: usize, rows: &[usize], compute: &impl Fn(Linear<E>)) {
+        if let &[row] = rows {
+            let x = self.x.rows(row / self.rows_per_input, 1);
+            return compute(self.layer(expert, x, self.out.rows(row, 1)));
+        }
+        let (inputs, outputs) = (self.x.length(1), self.out.length(1));
+        let mut gathered = scratch::take(rows.len() * inputs);
+        let mut results = scratch::take(rows.len() * outputs);
+        let x = View::over(&mut gathered, rows.len(), inputs);
+        let out = View::over(&mut results, rows.len(), outputs);
+        for (to, row) in rows.iter().enumerate() {
+            copy_row(&self.x, row / self.rows_per_input, &x, to);
+        }
+        compute(self.layer(expert, x, out));
+        for (from, &row) in rows.iter().enumerate() {
+            copy_row(&out, from, &self.out, row);
+        }
+    }
+}
+
+fn copy_row(source: &View<f32, 2>, from: usize, target: &View<f32, 2>, to: usize) {
+    assert_eq!(source.length(1), target.length(1));
+    // SAFETY: both rows have `length(1)` numbers, of different tensors.
+    unsafe {
+        std::ptr::copy_nonoverlapping(source.row(from), target.row(to), source.length(1));
+    }
+}
+
+fn run_experts<E: Element>(args: &KernelArgs<'_>, compute: impl Fn(Linear<E>)) {
+    let experts = View::<i32, 2>::of(args.tensor(EXPERTS));
+    let layer = Experts::<E>::of(args);
+    let choices = experts.length(1);
+    let mut rows_of = vec![Vec::new(); layer.weight.length(0)];
+    for row in 0..layer.out.length(0) {
+        let expert = experts.get([row / choices, row % choices]);
+        match usize::try_from(expert).ok().and_then(|expert| rows_of.get_mut(expert)) {
+            Some(rows) => rows.push(row),
+            None => (0..layer.out.length(1)).for_each(|i| layer.out.set([row, i], f32::NAN)),
+        }
+    }
+    for (expert, rows) in rows_of.iter().enumerate() {
+        for rows in rows.chunks(SLAB) {
+            layer.run(expert, rows, &compute);
+        }
+    }
+}
+
+fn run(args: &KernelArgs<'_>) {
+    let dtype = args.tensor(WEIGHT).dtype;
+    #[cfg(target_arch = "x86_64")]
+    if dtype == DType::BF16 && level() == Level::Amx {
+        return run_experts(args, |linear| linear.run(tiles::run));
+    }
+    with_element!(dtype, E => run_experts::<E>(args, |linear| linear.run(dot::run)));
+}
+
+/// `expert_linear(x (T,K) or (T·C,K), weight (E,N,K) | (E,2N,K), experts (T,C), out (T·C,N),
+/// activation, gated)`: row `t·C + c` of the result is `act(W · x)` with the weight of expert
+/// `experts[t, c]` and row `t` or `t·C + c` of `x`; gated: `act(y[:N]) · y[N:]`; NaN where there is
+/// no such expert.
+pub(in super::super) const EXPERT_LINEAR: HostKernel = HostKernel {
+    signature: &Signature {
+        name: "expert_linear",
+        params: &[
+            Param::input("x", &[DType::F32], 2),
+            Param::input("weight", WEIGHTS, 3),
+            Param::input("experts", &[DType::I32], 2),
+            Param::output("out", &[DType::F32], 2),
+            Param::int("activation"),
+            Param::int("gated"),
+        ],
+    },
+    check,
+    run,
+};

@@ -1,0 +1,142 @@
+"""Gemma 1, 2 and 3 (text): scaled embeddings, norms stored without their 1, GELU in the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pygpukit.llm.config import (
+    ModelConfig,
+    read_decoder,
+    read_layer_types,
+    read_rope_keys,
+)
+from pygpukit.llm.keys import Keys
+from pygpukit.llm.models.family import Family
+from pygpukit.llm.models.names import LLAMA_NAMES, renamed
+
+__all__ = ["GEMMA", "GEMMA2", "GEMMA3"]
+
+
+def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
+    keys.expect("use_bidirectional_attention", False)
+    keys.default("tie_word_embeddings", True)
+    keys.default("head_dim", 256)
+    bias = keys.boolean("attention_bias", False)
+    return read_decoder(
+        keys,
+        architecture=architecture,
+        norm_offset=1.0,
+        embedding_scale=keys.integer("hidden_size") ** 0.5,
+        qkv_bias=bias,
+        output_bias=bias,
+        **facts,
+    )
+
+
+def _gemma(keys: Keys) -> ModelConfig:
+    # The first files say "gelu" and mean its approximation, which they came to name by another key.
+    name = keys.text("hidden_activation", keys.text("hidden_act", "gelu"))
+    exact = {"gelu": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+    facts = {"activation": exact[name]} if name in exact else {}
+    return _read(keys, "gemma", **facts)
+
+
+GEMMA = Family(architecture="gemma", read_config=_gemma, names=LLAMA_NAMES)
+
+
+def _capped(keys: Keys, num_layers: int, *, period: int) -> dict[str, Any]:
+    """What Gemma 2 and 3 share; every `period`-th layer has no window."""
+    types = read_layer_types(keys, num_layers)
+    if types is None:
+        types = tuple((layer + 1) % period > 0 for layer in range(num_layers))
+    window = keys.integer("sliding_window", 4096)
+    return {
+        "post_norm": True,
+        "windows": tuple(window if sliding else 0 for sliding in types),
+        "attention_scale": keys.positive("query_pre_attn_scalar", 256.0) ** -0.5,
+    }
+
+
+def _soft_caps(keys: Keys, defaults: Mapping[str, float]) -> dict[str, float]:
+    """Of scores and logits; a null is none."""
+    fields = {
+        "attention_soft_cap": "attn_logit_softcapping",
+        "logit_soft_cap": "final_logit_softcapping",
+    }
+    return {
+        field: keys.number(key, 0.0 if key in keys else defaults.get(field, 0.0))
+        for field, key in fields.items()
+    }
+
+
+def _gemma2(keys: Keys) -> ModelConfig:
+    keys.default("hidden_act", "gelu_pytorch_tanh")
+    return _read(
+        keys,
+        "gemma2",
+        **_capped(keys, keys.integer("num_hidden_layers"), period=2),
+        **_soft_caps(keys, {"attention_soft_cap": 50.0, "logit_soft_cap": 30.0}),
+    )
+
+
+_GEMMA2_NAMES = renamed(
+    LLAMA_NAMES,
+    post_attention_norm="model.layers.{layer}.post_attention_layernorm",
+    mlp_norm="model.layers.{layer}.pre_feedforward_layernorm",
+    post_mlp_norm="model.layers.{layer}.post_feedforward_layernorm",
+)
+
+GEMMA2 = Family(
+    architecture="gemma2",
+    read_config=_gemma2,
+    names=_GEMMA2_NAMES,
+    config_keys={"hidden_act": "hidden_activation"},
+    ignored_keys=frozenset({"cache_implementation", "hidden_act"}),
+)
+
+
+def _gemma3(keys: Keys) -> ModelConfig:
+    keys.default("hidden_act", "gelu_pytorch_tanh")
+    layers = keys.integer("num_hidden_layers")
+    period = keys.integer("sliding_window_pattern", keys.integer("_sliding_window_pattern", 6))
+    facts = _capped(keys, layers, period=period)
+    return _read(
+        keys,
+        "gemma3_text",
+        qk_norm="head",
+        ropes=_gemma3_ropes(keys, facts["windows"]),
+        **facts,
+        **_soft_caps(keys, {}),
+    )
+
+
+def _gemma3_ropes(keys: Keys, windows: tuple[int, ...]) -> tuple[Any, ...]:
+    """One rotation for layers with a window and one for the others.
+
+    Before version 5 of transformers `rope_scaling` and `rope_theta` were those of the others, and
+    `rope_local_base_freq` that of the layers with a window.
+    """
+    head_dim = keys.integer("head_dim", 256)
+    context = keys.integer("max_position_embeddings", 131072)
+    local = keys.number("rope_local_base_freq", 10000.0)
+    keys.default("rope_theta", 1e6)
+    if keys.get("rope_parameters") is None:
+        theta: Mapping[str, object] = {"rope_theta": local}
+        sliding = read_rope_keys(Keys(theta, keys.source), head_dim, context)
+        full = read_rope_keys(keys, head_dim, context)
+    else:
+        sliding, full = (
+            read_rope_keys(keys, head_dim, context, layer_type=layer_type)
+            for layer_type in ("sliding_attention", "full_attention")
+        )
+    return tuple(sliding if window else full for window in windows)
+
+
+GEMMA3 = Family(
+    architecture="gemma3_text",
+    read_config=_gemma3,
+    names=_GEMMA2_NAMES,
+    config_keys={"hidden_act": "hidden_activation"},
+    ignored_keys=frozenset({"cache_implementation", "hidden_act"}),
+)

@@ -1,0 +1,252 @@
+"""Where each row of each weight comes from; every tensor of the checkpoint is accounted for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pygpukit.core import TensorMap, TensorView
+from pygpukit.llm.config import ModelConfig
+from pygpukit.llm.errors import WeightsError
+from pygpukit.llm.models.names import Names
+from pygpukit.llm.weights.slots import Slot, slots
+
+__all__ = ["Placement", "Plan", "Scales", "Source", "plan"]
+
+MATRIX_DTYPES = ("float32", "float16", "bfloat16")
+"""Types that matrices are held in as stored; all others become bfloat16."""
+
+_FLOAT32_MATRICES = frozenset({"layers.router"})
+"""Matrices whose small errors would change what is chosen, and that are small themselves."""
+
+_SCALES = ("weight_scale_inv", "weight_scale")
+"""What stands in place of "weight" in the name of an FP8 weight's factors, either way a factor."""
+
+_LISTED = 10
+"""How many tensors an error names before it only counts them."""
+
+
+class Scales(NamedTuple):
+    """The factors of an FP8 matrix.
+
+    Attributes:
+        tensor: The name of the tensor that has one for each block.
+        block: Rows and columns of a block.
+    """
+
+    tensor: str
+    block: tuple[int, int]
+
+
+class Source(NamedTuple):
+    """Rows of a weight and the tensor of the file that fills them.
+
+    Attributes:
+        tensor: The tensor's name.
+        rows: How many rows it fills.
+        transposed: Whether the file has it as (inputs, outputs).
+        order: For each row which of the file's it is, where they are in another order.
+        expert: The index into the tensor's first dimension, where that counts experts.
+        scales: What its elements are multiplied with.
+    """
+
+    tensor: str
+    rows: int
+    transposed: bool = False
+    order: Sequence[int] | None = None
+    expert: int | None = None
+    scales: Scales | None = None
+
+    def shape(self, slot: Slot) -> tuple[int, ...]:
+        """The shape in the file of the rows for `slot`."""
+        if slot.columns is None:
+            return (self.rows,)
+        return (slot.columns, self.rows) if self.transposed else (self.rows, slot.columns)
+
+
+class Placement(NamedTuple):
+    """Where one weight comes from, and the type that it is held in."""
+
+    slot: Slot
+    sources: tuple[Source, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where every weight of a model comes from."""
+
+    config: ModelConfig
+    placements: tuple[Placement, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all weights."""
+        return sum(math.prod(placement.slot.shape) for placement in self.placements)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights as they are held."""
+        return sum(
+            math.prod(placement.slot.shape) * (4 if placement.dtype == "float32" else 2)
+            for placement in self.placements
+        )
+
+
+def plan(
+    config: ModelConfig,
+    tensors: TensorMap,
+    names: Names,
+    *,
+    scale_block: tuple[int, int] | None = None,
+) -> Plan:
+    """Settles where each weight comes from.
+
+    Args:
+        config: What the model computes, and so which weights it has.
+        tensors: The checkpoint.
+        names: What it calls them.
+        scale_block: Rows and columns that share a factor in an FP8 checkpoint which has several for
+            a row.
+
+    Raises:
+        WeightsError: Tensors are missing, left over or of the wrong shape; the error lists all.
+    """
+    return _Planner(config, tensors, names, scale_block).plan()
+
+
+class _Planner:
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: TensorMap,
+        names: Names,
+        scale_block: tuple[int, int] | None,
+    ) -> None:
+        self._config = config
+        self._tensors = tensors
+        self._names = names
+        self._scale_block = scale_block
+        bare = not any(name.startswith(names.prefix) for name in tensors)
+        self._prefix = names.prefix if bare else ""
+        self._used: set[str] = set()
+        self._missing: list[str] = []
+        self._misshapen: list[str] = []
+
+    def plan(self) -> Plan:
+        placements = tuple(self._place(slot) for slot in slots(self._config))
+        if self._config.tied_embeddings:
+            self._used |= {f"{name}.weight" for (name,) in self._names.slots["lm_head"]}
+        ignored = re.compile("|".join(self._names.ignored) or r"(?!)")
+        left_over = [
+            name for name in self._tensors if name not in self._used and not ignored.fullmatch(name)
+        ]
+        problems = [
+            f"{len(found)} {what}: {_listing(found)}"
+            for what, found in (
+                ("missing", self._missing),
+                ("left over", left_over),
+                ("of the wrong shape", self._misshapen),
+            )
+            if found
+        ]
+        if problems:
+            raise WeightsError(
+                f"{self._tensors.path}: tensors don't fit a {self._config.architecture} model of "
+                f"this config; {'; '.join(problems)}"
+            )
+        return Plan(self._config, placements)
+
+    def _place(self, slot: Slot) -> Placement:
+        present = [
+            source._replace(scales=self._scales(source, slot))
+            for source in self._sources(slot)
+            if self._check(source, slot)
+        ]
+        views = [self._tensors[source.tensor] for source in present]
+        return Placement(slot, tuple(present), _held_dtype(slot, views))
+
+    def _sources(self, slot: Slot) -> Iterator[Source]:
+        """The tensors that fill a slot: the first of the alternatives that the file has whole."""
+        alternatives = [
+            [f"{source}.{slot.kind}" for source in alternative]
+            for alternative in self._names.slots.get(slot.key, ())
+        ]
+        whole = [names for names in alternatives if self._has(slot, names)]
+        chosen = whole[0] if whole else alternatives[0]
+        parts = slot.parts if len(chosen) == len(slot.parts) else (sum(slot.parts),)
+        transposed = slot.key in self._names.transposed and slot.columns is not None
+        order_of = self._names.orders.get(slot.key)
+        for expert in range(slot.experts):
+            for index, (template, rows) in enumerate(zip(chosen, parts, strict=True)):
+                stacked = slot.experts > 1 and "{expert}" not in template
+                yield Source(
+                    self._name(slot, template, expert),
+                    rows,
+                    transposed,
+                    order_of(self._config, index, rows) if order_of else None,
+                    expert if stacked else None,
+                )
+
+    def _has(self, slot: Slot, templates: Sequence[str]) -> bool:
+        """Whether the file has all tensors of an alternative, by those of the first expert."""
+        return all(self._name(slot, template, 0) in self._tensors for template in templates)
+
+    def _name(self, slot: Slot, template: str, expert: int) -> str:
+        return template.format(layer=slot.layer, expert=expert).removeprefix(self._prefix)
+
+    def _check(self, source: Source, slot: Slot) -> bool:
+        if source.tensor not in self._tensors:
+            self._missing.append(source.tensor)
+            return False
+        expected = source.shape(slot)
+        if source.expert is not None:
+            expected = (slot.experts, *expected)
+        found = tuple(self._tensors[source.tensor].shape)
+        flat = slot.columns is None and math.prod(found) == source.rows
+        if found != expected and not flat and source.tensor not in self._used:
+            self._misshapen.append(f"{source.tensor} is {found}, expected {expected}")
+        self._used.add(source.tensor)
+        return True
+
+    def _scales(self, source: Source, slot: Slot) -> Scales | None:
+        """The factors beside an FP8 matrix: one for all, for each row, or for each block."""
+        if slot.columns is None or not self._tensors[source.tensor].dtype.startswith("float8"):
+            return None
+        stem = source.tensor.removesuffix("weight")
+        name = next((stem + kind for kind in _SCALES if stem + kind in self._tensors), None)
+        if name is None:
+            self._missing.append(f"{stem}{_SCALES[0]}")
+            return None
+        self._used.add(name)
+        rows, columns = source.shape(slot)
+        count, block = math.prod(self._tensors[name].shape), self._scale_block
+        if count == 1:
+            block = (rows, columns)
+        elif count == rows:
+            block = (1, columns)
+        if block is None or count != math.ceil(rows / block[0]) * math.ceil(columns / block[1]):
+            self._misshapen.append(
+                f"{name} has {count} factors for {source.tensor} of shape {(rows, columns)}"
+            )
+            return None
+        return Scales(name, block)
+
+
+def _listing(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _held_dtype(slot: Slot, views: Sequence[TensorView]) -> str:
+    """Matrices stay as stored where the operations can read that; vectors are float32."""
+    stored = {view.dtype for view in views}
+    if slot.columns is None or slot.key in _FLOAT32_MATRICES or "float64" in stored:
+        return "float32"
+    held = stored & set(MATRIX_DTYPES)
+    if not held:
+        return "bfloat16"
+    return held.pop() if len(stored) == 1 else "float32"

@@ -1,0 +1,114 @@
+"""Which weights a model has, from its config alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pygpukit.llm.config import ModelConfig
+
+__all__ = ["Slot", "slots"]
+
+
+class Slot(NamedTuple):
+    """One weight of the model.
+
+    Attributes:
+        name: Such as "layers.3.qkv.weight".
+        parts: Rows of the parts that it is fused from; those of one expert where it has several.
+        columns: Its width; None for a vector.
+        experts: How many experts' weights follow one another in it.
+    """
+
+    name: str
+    parts: tuple[int, ...]
+    columns: int | None = None
+    experts: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole weight."""
+        return self.experts * sum(self.parts)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole weight."""
+        return (self.rows,) if self.columns is None else (self.rows, self.columns)
+
+    @property
+    def key(self) -> str:
+        """Its name without the layer's number and without its kind: "layers.qkv"."""
+        return re.sub(r"^layers\.\d+\.", "layers.", self.name).rpartition(".")[0]
+
+    @property
+    def layer(self) -> str:
+        """The number of its layer, or nothing."""
+        found = re.match(r"layers\.(\d+)\.", self.name)
+        return found.group(1) if found else ""
+
+    @property
+    def kind(self) -> str:
+        """What its name ends in: "weight" or "bias"."""
+        return self.name.rpartition(".")[2]
+
+
+def slots(config: ModelConfig) -> Iterator[Slot]:
+    """The weights of a model of that config, in the order that it reads them."""
+    hidden = config.hidden_size
+    yield Slot("embedding.weight", (config.vocab_size,), hidden)
+    if config.learned_positions:
+        yield Slot("position_embedding.weight", (config.context_length,), hidden)
+    for layer, sparse in enumerate(config.sparse):
+        prefix = f"layers.{layer}."
+        yield from _attention_slots(config, prefix)
+        if config.pre_norm:
+            yield from _norm_slots(config, prefix + "mlp_norm")
+        yield from (_expert_slots if sparse else _mlp_slots)(config, prefix)
+        if config.post_norm:
+            yield from _norm_slots(config, prefix + "post_mlp_norm")
+    yield from _norm_slots(config, "norm")
+    if not config.tied_embeddings:
+        yield Slot("lm_head.weight", (config.vocab_size,), hidden)
+
+
+def _attention_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
+    hidden, rows = config.hidden_size, config.qkv_rows
+    if config.pre_norm:
+        yield from _norm_slots(config, prefix + "attention_norm")
+    yield from _linear_slots(prefix + "qkv", rows, hidden, bias=config.qkv_bias)
+    if config.qk_norm is not None:
+        for name, length in zip(("q_norm", "k_norm"), rows, strict=False):
+            width = config.head_dim if config.qk_norm == "head" else length
+            yield Slot(f"{prefix}{name}.weight", (width,))
+    yield from _linear_slots(prefix + "output", (hidden,), rows[0], bias=config.output_bias)
+    if config.post_norm:
+        yield from _norm_slots(config, prefix + "post_attention_norm")
+
+
+def _mlp_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    up = (inner, inner) if config.gated_mlp else (inner,)
+    yield from _linear_slots(prefix + "up", up, hidden, bias=config.mlp_bias)
+    yield from _linear_slots(prefix + "down", (hidden,), inner, bias=config.mlp_bias)
+
+
+def _expert_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
+    hidden, experts = config.hidden_size, config.experts
+    assert experts is not None
+    inner = experts.intermediate_size
+    yield Slot(prefix + "router.weight", (experts.count,), hidden)
+    yield Slot(prefix + "experts_up.weight", (inner, inner), hidden, experts.count)
+    yield Slot(prefix + "experts_down.weight", (hidden,), inner, experts.count)
+
+
+def _linear_slots(name: str, parts: tuple[int, ...], columns: int, *, bias: bool) -> Iterator[Slot]:
+    yield Slot(name + ".weight", parts, columns)
+    if bias:
+        yield Slot(name + ".bias", parts)
+
+
+def _norm_slots(config: ModelConfig, name: str) -> Iterator[Slot]:
+    yield Slot(name + ".weight", (config.hidden_size,))
+    if config.norm_bias:
+        yield Slot(name + ".bias", (config.hidden_size,))
