@@ -8,24 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pygpukit.llm import LLM
+from pygpukit.llm.config import read_json
+from pygpukit.llm.models import FAMILIES
 
-FAMILIES = [
-    "gemma2",
-    "gemma3",
-    "gpt2",
-    "llama2",
-    "llama3-rope-scaled",
-    "mistral-sliding-window",
-    "mixtral",
-    "olmo2",
-    "phi3",
-    "qwen2",
-    "qwen3",
-    "qwen3-moe",
-]
+HERE = Path(__file__).parent / "reference_models"
+NAMES = sorted(
+    file.parent.relative_to(HERE).as_posix() for file in HERE.rglob("reference.safetensors")
+)
 
 
-@pytest.fixture(params=FAMILIES)
+def test_every_family_has_a_model() -> None:
+    """Whatever is supported is compared."""
+    made = {read_json(HERE / name / "config.json")["model_type"] for name in NAMES}
+    assert made == set(FAMILIES)
+
+
+@pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

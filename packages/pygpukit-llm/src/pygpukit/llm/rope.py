@@ -211,4 +211,5 @@ _SCALINGS: dict[str, _Scaling] = {
     "llama3": _llama3,
     "yarn": _yarn,
     "longrope": _longrope,
+    "su": _longrope,
 }

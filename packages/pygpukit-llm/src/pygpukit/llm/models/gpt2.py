@@ -24,7 +24,7 @@ _FACTS: dict[str, Any] = {
 _IGNORED = frozenset({
     "attn_pdrop", "embd_pdrop", "n_ctx", "reorder_and_upcast_attn", "resid_pdrop",
     "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
-    "summary_use_proj", "task_specific_params",
+    "summary_use_proj",
 })  # fmt: skip
 
 

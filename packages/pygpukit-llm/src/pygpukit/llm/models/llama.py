@@ -98,7 +98,6 @@ def _smollm3(keys: Keys) -> ModelConfig:
     keys.default("rope_theta", 2e6)
     keys.default("tie_word_embeddings", True)
     keys.default("num_key_value_heads", 4)
-    keys.expect("pretraining_tp", 1)
     config = read_decoder(
         keys,
         architecture="smollm3",
@@ -133,7 +132,8 @@ SMOLLM3 = Family(
     architecture="smollm3",
     read_config=_smollm3,
     names=LLAMA_NAMES,
-    ignored_keys=frozenset({"rope_interleaved"}),
+    # The released files have 2, which only how the weights were trained knows of.
+    ignored_keys=frozenset({"pretraining_tp", "rope_interleaved"}),
 )
 
 

@@ -139,7 +139,8 @@ class _Planner:
     def plan(self) -> Plan:
         placements = tuple(self._place(slot) for slot in slots(self._config))
         if self._config.tied_embeddings:
-            self._used |= {f"{name}.weight" for (name,) in self._names.slots["lm_head"]}
+            ways = self._names.slots["lm_head"]
+            self._used |= {f"{name}.weight" for way in ways for name in way}
         ignored = re.compile("|".join(self._names.ignored) or r"(?!)")
         left_over = [
             name for name in self._tensors if name not in self._used and not ignored.fullmatch(name)

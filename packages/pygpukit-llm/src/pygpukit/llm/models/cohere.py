@@ -1,0 +1,89 @@
+"""Cohere's Command R and R7B: LayerNorm without bias, attention and MLP side by side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pygpukit.llm.config import ModelConfig, read_decoder, read_layer_types
+from pygpukit.llm.keys import Keys
+from pygpukit.llm.models.family import Family
+from pygpukit.llm.models.names import LLAMA_NAMES, renamed
+
+__all__ = ["COHERE", "COHERE2"]
+
+
+def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
+    keys.default("tie_word_embeddings", True)
+    keys.default("rms_norm_eps", 1e-5)
+    bias = keys.boolean("attention_bias", False)
+    return read_decoder(
+        keys,
+        architecture=architecture,
+        norm_kind="layer",
+        parallel=True,
+        rope_interleaved=True,
+        qkv_bias=bias,
+        output_bias=bias,
+        logit_scale=keys.number("logit_scale", 0.0625),
+        **facts,
+    )
+
+
+def _cohere(keys: Keys) -> ModelConfig:
+    keys.default("rope_theta", 500000.0)
+    keys.expect("pretraining_tp", 1)
+    normalised = keys.boolean("use_qk_norm", False)
+    return _read(keys, "cohere", qk_norm="heads" if normalised else None)
+
+
+_NAMES = renamed(LLAMA_NAMES, mlp_norm="model.layers.{layer}.input_layernorm")
+"""One norm is in front of both."""
+
+COHERE = Family(
+    architecture="cohere",
+    read_config=_cohere,
+    names=_NAMES,
+    config_keys={"rms_norm_eps": "layer_norm_eps"},
+)
+
+_COHERE2_EXPECTED: dict[str, object] = {
+    "order_of_interleaved_layers": "local_attn_first",
+    "position_embedding_type": "rope_gptj",
+    "rotary_pct": 1.0,
+    "use_gated_activation": True,
+    "use_parallel_block": True,
+    "use_qk_norm": False,
+}
+
+
+def _cohere2(keys: Keys) -> ModelConfig:
+    """Layers with a window are rotated; those without one don't know of positions."""
+    for key, value in _COHERE2_EXPECTED.items():
+        keys.expect(key, value)
+    keys.rename("_sliding_window_pattern", "sliding_window_pattern")
+    keys.rename("layer_switch", "sliding_window_pattern")
+    config = _read(keys, "cohere2")
+    period = keys.integer("sliding_window_pattern", 4)
+    types = read_layer_types(keys, config.num_layers)
+    if types is None:
+        types = tuple((layer + 1) % period > 0 for layer in range(config.num_layers))
+    window = keys.integer("sliding_window", 4096)
+    return replace(
+        config,
+        windows=tuple(window if sliding else 0 for sliding in types),
+        ropes=tuple(
+            rope if sliding else None for rope, sliding in zip(config.ropes, types, strict=True)
+        ),
+    )
+
+
+COHERE2 = Family(
+    architecture="cohere2",
+    read_config=_cohere2,
+    names=_NAMES,
+    config_keys={"rms_norm_eps": "layer_norm_eps"},
+    ignored_keys=frozenset({
+        "cache_implementation", "use_embedding_sharing", "use_parallel_embedding",
+    }),
+)  # fmt: skip
