@@ -114,6 +114,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "attn_logit_softcapping": None,
             "final_logit_softcapping": None,
             "sliding_window": 8,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
             "attention_bias": True,
         },
     ),
@@ -121,10 +122,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "Gemma2",
         {
             "head_dim": 16,
+            "query_pre_attn_scalar": 16,
             "attn_logit_softcapping": 2.0,
             "final_logit_softcapping": 3.0,
             "sliding_window": 8,
-            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
         },
     ),
     "gemma3-scaled": (

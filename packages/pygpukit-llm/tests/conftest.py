@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pygpukit.core import load_safetensors
 from pygpukit.llm import LLM
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "support"))
 
 Array = npt.NDArray[Any]
 WriteSafetensors = Callable[[Path, Mapping[str, Array]], None]

@@ -116,11 +116,12 @@ def _open_folder(folder: Path) -> Checkpoint:
 def _open_gguf(path: Path) -> Checkpoint:
     tensors = load_gguf(path)
     shapes = {name: tuple(tensors[name].shape) for name in tensors}
-    config = config_from_gguf(tensors.metadata, shapes, str(path))
-    if ROPE_FACTORS in tensors and config.rope is not None:
-        factors = Tensor.from_safetensor(tensors[ROPE_FACTORS], dtype="float32")
-        divided = config.rope.divided(factors.tolist())
-        config = replace(config, ropes=tuple(rope and divided for rope in config.ropes))
+    factors = {
+        name: Tensor.from_safetensor(tensors[name], dtype="float32").tolist()
+        for name in ROPE_FACTORS
+        if name in tensors
+    }
+    config = config_from_gguf(tensors.metadata, shapes, factors, str(path))
     special_tokens = _gguf_special_tokens(tensors.metadata)
     source = tensors.metadata.get("tokenizer.chat_template")
     return Checkpoint(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
-from pygpukit.llm.config import ModelConfig
+from pygpukit.llm.config import Experts, ModelConfig, read_decoder
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models import GGUF_FAMILIES, Gguf, find_family
@@ -17,8 +18,10 @@ from pygpukit.llm.rope import Rope, read_rope
 
 __all__ = ["ROPE_FACTORS", "config_from_gguf"]
 
-ROPE_FACTORS = "rope_freqs.weight"
-"""The tensor with a divisor for each rotary frequency: how GGUF writes Llama 3's scaling."""
+ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
+"""Tensors with a divisor for each rotary frequency: Llama 3's scaling, and LongRoPE's two."""
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 _KEYS = {
     "max_position_embeddings": "context_length",
@@ -32,42 +35,93 @@ _KEYS = {
     "rope_theta": "rope.freq_base",
 }
 
-_IGNORED = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
+_IGNORED = frozenset({
+    "interleave_moe_layer_step", "rope.scaling.finetuned", "rope.scaling.yarn_log_multiplier",
+    "tensor_data_layout",
+})  # fmt: skip
+"""Keys that change nothing for the architectures that are supported."""
 
 
 def config_from_gguf(
-    metadata: Mapping[str, object], tensors: Mapping[str, tuple[int, ...]], source: str
+    metadata: Mapping[str, object],
+    tensors: Shapes,
+    factors: Mapping[str, list[float]],
+    source: str,
 ) -> ModelConfig:
     """Reads the config from a file's metadata and the shapes of its tensors.
 
     Whether there are biases, query/key norms and an output matrix of its own shows only in which
-    tensors there are. Llama 3's frequency divisors are a tensor as well: the caller applies them
-    (`Rope.divided`).
+    tensors there are.
+
+    Args:
+        metadata: The file's.
+        tensors: Shapes by name.
+        factors: What the tensors of `ROPE_FACTORS` hold, as far as there are any.
+        source: What error messages call the file.
 
     Raises:
         ConfigError: A key is missing, malformed, not understood, or asks for what isn't supported.
     """
     family = find_family(GGUF_FAMILIES, metadata.get("general.architecture"), source)
-    facts = dict(family.facts)
     keys = _architecture_keys(metadata, tensors, family, source)
-    keys.expect("expert_count", 0)
     keys.expect("attention.value_length", keys.get("head_dim"))
+    keys.expect("attention.causal", True)
     layers = keys.integer("num_hidden_layers")
-    rope = None if "ropes" in facts else _read_rope(keys)
-    facts["ropes"] = (rope,) * layers
+    facts: dict[str, Any] = {**_biases(tensors), **family.facts}
+    facts["windows"] = _windows(keys, layers, family.full_period)
+    facts["ropes"] = (_read_rope(keys, factors) if family.rotated else None,) * layers
     if "blk.0.attn_q_norm.weight" in tensors:
-        facts.setdefault("qk_norm", "head")
-    config = family.read_config(
-        keys, architecture=family.architecture, **{**_biases(tensors), **facts}
+        facts["qk_norm"] = family.qk_norm
+    config = _with_experts(
+        read_decoder(keys, architecture=family.architecture, **facts), keys, tensors
     )
-    window = keys.integer("sliding_window", 0, minimum=0)
+    if family.adjust is not None:
+        config = family.adjust(config, keys)
     keys.finish(_IGNORED)
-    return replace(config, windows=(window,) * config.num_layers)
+    return config
+
+
+def _windows(keys: Keys, layers: int, full_period: int | None) -> tuple[int, ...]:
+    """Windows of all layers, but for those that a pattern or the architecture has without one."""
+    window = keys.integer("sliding_window", 0, minimum=0)
+    pattern = keys.get("attention.sliding_window_pattern")
+    if isinstance(pattern, list) and len(pattern) == layers:
+        return tuple(window if slides else 0 for slides in pattern)
+    if pattern is not None:
+        full_period = keys.integer("attention.sliding_window_pattern")
+    return tuple(
+        window if full_period is None or (layer + 1) % full_period else 0 for layer in range(layers)
+    )
+
+
+def _with_experts(config: ModelConfig, keys: Keys, tensors: Shapes) -> ModelConfig:
+    count = keys.integer("expert_count", 0, minimum=0)
+    for key, supported in (
+        ("expert_shared_count", 0),
+        ("expert_gating_func", 1),  # softmax
+        ("expert_weights_norm", True),
+        ("expert_weights_scale", 1.0),
+    ):
+        keys.expect(key, supported)
+    chosen = keys.integer("expert_used_count", 0, minimum=0)
+    inner = keys.integer("expert_feed_forward_length", config.intermediate_size)
+    if not count:
+        return config
+    sparse = tuple(
+        f"blk.{layer}.ffn_gate_inp.weight" in tensors for layer in range(config.num_layers)
+    )
+    if not any(sparse) or not chosen:
+        raise ConfigError(
+            f"{keys.source}: key 'expert_count' is {count}, but no layer has experts (no "
+            f"blk.*.ffn_gate_inp.weight), or 'expert_used_count' is missing"
+        )
+    experts = Experts(count=count, chosen=chosen, intermediate_size=inner)
+    return replace(config, experts=experts, sparse=sparse)
 
 
 def _architecture_keys(
     metadata: Mapping[str, object],
-    tensors: Mapping[str, tuple[int, ...]],
+    tensors: Shapes,
     family: Gguf,
     source: str,
 ) -> Keys:
@@ -95,7 +149,7 @@ def _biases(tensors: Collection[str]) -> dict[str, bool]:
     }
 
 
-def _read_rope(keys: Keys) -> Rope:
+def _read_rope(keys: Keys, factors: Mapping[str, list[float]]) -> Rope:
     context = keys.integer("max_position_embeddings")
     heads, hidden = keys.integer("num_attention_heads"), keys.integer("hidden_size")
     head_dim = keys.integer("head_dim", hidden // heads)
@@ -103,16 +157,40 @@ def _read_rope(keys: Keys) -> Rope:
     parameters: dict[str, object] = {
         "rope_theta": keys.number("rope_theta", 10000.0),
         "partial_rotary_factor": rotary_dim / head_dim,
+        **_scaling(keys, factors),
     }
-    factor = keys.optional_number("rope.scaling.factor")
-    original = keys.optional_number("rope.scaling.original_context_length")
-    scaling = keys.text("rope.scaling.type", "none")
-    if scaling != "none":
-        parameters |= {"rope_type": scaling, "factor": factor}
-    if scaling == "yarn":
-        parameters["original_max_position_embeddings"] = original
-    elif factor not in (None, 0.0, 1.0) and scaling == "none":
-        raise ConfigError(f"{keys.source}: rope.scaling.factor {factor} without a scaling type")
-    return read_rope(
-        Keys(parameters, f"{keys.source}, rope"), head_dim=head_dim, context_length=context
+    rope = read_rope(
+        Keys(parameters, f"{keys.source}, rope"),
+        head_dim=head_dim,
+        context_length=context,
+        original=keys.optional_integer("rope.scaling.original_context_length"),
     )
+    divisors = factors.get(ROPE_FACTORS[0])
+    return rope if divisors is None else rope.divided(divisors)
+
+
+def _scaling(keys: Keys, factors: Mapping[str, list[float]]) -> dict[str, object]:
+    """The scaling in transformers' terms."""
+    factor = keys.optional_number("rope.scaling.factor")
+    attention = keys.optional_number("rope.scaling.attn_factor")
+    scaling = keys.text("rope.scaling.type", "none")
+    if ROPE_FACTORS[1] in factors:
+        short, long = factors[ROPE_FACTORS[1]], factors.get(ROPE_FACTORS[2])
+        return {
+            "rope_type": "longrope",
+            "short_factor": short,
+            "long_factor": long or short,
+            "attention_factor": 1.0 if attention is None else attention,
+        }
+    if scaling == "none":
+        if factor not in (None, 0.0, 1.0):
+            raise ConfigError(f"{keys.source}: rope.scaling.factor {factor} without a scaling type")
+        return {}
+    parameters: dict[str, object] = {"rope_type": scaling, "factor": factor}
+    if scaling == "yarn":
+        for key, name in (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")):
+            parameters[key] = keys.optional_number(f"rope.scaling.{name}")
+        keys.expect("rope.scaling.yarn_ext_factor", 1.0)
+        keys.expect("rope.scaling.attn_factor", 1.0)
+        keys.expect("rope.scaling.yarn_attn_factor", 1.0)
+    return parameters

@@ -7,10 +7,13 @@ from typing import Any
 
 from pygpukit.llm.config import ModelConfig, read_decoder, read_layer_types
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family
-from pygpukit.llm.models.names import LLAMA_NAMES, renamed
+from pygpukit.llm.models.family import Family, Gguf
+from pygpukit.llm.models.names import GGUF_NAMES, LLAMA_NAMES, renamed
 
 __all__ = ["COHERE", "COHERE2"]
+
+
+_FACTS: dict[str, Any] = {"norm_kind": "layer", "parallel": True, "rope_interleaved": True}
 
 
 def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
@@ -20,9 +23,7 @@ def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
     return read_decoder(
         keys,
         architecture=architecture,
-        norm_kind="layer",
-        parallel=True,
-        rope_interleaved=True,
+        **_FACTS,
         qkv_bias=bias,
         output_bias=bias,
         logit_scale=keys.number("logit_scale", 0.0625),
@@ -40,11 +41,21 @@ def _cohere(keys: Keys) -> ModelConfig:
 _NAMES = renamed(LLAMA_NAMES, mlp_norm="model.layers.{layer}.input_layernorm")
 """One norm is in front of both."""
 
+_GGUF_NAMES = renamed(GGUF_NAMES, mlp_norm="blk.{layer}.attn_norm")
+
+
+def _gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
+    return replace(config, logit_scale=keys.number("logit_scale"))
+
+
 COHERE = Family(
     architecture="cohere",
     read_config=_cohere,
     names=_NAMES,
     config_keys={"rms_norm_eps": "layer_norm_eps"},
+    gguf=Gguf(
+        architecture="command-r", names=_GGUF_NAMES, facts=_FACTS, qk_norm="heads", adjust=_gguf
+    ),
 )
 
 _COHERE2_EXPECTED: dict[str, object] = {
@@ -58,7 +69,6 @@ _COHERE2_EXPECTED: dict[str, object] = {
 
 
 def _cohere2(keys: Keys) -> ModelConfig:
-    """Layers with a window are rotated; those without one don't know of positions."""
     for key, value in _COHERE2_EXPECTED.items():
         keys.expect(key, value)
     keys.rename("_sliding_window_pattern", "sliding_window_pattern")
@@ -69,13 +79,18 @@ def _cohere2(keys: Keys) -> ModelConfig:
     if types is None:
         types = tuple((layer + 1) % period > 0 for layer in range(config.num_layers))
     window = keys.integer("sliding_window", 4096)
-    return replace(
-        config,
-        windows=tuple(window if sliding else 0 for sliding in types),
-        ropes=tuple(
-            rope if sliding else None for rope, sliding in zip(config.ropes, types, strict=True)
-        ),
-    )
+    windows = tuple(window if sliding else 0 for sliding in types)
+    return _rotated_within_windows(replace(config, windows=windows))
+
+
+def _rotated_within_windows(config: ModelConfig) -> ModelConfig:
+    """Layers with a window are rotated; those without one don't know of positions."""
+    layers = zip(config.ropes, config.windows, strict=True)
+    return replace(config, ropes=tuple(rope if window else None for rope, window in layers))
+
+
+def _gguf2(config: ModelConfig, keys: Keys) -> ModelConfig:
+    return _gguf(_rotated_within_windows(config), keys)
 
 
 COHERE2 = Family(
@@ -86,4 +101,7 @@ COHERE2 = Family(
     ignored_keys=frozenset({
         "cache_implementation", "use_embedding_sharing", "use_parallel_embedding",
     }),
+    gguf=Gguf(
+        architecture="cohere2", names=_GGUF_NAMES, facts=_FACTS, full_period=4, adjust=_gguf2
+    ),
 )  # fmt: skip

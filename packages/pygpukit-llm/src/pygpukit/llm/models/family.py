@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pygpukit.llm.config import ModelConfig, read_decoder
+from pygpukit.llm.config import ModelConfig, QKNorm
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.names import GGUF_NAMES, Names
 
@@ -20,17 +20,21 @@ class Gguf:
     Attributes:
         architecture: `general.architecture`.
         names: The names of the tensors.
-        keys: For keys that read_config asks for: the common name → the one after the architecture.
-        facts: Fields of the config that the file leaves to the architecture, or which its tensors
-            are changed for.
-        read_config: Builds the config from such keys and fields.
+        facts: Fields of the config that the file leaves to the architecture.
+        qk_norm: How queries and keys are normalised where there are tensors for it.
+        rotated: Whether queries and keys are rotated.
+        full_period: Of how many layers one has no window, where the file doesn't say; None: each
+            has one.
+        adjust: What else the architecture does with the config and its own keys.
     """
 
     architecture: str
     names: Names = GGUF_NAMES
-    keys: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    read_config: Callable[..., ModelConfig] = read_decoder
+    qk_norm: QKNorm = "head"
+    rotated: bool = True
+    full_period: int | None = None
+    adjust: Callable[[ModelConfig, Keys], ModelConfig] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pygpukit.llm.config import (
@@ -12,7 +13,7 @@ from pygpukit.llm.config import (
     read_rope_keys,
 )
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family
+from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import LLAMA_NAMES, renamed
 
 __all__ = ["GEMMA", "GEMMA2", "GEMMA3"]
@@ -42,7 +43,19 @@ def _gemma(keys: Keys) -> ModelConfig:
     return _read(keys, "gemma", **facts)
 
 
-GEMMA = Family(architecture="gemma", read_config=_gemma, names=LLAMA_NAMES)
+def _gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
+    """The converter has added the norms' 1; the scale of embeddings is the architecture's."""
+    return replace(config, embedding_scale=config.hidden_size**0.5)
+
+
+_GGUF_FACTS = {"activation": "gelu_tanh"}
+
+GEMMA = Family(
+    architecture="gemma",
+    read_config=_gemma,
+    names=LLAMA_NAMES,
+    gguf=Gguf(architecture="gemma", facts=_GGUF_FACTS, adjust=_gguf),
+)
 
 
 def _capped(keys: Keys, num_layers: int, *, period: int) -> dict[str, Any]:
@@ -80,6 +93,23 @@ def _gemma2(keys: Keys) -> ModelConfig:
     )
 
 
+_LAYERS_OF_27B = {"gemma2": 46, "gemma3": 62}
+"""Of the one size whose scores are scaled by another width than that of a head."""
+
+
+def _gguf_capped(config: ModelConfig, keys: Keys) -> ModelConfig:
+    """As llama.cpp has it: the scale of the scores isn't in the file."""
+    width = config.head_dim
+    if config.num_layers == _LAYERS_OF_27B[config.architecture]:
+        width = config.hidden_size // config.num_heads
+    return replace(
+        _gguf(config, keys),
+        attention_scale=width**-0.5,
+        attention_soft_cap=keys.number("attn_logit_softcapping", 0.0),
+        logit_soft_cap=keys.number("final_logit_softcapping", 0.0),
+    )
+
+
 _GEMMA2_NAMES = renamed(
     LLAMA_NAMES,
     post_attention_norm="model.layers.{layer}.post_attention_layernorm",
@@ -93,6 +123,12 @@ GEMMA2 = Family(
     names=_GEMMA2_NAMES,
     config_keys={"hidden_act": "hidden_activation"},
     ignored_keys=frozenset({"cache_implementation", "hidden_act"}),
+    gguf=Gguf(
+        architecture="gemma2",
+        facts={**_GGUF_FACTS, "post_norm": True},
+        full_period=2,
+        adjust=_gguf_capped,
+    ),
 )
 
 
@@ -133,10 +169,24 @@ def _gemma3_ropes(keys: Keys, windows: tuple[int, ...]) -> tuple[Any, ...]:
     return tuple(sliding if window else full for window in windows)
 
 
+def _gguf3(config: ModelConfig, keys: Keys) -> ModelConfig:
+    theta: Mapping[str, object] = {"rope_theta": keys.number("rope.freq_base_swa", 10000.0)}
+    sliding = read_rope_keys(Keys(theta, keys.source), config.head_dim, config.context_length)
+    layers = zip(config.ropes, config.windows, strict=True)
+    ropes = tuple(sliding if window else rope for rope, window in layers)
+    return replace(_gguf_capped(config, keys), ropes=ropes)
+
+
 GEMMA3 = Family(
     architecture="gemma3_text",
     read_config=_gemma3,
     names=_GEMMA2_NAMES,
     config_keys={"hidden_act": "hidden_activation"},
     ignored_keys=frozenset({"cache_implementation", "hidden_act"}),
+    gguf=Gguf(
+        architecture="gemma3",
+        facts={**_GGUF_FACTS, "post_norm": True},
+        full_period=6,
+        adjust=_gguf3,
+    ),
 )

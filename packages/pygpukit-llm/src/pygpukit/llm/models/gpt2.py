@@ -70,5 +70,5 @@ GPT2 = Family(
         transposed=frozenset({"layers.qkv", "layers.output", "layers.up", "layers.down"}),
         ignored=(r".*\.attn\.(bias|masked_bias)",),
     ),
-    gguf=Gguf(architecture="gpt2", facts={**_FACTS, "ropes": None, "activation": "gelu_tanh"}),
+    gguf=Gguf(architecture="gpt2", facts={**_FACTS, "activation": "gelu_tanh"}, rotated=False),
 )

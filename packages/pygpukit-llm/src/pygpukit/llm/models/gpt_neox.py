@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from pygpukit.llm.config import ModelConfig, read_decoder
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family
+from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import Names
 
 __all__ = ["GPT_NEOX"]
+
+
+_FACTS: dict[str, Any] = {"norm_kind": "layer", "norm_bias": True, "gated_mlp": False}
 
 
 def _gpt_neox(keys: Keys) -> ModelConfig:
@@ -21,9 +26,7 @@ def _gpt_neox(keys: Keys) -> ModelConfig:
     return read_decoder(
         keys,
         architecture="gpt_neox",
-        norm_kind="layer",
-        norm_bias=True,
-        gated_mlp=False,
+        **_FACTS,
         qkv_bias=bias,
         output_bias=bias,
         mlp_bias=True,
@@ -40,6 +43,10 @@ def _by_head(config: ModelConfig, index: int, rows: int) -> Sequence[int]:
         for head in range(heads)
         for row in range(width)
     ]
+
+
+def _gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
+    return replace(config, parallel=keys.boolean("use_parallel_residual", True))
 
 
 _LAYER = "gpt_neox.layers.{layer}."
@@ -75,5 +82,10 @@ GPT_NEOX = Family(
         },
         orders={"layers.qkv": _by_head},
         ignored=(r".*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)",),
+    ),
+    gguf=Gguf(
+        architecture="gptneox",
+        facts={**_FACTS, "activation": "gelu"},
+        adjust=_gguf,
     ),
 )

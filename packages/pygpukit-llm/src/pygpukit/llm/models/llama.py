@@ -128,12 +128,19 @@ def _smollm3(keys: Keys) -> ModelConfig:
     )
 
 
+def _smollm3_gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
+    """Every fourth layer isn't rotated, which the file leaves to the architecture."""
+    ropes = (rope if (layer + 1) % 4 else None for layer, rope in enumerate(config.ropes))
+    return replace(config, ropes=tuple(ropes))
+
+
 SMOLLM3 = Family(
     architecture="smollm3",
     read_config=_smollm3,
     names=LLAMA_NAMES,
     # The released files have 2, which only how the weights were trained knows of.
     ignored_keys=frozenset({"pretraining_tp", "rope_interleaved"}),
+    gguf=Gguf(architecture="smollm3", names=GGUF_LLAMA_NAMES, adjust=_smollm3_gguf),
 )
 
 
@@ -150,7 +157,25 @@ def _granite(keys: Keys) -> ModelConfig:
     )
 
 
-GRANITE = Family(architecture="granite", read_config=_granite, names=LLAMA_NAMES)
+def _granite_gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
+    return replace(
+        config,
+        attention_scale=keys.number("attention.scale", config.attention_scale),
+        embedding_scale=keys.number("embedding_scale", 1.0),
+        residual_scale=keys.number("residual_scale", 1.0),
+        logit_scale=1 / keys.positive("logit_scale", 1.0),
+    )
+
+
+GRANITE = Family(
+    architecture="granite",
+    read_config=_granite,
+    names=LLAMA_NAMES,
+    gguf=Gguf(architecture="granite", names=GGUF_LLAMA_NAMES, adjust=_granite_gguf),
+)
+
+
+_NORMS_BEHIND = {"pre_norm": False, "post_norm": True}
 
 
 def _olmo2(keys: Keys) -> ModelConfig:
@@ -160,8 +185,7 @@ def _olmo2(keys: Keys) -> ModelConfig:
         architecture="olmo2",
         **_attention_bias(keys),
         qk_norm="row",
-        pre_norm=False,
-        post_norm=True,
+        **_NORMS_BEHIND,
     )
 
 
@@ -173,4 +197,5 @@ OLMO2 = Family(
         post_attention_norm="model.layers.{layer}.post_attention_layernorm",
         post_mlp_norm="model.layers.{layer}.post_feedforward_layernorm",
     ),
+    gguf=Gguf(architecture="olmo2", facts=_NORMS_BEHIND, qk_norm="row"),
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pygpukit.llm.config import ModelConfig, read_decoder
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family
+from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import LLAMA_NAMES
 
 __all__ = ["PHI3"]
@@ -26,4 +26,5 @@ PHI3 = Family(
     read_config=_phi3,
     names=LLAMA_NAMES,
     ignored_keys=frozenset({"embd_pdrop", "resid_pdrop"}),
+    gguf=Gguf(architecture="phi3"),
 )

@@ -91,4 +91,5 @@ QWEN3_MOE = Family(
     read_config=_qwen3_moe,
     names=LLAMA_NAMES,
     ignored_keys=frozenset({"output_router_logits", "router_aux_loss_coef"}),
+    gguf=Gguf(architecture="qwen3moe"),
 )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from pygpukit.llm.config import ModelConfig, read_decoder
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family
+from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import LLAMA_NAMES, renamed
 
 __all__ = ["STARCODER2"]
+
+
+_FACTS: dict[str, Any] = {"norm_kind": "layer", "norm_bias": True, "gated_mlp": False}
 
 
 def _starcoder2(keys: Keys) -> ModelConfig:
@@ -24,9 +28,7 @@ def _starcoder2(keys: Keys) -> ModelConfig:
     config = read_decoder(
         keys,
         architecture="starcoder2",
-        norm_kind="layer",
-        norm_bias=True,
-        gated_mlp=False,
+        **_FACTS,
         qkv_bias=bias,
         output_bias=bias,
         mlp_bias=bias,
@@ -47,4 +49,5 @@ STARCODER2 = Family(
         up="model.layers.{layer}.mlp.c_fc",
         down="model.layers.{layer}.mlp.c_proj",
     ),
+    gguf=Gguf(architecture="starcoder2", facts={**_FACTS, "activation": "gelu_tanh"}),
 )  # fmt: skip

@@ -1,0 +1,283 @@
+"""GGUF files of reference models, as llama.cpp's converter writes them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pygpukit.core import load_safetensors
+
+Array = npt.NDArray[np.float32]
+Tensors = dict[str, tuple[int, Array]]
+
+UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+F32, BF16, NVFP4 = 0, 30, 40
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def entry(value: object) -> bytes:
+    """A metadata value with its type in front."""
+    if isinstance(value, bool):
+        return struct.pack("<I?", BOOL, value)
+    if isinstance(value, int):
+        return struct.pack("<Ii" if value < 0 else "<II", INT32 if value < 0 else UINT32, value)
+    if isinstance(value, float):
+        return struct.pack("<If", FLOAT32, value)
+    if isinstance(value, str):
+        return struct.pack("<I", STRING) + text(value)
+    assert isinstance(value, list)
+    items = b"".join(entry(item)[4:] for item in value)
+    return struct.pack("<I", ARRAY) + entry(value[0])[:4] + struct.pack("<Q", len(value)) + items
+
+
+def write_gguf(
+    file: Path, metadata: Mapping[str, object], tensors: Mapping[str, tuple[int, Array]]
+) -> None:
+    """Writes the tensors, each with ggml's number of its type."""
+    head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata))
+    head += b"".join(text(key) + entry(value) for key, value in metadata.items())
+    data = b""
+    for name, (kind, array) in tensors.items():
+        head += text(name) + struct.pack("<I", array.ndim)
+        head += struct.pack(f"<{array.ndim}Q", *reversed(array.shape))
+        head += struct.pack("<IQ", kind, len(data))
+        if kind == BF16:
+            data += (array.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+        else:
+            data += array.tobytes()
+        data += b"\0" * (-len(data) % 32)
+    file.write_bytes(head + b"\0" * (-len(head) % 32) + data)
+
+
+ARCHITECTURES = {
+    "mistral": "llama",
+    "mixtral": "llama",
+    "qwen3_moe": "qwen3moe",
+    "gemma3_text": "gemma3",
+    "gpt_neox": "gptneox",
+    "cohere": "command-r",
+}
+"""Where they aren't called as in config.json."""
+
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.qkv_proj": "attn_qkv",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.gate_up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
+    "block_sparse_moe.gate": "ffn_gate_inp",
+    "transformer.wte": "token_embd",
+    "transformer.wpe": "position_embd",
+    "transformer.ln_f": "output_norm",
+    "ln_1": "attn_norm",
+    "ln_2": "ffn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+    "gpt_neox.embed_in": "token_embd",
+    "gpt_neox.final_layer_norm": "output_norm",
+    "embed_out": "output",
+    "attention.query_key_value": "attn_qkv",
+    "attention.dense": "attn_output",
+    "mlp.dense_h_to_4h": "ffn_up",
+    "mlp.dense_4h_to_h": "ffn_down",
+}
+EXPERTS = {
+    "gate_proj": "ffn_gate_exps",
+    "up_proj": "ffn_up_exps",
+    "down_proj": "ffn_down_exps",
+    "w1": "ffn_gate_exps",
+    "w3": "ffn_up_exps",
+    "w2": "ffn_down_exps",
+}
+NORMS_BEHIND = ("gemma2", "gemma3", "olmo2")
+TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
+LAYER_NORM = ("gpt2", "gptneox", "starcoder2", "command-r", "cohere2")
+
+
+def interleaved(rows: Array, head_dim: int) -> Array:
+    """The order of rows that the converter gives to queries and keys of Llama's kin."""
+    split = rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:])
+    return np.ascontiguousarray(split.swapaxes(1, 2).reshape(rows.shape))
+
+
+def by_part(rows: Array, head_dim: int) -> Array:
+    """GPT-NeoX's rows, of which each head has query, key and value together, part by part."""
+    split = rows.reshape(-1, 3, head_dim, *rows.shape[1:])
+    return np.ascontiguousarray(split.swapaxes(0, 1).reshape(rows.shape))
+
+
+def converted(folder: Path) -> tuple[dict[str, object], Tensors]:
+    """Metadata and tensors of a reference model."""
+    config = json.loads((folder / "config.json").read_text())
+    architecture = ARCHITECTURES.get(config["model_type"], config["model_type"])
+    stored = load_safetensors(folder / "model.safetensors")
+    arrays = {name: np.array(view.cast("float32").numpy()) for name, view in stored.items()}
+    tensors = _tensors(arrays, architecture, head_dim(config)) | _factors(config)
+    return _metadata(architecture, config), tensors
+
+
+def head_dim(config: Mapping[str, Any]) -> int:
+    hidden = config.get("hidden_size", config.get("n_embd"))
+    heads = config.get("num_attention_heads", config.get("n_head"))
+    return int(config.get("head_dim") or hidden // heads)
+
+
+def _tensors(arrays: Mapping[str, Array], architecture: str, width: int) -> Tensors:
+    experts: dict[str, list[Array]] = {}
+    tensors = {}
+    for key, array in arrays.items():
+        new = _name(key, architecture)
+        if "experts." in key:
+            experts.setdefault(new, []).append(array)
+            continue
+        if architecture == "gpt2" and new.endswith(TRANSPOSED):
+            array = np.ascontiguousarray(array.T)
+        if architecture in ("llama", "granite", "smollm3") and (
+            "attn_q." in new or "attn_k." in new
+        ):
+            array = interleaved(array, width)
+        if architecture == "gptneox" and "attn_qkv." in new:
+            array = by_part(array, width)
+        if architecture.startswith("gemma") and "norm" in new:
+            array = array + 1
+        # The converter keeps vectors and norms in float32.
+        tensors[new] = (F32 if array.ndim == 1 or "norm" in new else BF16, array)
+    return tensors | {name: (BF16, np.stack(arrays)) for name, arrays in experts.items()}
+
+
+def _name(key: str, architecture: str) -> str:
+    stem, kind = key.rsplit(".", 1)
+    _, layers, rest = stem.partition(".layers." if ".layers." in stem else ".h.")
+    if not layers:
+        return f"{NAMES[stem]}.{kind}"
+    layer, _, part = rest.partition(".")
+    if "experts." in part:
+        return f"blk.{layer}.{EXPERTS[part.rpartition('.')[2]]}.{kind}"
+    name = NAMES[part]
+    if part == "post_attention_layernorm" and architecture in NORMS_BEHIND:
+        name = "post_attention_norm"
+    return f"blk.{layer}.{name}.{kind}"
+
+
+def _factors(config: Mapping[str, Any]) -> Tensors:
+    rope = config.get("rope_parameters") or {}
+    return {
+        f"rope_factors_{length}.weight": (F32, np.array(rope[f"{length}_factor"], np.float32))
+        for length in ("short", "long")
+        if f"{length}_factor" in rope
+    }
+
+
+def _metadata(architecture: str, config: dict[str, Any]) -> dict[str, object]:
+    heads = config.get("num_attention_heads", config.get("n_head"))
+    keys: dict[str, object] = {
+        "context_length": config.get("max_position_embeddings", config.get("n_positions")),
+        "embedding_length": config.get("hidden_size", config.get("n_embd")),
+        "block_count": config.get("num_hidden_layers", config.get("n_layer")),
+        "feed_forward_length": config.get("intermediate_size", 256),
+        "attention.head_count": heads,
+        "attention.head_count_kv": config.get("num_key_value_heads", heads),
+    }
+    eps_names = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon")
+    eps = next(config[name] for name in eps_names if name in config)
+    kind = "layer_norm_epsilon" if architecture in LAYER_NORM else "layer_norm_rms_epsilon"
+    keys[f"attention.{kind}"] = eps
+    if architecture != "gpt2":
+        keys |= _rope(architecture, config)
+    keys |= OWN_KEYS.get(architecture, lambda config: {})(config)
+    size = config["vocab_size"]
+    vocabulary = [*(chr(0x100 + id_) for id_ in range(size - 1)), "\u0100\u0101"]
+    return {
+        "general.architecture": architecture,
+        "general.name": "reference",
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": vocabulary,
+        "tokenizer.ggml.token_type": [1] * size,
+        "tokenizer.ggml.merges": ["\u0100 \u0101"],
+        "tokenizer.ggml.eos_token_id": 2,
+        **{f"{architecture}.{key}": value for key, value in keys.items()},
+    }
+
+
+def _rope(architecture: str, config: Mapping[str, Any]) -> dict[str, object]:
+    rope = config["rope_parameters"]
+    rope = rope.get("full_attention", rope)
+    width = head_dim(config)
+    keys: dict[str, object] = {
+        "attention.key_length": width,
+        "attention.value_length": width,
+        "rope.freq_base": float(rope["rope_theta"]),
+        "rope.dimension_count": int(width * rope.get("partial_rotary_factor", 1.0)),
+    }
+    if rope.get("rope_type") == "longrope":
+        original = config["original_max_position_embeddings"]
+        factor = config["max_position_embeddings"] / original
+        keys["rope.scaling.original_context_length"] = original
+        keys["rope.scaling.attn_factor"] = (1 + np.log(factor) / np.log(original)) ** 0.5
+    return keys
+
+
+def _window(config: Mapping[str, Any]) -> dict[str, object]:
+    return {"attention.sliding_window": config.get("sliding_window") or 0}
+
+
+def _experts(config: Mapping[str, Any]) -> dict[str, object]:
+    if "num_local_experts" not in config:
+        return {}
+    keys = {
+        "expert_count": config["num_local_experts"],
+        "expert_used_count": config["num_experts_per_tok"],
+    }
+    if "moe_intermediate_size" in config:
+        keys["expert_feed_forward_length"] = config["moe_intermediate_size"]
+    return keys
+
+
+OWN_KEYS: dict[str, Callable[[Mapping[str, Any]], dict[str, object]]] = {
+    "llama": lambda config: _window(config) | _experts(config),
+    "qwen3moe": _experts,
+    "gemma2": lambda config: {
+        **_window(config),
+        "attn_logit_softcapping": config["attn_logit_softcapping"],
+        "final_logit_softcapping": config["final_logit_softcapping"],
+    },
+    "gemma3": _window,
+    "phi3": _window,
+    "cohere2": lambda config: {**_window(config), "logit_scale": config["logit_scale"]},
+    "command-r": lambda config: {
+        "logit_scale": config["logit_scale"],
+        "rope.scaling.type": "none",
+    },
+    "gptneox": lambda config: {"use_parallel_residual": config["use_parallel_residual"]},
+    "granite": lambda config: {
+        "attention.scale": float(config["attention_multiplier"]),
+        "embedding_scale": float(config["embedding_multiplier"]),
+        "residual_scale": float(config["residual_multiplier"]),
+        "logit_scale": float(config["logits_scaling"]),
+    },
+}
