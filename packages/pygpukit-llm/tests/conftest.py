@@ -22,8 +22,8 @@ sys.path.insert(0, str(HERE / "support"))
 Array = npt.NDArray[Any]
 WriteSafetensors = Callable[[Path, Mapping[str, Array]], None]
 
-_STORED = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int32": "I32"}
-"""Names in safetensors files; bfloat16 comes as its bits."""
+_STORED = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int32": "I32", "uint8": "F8_E4M3"}
+"""Names in safetensors files; bfloat16 and float8 come as their bits."""
 
 
 def byte_alphabet() -> list[str]:
@@ -50,7 +50,7 @@ def write_safetensors(file: Path, tensors: Mapping[str, Array]) -> None:
 
 @pytest.fixture(name="write_safetensors", scope="session")
 def _write_safetensors() -> WriteSafetensors:
-    """Writes arrays as a safetensors file; uint16 stands for the bits of bfloat16."""
+    """Writes arrays as a safetensors file; uint16 and uint8 are the bits of bfloat16 and float8."""
     return write_safetensors
 
 

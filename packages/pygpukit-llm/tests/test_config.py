@@ -154,7 +154,7 @@ def test_gpt2(read: Any) -> None:
         ({"model_type": "mamba"}, "architecture 'mamba' isn't supported; supported are .*llama"),
         ({"model_type": ...}, "architecture None isn't supported"),
         ({"attn_logit_softcapping": 50.0}, "'attn_logit_softcapping' not understood"),
-        ({"quantization_config": {"bits": 4}}, "'quantization_config' not understood"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config: 'bits' not understood"),
         ({"pretraining_tp": 2}, "'pretraining_tp': 2 isn't supported"),
         ({"rope_interleaved": True}, "'rope_interleaved': True isn't supported"),
         ({"hidden_act": "mish"}, "'hidden_act' must be one of silu"),

@@ -120,6 +120,7 @@ class ModelConfig:
         logit_scale: What logits are multiplied with.
         logit_soft_cap: Logits then become `cap * tanh(logit / cap)`; 0 leaves them.
         tied_embeddings: Whether the embedding also makes the logits.
+        scale_block: Rows and columns that share a factor, where FP8 weights have several for a row.
         bos_token_id: The id that begins a text.
         eos_token_ids: The ids that end one.
     """
@@ -159,6 +160,7 @@ class ModelConfig:
     logit_scale: float = 1.0
     logit_soft_cap: float = 0.0
     tied_embeddings: bool = False
+    scale_block: tuple[int, int] | None = None
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
 

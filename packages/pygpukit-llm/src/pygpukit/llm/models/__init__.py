@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models import cohere, gemma, gpt2, gpt_neox, llama, phi3, qwen, starcoder2
 from pygpukit.llm.models.family import Family, Gguf
+from pygpukit.llm.quantization import read_scale_block
 
 __all__ = ["FAMILIES", "GGUF_FAMILIES", "Family", "Gguf", "config_from_json", "find_family"]
 
@@ -53,6 +55,6 @@ def config_from_json(path: Path) -> ModelConfig:
     values = read_json(path)
     family = find_family(FAMILIES, values.get("model_type"), str(path))
     keys = Keys(values, str(path), family.config_keys)
-    config = family.read_config(keys)
+    config = replace(family.read_config(keys), scale_block=read_scale_block(keys))
     keys.finish(IGNORED | family.ignored_keys, IGNORED_PREFIXES)
     return config

@@ -23,7 +23,10 @@ _FLOAT32_MATRICES = frozenset({"layers.router"})
 """Matrices whose small errors would change what is chosen, and that are small themselves."""
 
 _SCALES = ("weight_scale_inv", "weight_scale")
-"""What stands in place of "weight" in the name of an FP8 weight's factors, either way a factor."""
+"""What an FP8 weight's factors are called beside it; those with "inv" are factors all the same."""
+
+_ACTIVATION_SCALES = r".*\.(input_scale|output_scale|q_scale|k_scale|v_scale)"
+"""Factors that FP8 checkpoints have for quantising activations, which stay as they are."""
 
 _LISTED = 10
 """How many tensors an error names before it only counts them."""
@@ -96,40 +99,25 @@ class Plan:
         )
 
 
-def plan(
-    config: ModelConfig,
-    tensors: TensorMap,
-    names: Names,
-    *,
-    scale_block: tuple[int, int] | None = None,
-) -> Plan:
+def plan(config: ModelConfig, tensors: TensorMap, names: Names) -> Plan:
     """Settles where each weight comes from.
 
     Args:
         config: What the model computes, and so which weights it has.
         tensors: The checkpoint.
         names: What it calls them.
-        scale_block: Rows and columns that share a factor in an FP8 checkpoint which has several for
-            a row.
 
     Raises:
         WeightsError: Tensors are missing, left over or of the wrong shape; the error lists all.
     """
-    return _Planner(config, tensors, names, scale_block).plan()
+    return _Planner(config, tensors, names).plan()
 
 
 class _Planner:
-    def __init__(
-        self,
-        config: ModelConfig,
-        tensors: TensorMap,
-        names: Names,
-        scale_block: tuple[int, int] | None,
-    ) -> None:
+    def __init__(self, config: ModelConfig, tensors: TensorMap, names: Names) -> None:
         self._config = config
         self._tensors = tensors
         self._names = names
-        self._scale_block = scale_block
         bare = not any(name.startswith(names.prefix) for name in tensors)
         self._prefix = names.prefix if bare else ""
         self._used: set[str] = set()
@@ -141,7 +129,7 @@ class _Planner:
         if self._config.tied_embeddings:
             ways = self._names.slots["lm_head"]
             self._used |= {f"{name}.weight" for way in ways for name in way}
-        ignored = re.compile("|".join(self._names.ignored) or r"(?!)")
+        ignored = re.compile("|".join((*self._names.ignored, _ACTIVATION_SCALES)))
         left_over = [
             name for name in self._tensors if name not in self._used and not ignored.fullmatch(name)
         ]
@@ -224,7 +212,7 @@ class _Planner:
             return None
         self._used.add(name)
         rows, columns = source.shape(slot)
-        count, block = math.prod(self._tensors[name].shape), self._scale_block
+        count, block = math.prod(self._tensors[name].shape), self._config.scale_block
         if count == 1:
             block = (rows, columns)
         elif count == rows:
