@@ -11,6 +11,8 @@ from pygpukit.core import PygpukitError
 from pygpukit.llm import ConfigError, ModelConfig
 from pygpukit.llm.models import config_from_json
 
+MODELS = Path(__file__).parent / "reference_models"
+
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
     "vocab_size": 320,
@@ -71,6 +73,7 @@ def test_keys_change_what_they_say(read: Any) -> None:
     assert read(num_key_value_heads=...).num_kv_heads == 4
 
 
+LONGROPE = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
 SCALED = {"rope_type": "linear", "factor": 4.0}
 
 
@@ -110,6 +113,34 @@ def test_keys_that_are_known_to_change_nothing(read: Any) -> None:
     assert read(**harmless) == read()
 
 
+def as_written_before_version_5(config: dict[str, Any]) -> dict[str, Any]:
+    """The same with the rope keys of transformers 4."""
+    config = dict(config)
+    rope = dict(config.pop("rope_parameters", {}))
+    if "full_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = dict(rope["full_attention"])
+    neox = config["model_type"] == "gpt_neox"
+    names = {
+        "rope_theta": "rotary_emb_base" if neox else "rope_theta",
+        "partial_rotary_factor": "rotary_pct" if neox else "partial_rotary_factor",
+    }
+    for key, name in names.items():
+        if key in rope:
+            config[name] = rope.pop(key)
+    if rope.get("rope_type", "default") != "default":
+        config["rope_scaling"] = {"type": rope.pop("rope_type"), **rope}
+    return config
+
+
+@pytest.mark.parametrize(
+    "file", sorted(MODELS.rglob("config.json")), ids=lambda file: str(file.parent.name)
+)
+def test_every_model_in_the_layout_before_version_5(read: Any, file: Path) -> None:
+    config = json.loads(file.read_text())
+    assert read(as_written_before_version_5(config)) == read(config)
+
+
 def test_mistral(read: Any) -> None:
     assert read(model_type="mistral", sliding_window=16).windows == (16, 16, 16)
     assert read(model_type="mistral", sliding_window=None).windows == (0, 0, 0)
@@ -126,6 +157,34 @@ def test_qwen(read: Any) -> None:
     types = ["sliding_attention", "full_attention", "sliding_attention"]
     assert read(model_type="qwen3", layer_types=types, **sliding).windows == (8, 0, 8)
     assert read(model_type="qwen3").qk_norm
+
+
+def test_defaults_that_files_leave_out(read: Any) -> None:
+    """Those of transformers' config classes."""
+    moe = {"moe_intermediate_size": 8, "num_experts": 4, "num_experts_per_tok": 2}
+    assert read(model_type="mixtral", rope_theta=...).rope.theta == 1e6
+    assert read(model_type="mixtral", num_experts=4).experts.count == 4
+    assert not read(model_type="qwen3_moe", **moe).experts.normalized
+    assert read(model_type="qwen3_moe", **moe).sparse == (True, True, True)
+    gemma2 = read(model_type="gemma2", hidden_act=...)
+    assert (gemma2.attention_soft_cap, gemma2.logit_soft_cap) == (50.0, 30.0)
+    assert (gemma2.head_dim, gemma2.attention_scale) == (256, 1 / 16)
+    assert gemma2.windows == (4096, 0, 4096)
+    assert gemma2.tied_embeddings
+    gemma3 = read(model_type="gemma3_text", num_hidden_layers=7, rope_theta=...)
+    assert gemma3.windows == (4096,) * 5 + (0, 4096)
+    assert [rope.theta for rope in gemma3.ropes[4:]] == [1e4, 1e6, 1e4]
+    assert read(model_type="gemma", hidden_act="gelu").activation == "gelu_tanh"
+    smollm3 = read(model_type="smollm3", num_hidden_layers=4, pretraining_tp=2)
+    assert [rope is not None for rope in smollm3.ropes] == [True, True, True, False]
+    cohere2 = read(model_type="cohere2", num_hidden_layers=4, rms_norm_eps=...)
+    assert cohere2.windows == (4096, 4096, 4096, 0)
+    assert cohere2.ropes[3] is None
+    assert cohere2.logit_scale == 0.0625
+    phi3 = read(model_type="phi3", max_position_embeddings=131072, rope_scaling=LONGROPE)
+    assert phi3.stretch_length == 4096
+    assert phi3.rope.attention_scale == pytest.approx(1.1902380714238083)
+    assert read(model_type="phi3", rope_scaling={**LONGROPE, "type": "su"}).stretch_length is None
 
 
 GPT2: dict[str, Any] = {
@@ -172,6 +231,13 @@ def test_gpt2(read: Any) -> None:
         ({"rope_scaling": "linear"}, "'rope_scaling' must be an object"),
         ({"rope_scaling": {"type": "spiral"}}, "rope_scaling: rope type 'spiral'"),
         ({"rope_scaling": SCALED, "rope_parameters": SCALED}, "keep one"),
+        ({"model_type": "gemma", "use_bidirectional_attention": True}, "bidirectional_attention"),
+        ({"model_type": "smollm3", "no_rope_layers": [1]}, "'no_rope_layers' must have a number"),
+        ({"model_type": "qwen3_moe", "mlp_only_layers": 3}, "must be a list of whole numbers"),
+        (
+            {"model_type": "phi3", "rope_scaling": {**LONGROPE, "short_factor": [1.0]}},
+            "'short_factor' must be a list of 8 numbers",
+        ),
         ({"model_type": "qwen2", "use_mrope": True}, "'use_mrope': True isn't supported"),
         (
             {"model_type": "qwen3", "layer_types": ["full_attention"]},

@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pygpukit.core import DeviceError, LoadError, PygpukitError
@@ -202,6 +203,7 @@ class Hub(BaseHTTPRequestHandler):
     """As much of the hub's API as a download needs, serving the files of `folder`."""
 
     folder: Path
+    asked: ClassVar[list[tuple[str, str | None]]] = []
     commit = "1f" * 20
 
     def do_HEAD(self) -> None:
@@ -225,6 +227,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def content(self) -> bytes | None:
         path = self.path.partition("?")[0]
+        self.asked.append((path, self.headers.get("Authorization")))
         files = sorted(self.folder.iterdir())
         if path.startswith("/api/models/owner/name/tree/"):
             tree = [
@@ -258,11 +261,11 @@ def hub(tmp_path: Path) -> Iterator[str]:
 
 
 LOCATE = """
-import sys
+import json, sys
 from pygpukit.llm import ModelNotFoundError
 from pygpukit.llm.hub import locate
 try:
-    path = locate(sys.argv[1])
+    path = locate(sys.argv[1], **json.loads(sys.argv[2]))
     print(*sorted(file.name for file in path.iterdir()) if path.is_dir() else [path.name])
 except ModelNotFoundError as error:
     print(error)
@@ -273,7 +276,7 @@ except ModelNotFoundError as error:
 def located(tmp_path: Path) -> Callable[..., str]:
     """What `locate` finds for a hub id, in a process with a cache of its own."""
 
-    def located(name: str, **variables: str) -> str:
+    def located(name: str, options: Mapping[str, object] | None = None, **variables: str) -> str:
         environment = {
             **os.environ,
             "HF_HOME": str(tmp_path / "cache"),
@@ -281,7 +284,7 @@ def located(tmp_path: Path) -> Callable[..., str]:
             **variables,
         }
         done = subprocess.run(
-            [sys.executable, "-I", "-c", LOCATE, name],
+            [sys.executable, "-I", "-c", LOCATE, name, json.dumps(options or {})],
             env=environment,
             cwd=tmp_path,
             capture_output=True,
@@ -326,3 +329,28 @@ def test_a_hub_id_without_the_hub(located: Callable[..., str], variables: dict[s
         "owner/name: no such folder here, not downloaded before, and downloading it fails: "
     )
     assert found.count("\n") == 1
+
+
+def test_a_revision_of_a_hub_id(hub: str, located: Callable[..., str]) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (Hub.folder / name).write_text(name)
+    files = "config.json model.safetensors\n"
+    Hub.asked.clear()
+    options = {"revision": "v2", "token": "hf_secret"}
+    assert located("owner/name", options, HF_ENDPOINT=hub) == files
+    assert any("/revision/v2" in path for path, _ in Hub.asked)
+    sent = {header for path, header in Hub.asked if "/revision/" in path or "/tree/" in path}
+    assert sent == {"Bearer hf_secret"}
+    # Only that revision is there now.
+    downloaded = {"local_files_only": True}
+    assert located("owner/name", {**downloaded, "revision": "v2"}, HF_ENDPOINT=NOWHERE) == files
+    missing = located("owner/name", {**downloaded, "revision": "v1"}, HF_ENDPOINT=hub)
+    assert missing == (
+        "owner/name: no such folder here, not downloaded before, and only that counts\n"
+    )
+
+
+def test_a_revision_of_a_path(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelNotFoundError, match="a revision is of a hub id"):
+        locate(tmp_path, revision="main")

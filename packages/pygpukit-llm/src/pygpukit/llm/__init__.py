@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         SamplingError,
         WeightsError,
     )
-    from pygpukit.llm.generation import Generation, TokenLogprobs, Usage
+    from pygpukit.llm.generation import Generation, Score, TokenLogprobs, Usage
     from pygpukit.llm.llm import LLM, GenerationOptions, Stream
     from pygpukit.llm.sampling import SamplingParams
 
@@ -41,6 +41,7 @@ __all__ = [
     "PromptError",
     "SamplingError",
     "SamplingParams",
+    "Score",
     "Stream",
     "TokenLogprobs",
     "Usage",
@@ -55,6 +56,7 @@ _MODULES = {
     "GenerationOptions": "llm",
     "ModelConfig": "config",
     "SamplingParams": "sampling",
+    "Score": "generation",
     "Stream": "llm",
     "TokenLogprobs": "generation",
     "Usage": "generation",

@@ -19,7 +19,7 @@ from pygpukit.llm.sampling import SamplingParams, read_generation_config
 if TYPE_CHECKING:
     from pygpukit.tokenizer import Tokenizer
 
-__all__ = ["Checkpoint", "open_checkpoint"]
+__all__ = ["Checkpoint", "open_checkpoint", "read_chat_template"]
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 
@@ -95,22 +95,26 @@ def _open_folder(folder: Path) -> Checkpoint:
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.is_file() else {}
     defaults, ends = read_generation_config(generation, str(generation_file))
-    tokenizer_file = folder / "tokenizer_config.json"
-    tokenizer_config = read_json(tokenizer_file) if tokenizer_file.is_file() else {}
-    special_tokens = {
-        name: text
-        for name in _SPECIAL_TOKENS
-        if (text := _token_text(tokenizer_config.get(name))) is not None
-    }
+    tokenizer_config = _tokenizer_config(folder)
     return Checkpoint(
         path=folder,
         config=replace(config, eos_token_ids=(*config.eos_token_ids, *ends)),
         tensors=load_safetensors(folder),
         names=FAMILIES[config.architecture].names,
         defaults=defaults,
-        special_tokens=special_tokens,
-        template=_read_template(folder, tokenizer_config.get("chat_template"), special_tokens),
+        special_tokens=_special_tokens(tokenizer_config),
+        template=read_chat_template(folder),
     )
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    file = folder / "tokenizer_config.json"
+    return read_json(file) if file.is_file() else {}
+
+
+def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    texts = {name: _token_text(tokenizer_config.get(name)) for name in _SPECIAL_TOKENS}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def _open_gguf(path: Path) -> Checkpoint:
@@ -135,18 +139,22 @@ def _open_gguf(path: Path) -> Checkpoint:
     )
 
 
-def _read_template(
-    folder: Path, configured: object, special_tokens: Mapping[str, str]
-) -> ChatTemplate | None:
-    """The templates of tokenizer_config.json, and of chat_template.jinja, which wins."""
+def read_chat_template(folder: Path) -> ChatTemplate | None:
+    """The templates of tokenizer_config.json, and of chat_template.jinja, which wins.
+
+    Raises:
+        ConfigError: A file can't be read, or isn't what it should be.
+    """
     origin, file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
-    sources = _template_sources(configured, origin)
+    tokenizer_config = _tokenizer_config(folder)
+    sources = _template_sources(tokenizer_config.get("chat_template"), origin)
     if file.is_file():
         try:
             sources["default"] = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file}: can't be read: {error}") from error
         origin = file
+    special_tokens = _special_tokens(tokenizer_config)
     return ChatTemplate(sources, special_tokens, str(origin)) if sources else None
 
 

@@ -31,6 +31,11 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_accurate": "gelu_tanh",
     "relu": "relu",
+    "quick_gelu": "gelu_quick",
+    "relu2": "relu_squared",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "linear": "identity",
 }
 """The operations' name for each `hidden_act` of transformers."""
 
@@ -103,7 +108,7 @@ class ModelConfig:
         pre_norm: Whether there are norms in front of attention and MLP.
         post_norm: Whether there are norms behind attention and MLP, before the residual is added.
         parallel: Whether attention and MLP both start from the block's input.
-        activation: Of the MLP: "silu", "gelu", "gelu_tanh" or "relu".
+        activation: Of the MLP, by the name that `pygpukit.kernels.activation` has for it.
         gated_mlp: Whether the MLP is `down(act(gate(x)) * up(x))` rather than `down(act(up(x)))`.
         experts: The mixture of experts of the layers that `sparse` names.
         sparse: For each layer whether experts stand in place of its MLP.

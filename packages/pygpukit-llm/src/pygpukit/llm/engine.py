@@ -30,6 +30,12 @@ GROWTH = 256
 """Positions that the cache begins with where the output's length is open; then it doubles."""
 
 
+_UNSOUND = (
+    "the model computed a NaN or infinite logit; its weights are damaged, or its activations leave "
+    "the range of the arithmetic"
+)
+
+
 class Token(NamedTuple):
     """A new id of a request, already among its ids."""
 
@@ -61,18 +67,44 @@ class Engine:
         """The logits at every position: (len(ids), vocab_size)."""
         import numpy as np
 
+        result = np.empty((len(ids), self._decoder.config.vocab_size), np.float32)
+        for row, logits in self._logits_chunks(ids):
+            result[row : row + logits.shape[0]] = logits.numpy()
+        return result
+
+    def score(self, ids: Sequence[int]) -> tuple[tuple[float, ...], tuple[bool, ...]]:
+        """The log-probability of each id but the first, and whether it was the likeliest one.
+
+        Raises:
+            LogitsError: A logit was NaN or infinite.
+        """
+        logprobs: list[float] = []
+        greedy: list[bool] = []
+        for row, logits in self._logits_chunks(ids):
+            targets = ids[row + 1 : row + 1 + logits.shape[0]]
+            if not targets:
+                break
+            scored = logits[: len(targets)]
+            values, _ = kernels.top_logprobs(scored, ints(targets, self._device), 1)
+            likeliest: list[int] = kernels.argmax(scored).tolist()
+            if min(likeliest) < 0:
+                raise LogitsError(_UNSOUND)
+            logprobs += [row[0] for row in values.tolist()]
+            greedy += [best == id_ for best, id_ in zip(likeliest, targets, strict=True)]
+        return tuple(logprobs), tuple(greedy)
+
+    def _logits_chunks(self, ids: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """The logits at every position, some rows at a time, each with the first row's number."""
         request = Request(list(ids), len(ids), len(ids))
         cache = PagedCache(self._decoder.config, self._device, pages_for(len(ids)))
         batch = Batch([request], SamplingParams(), self._device)
         batch.reserve(0, cache)
-        result = np.empty((len(ids), self._decoder.config.vocab_size), np.float32)
         row = 0
         for hidden in self._prefill_chunks(batch, cache):
             for start in range(0, hidden.shape[0], LOGITS_CHUNK):
                 logits = self._decoder.logits(hidden[start : start + LOGITS_CHUNK])
-                result[row : row + logits.shape[0]] = logits.numpy()
+                yield row, logits
                 row += logits.shape[0]
-        return result
 
     def run(
         self, requests: Sequence[Request], params: SamplingParams
@@ -183,10 +215,7 @@ class Engine:
         """Brings a step's ids to the host and adds them to their requests."""
         new: list[int] = ids.tolist()
         if min(new) < 0:
-            raise LogitsError(
-                "the model computed a NaN or infinite logit; its weights are damaged, or its "
-                "activations leave the range of the arithmetic"
-            )
+            raise LogitsError(_UNSOUND)
         reported = _read_logprobs(*logprobs) if logprobs else [None] * len(new)
         tokens = []
         for request, id_, entry in zip(batch.requests, new, reported, strict=True):

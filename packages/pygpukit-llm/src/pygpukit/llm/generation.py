@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, overload
 
-__all__ = ["FinishReason", "Generation", "TextStream", "TokenLogprobs", "Usage"]
+__all__ = ["FinishReason", "Generation", "Score", "TextStream", "TokenLogprobs", "Usage"]
 
 FinishReason = Literal["stop", "length"]
 
@@ -59,6 +60,31 @@ class Generation(Sequence[int]):
     def __getitem__(self, index: slice) -> tuple[int, ...]: ...
     def __getitem__(self, index: int | slice) -> int | tuple[int, ...]:
         return self.ids[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How likely a model finds a text.
+
+    Attributes:
+        ids: The tokens.
+        logprobs: For each token but the first its natural-log probability after those before it.
+        greedy: Whether it was the likeliest.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    greedy: tuple[bool, ...]
+
+    @property
+    def total(self) -> float:
+        """The log-probability of the whole text, given its first token."""
+        return math.fsum(self.logprobs)
+
+    @property
+    def perplexity(self) -> float:
+        """`exp(-mean(logprobs))`: among how many equally likely tokens each seems chosen."""
+        return math.exp(-self.total / len(self.logprobs))
 
 
 class Decoder(Protocol):

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from pygpukit.llm.errors import ModelNotFoundError
 
@@ -31,18 +32,33 @@ _SMALL_FILES = frozenset(
 )
 
 
-def locate(model: str | os.PathLike[str]) -> Path:
+def locate(
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
     """The folder or .gguf file of `model`, downloaded first where it is a hub id.
 
     Args:
         model: A folder, a .gguf file, or an id of the form `owner/name` on the Hugging Face hub. An
             existing path wins over an id; what looks like a path but isn't there is never looked
             up.
+        revision: A branch, tag or commit of a hub id; its main branch if absent.
+        token: What the hub asks for private and gated models; the one that is logged in with if
+            absent, none if False.
+        local_files_only: Whether only what was downloaded before counts.
 
     Raises:
         ModelNotFoundError: There is no such file, folder or id, or it holds no model.
     """
     path = Path(model).expanduser()
+    if path.exists() and revision is not None:
+        raise ModelNotFoundError(
+            f"{path}: a revision is of a hub id, and this is a path that is there; leave out "
+            f"revision, or give the id of a model that isn't also a path"
+        )
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelNotFoundError(_no_config(path))
@@ -58,7 +74,8 @@ def locate(model: str | os.PathLike[str]) -> Path:
         raise ModelNotFoundError(
             f"{name}: no such file or folder (a hub id has the form owner/name)"
         )
-    return _download(name)
+    source = _Source(name, revision, token)
+    return source.downloaded_before(None) if local_files_only else source.download()
 
 
 def bundled_model() -> Path:
@@ -85,47 +102,82 @@ def _no_config(folder: Path) -> str:
     return f"{folder}: no config.json in this folder"
 
 
-def _download(repo: str) -> Path:
-    """Brings the files that are needed into huggingface_hub's cache; works offline from there."""
-    import huggingface_hub
-    from huggingface_hub.errors import RepositoryNotFoundError
-    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+class _Source(NamedTuple):
+    """A repository of the hub at a revision."""
 
-    (enable_progress_bars if sys.stderr.isatty() else disable_progress_bars)()
-    try:
-        info = huggingface_hub.HfApi().model_info(repo, timeout=_TIMEOUT)
-        names = needed_files(repo, [file.rfilename for file in info.siblings or ()])
-        folder = Path(huggingface_hub.snapshot_download(repo, allow_patterns=names))
-    except ModelNotFoundError:
-        raise
-    except RepositoryNotFoundError as error:
-        raise ModelNotFoundError(
-            f"{repo}: no such folder here, and the hub says: {_first_line(error)}"
-        ) from error
-    except (
-        Exception
-    ) as error:  # which ones depends on the HTTP library of huggingface_hub's version
-        folder = _downloaded_before(repo, error)
-    ggufs = sorted(folder.glob("*.gguf"))
-    return ggufs[0] if not (folder / "config.json").exists() and ggufs else folder
+    repo: str
+    revision: str | None
+    token: str | bool | None
 
+    def download(self) -> Path:
+        """Brings what is needed into huggingface_hub's cache; works offline from there."""
+        import huggingface_hub
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
-def _downloaded_before(repo: str, failure: Exception) -> Path:
-    """The folder in the cache."""
-    import huggingface_hub
+        (enable_progress_bars if sys.stderr.isatty() else disable_progress_bars)()
+        try:
+            info = huggingface_hub.HfApi(token=self.token).model_info(
+                self.repo, revision=self.revision, timeout=_TIMEOUT
+            )
+            names = needed_files(self.repo, [file.rfilename for file in info.siblings or ()])
+            return _model_in(self._snapshot(names))
+        except ModelNotFoundError:
+            raise
+        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+            raise ModelNotFoundError(
+                f"{self.repo}: no such folder here, and the hub says: {_first_line(error)}"
+            ) from error
+        except (
+            Exception
+        ) as error:  # which ones depends on the HTTP library of huggingface_hub's version
+            return self.downloaded_before(error)
 
-    config = huggingface_hub.try_to_load_from_cache(repo, "config.json")
-    if isinstance(config, str) and any(Path(config).parent.glob("*.safetensors")):
-        return Path(config).parent
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(repo, allow_patterns="*.gguf", local_files_only=True)
+    def downloaded_before(self, failure: Exception | None) -> Path:
+        """What is in the cache."""
+        import huggingface_hub
+
+        config = huggingface_hub.try_to_load_from_cache(
+            self.repo, "config.json", revision=self.revision
         )
-    except (OSError, ValueError):
-        raise ModelNotFoundError(
-            f"{repo}: no such folder here, not downloaded before, and downloading it fails: "
-            f"{_first_line(failure)}"
-        ) from failure
+        if isinstance(config, str) and any(Path(config).parent.glob("*.safetensors")):
+            return Path(config).parent
+        try:
+            return _model_in(self._snapshot(["*.gguf"], local_files_only=True))
+        except (OSError, ValueError) as error:
+            reason = (
+                f"downloading it fails: {_first_line(failure)}" if failure else "only that counts"
+            )
+            raise ModelNotFoundError(
+                f"{self.repo}: no such folder here, not downloaded before, and {reason}"
+            ) from (failure or error)
+
+    def _snapshot(self, names: list[str], *, local_files_only: bool = False) -> Path:
+        import huggingface_hub
+
+        return Path(
+            huggingface_hub.snapshot_download(
+                self.repo,
+                revision=self.revision,
+                token=self.token,
+                allow_patterns=names,
+                local_files_only=local_files_only,
+            )
+        )
+
+
+def _model_in(folder: Path) -> Path:
+    """A folder with a config.json, or else the GGUF file in it.
+
+    Raises:
+        FileNotFoundError: There is neither.
+    """
+    if (folder / "config.json").exists():
+        return folder
+    ggufs = sorted(folder.glob("*.gguf"))
+    if not ggufs:
+        raise FileNotFoundError(f"{folder}: no GGUF file")
+    return ggufs[0]
 
 
 def needed_files(repo: str, files: Collection[str]) -> list[str]:

@@ -18,6 +18,7 @@ from pygpukit.llm.errors import ChatTemplateError, PromptError, SamplingError
 from pygpukit.llm.generation import (
     FinishReason,
     Generation,
+    Score,
     TextStream,
     TokenLogprobs,
     Usage,
@@ -89,6 +90,9 @@ class LLM:
         model: str | os.PathLike[str],
         *,
         device: str = "auto",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> LLM:
         """Loads a model.
@@ -97,6 +101,11 @@ class LLM:
             model: A folder with config.json and safetensors, a .gguf file, or a hub id
                 (`owner/name`), which is downloaded once.
             device: "cuda", "cuda:N", "cpu", or "auto" for a GPU where there is one.
+            revision: A branch, tag or commit of a hub id.
+            token: What the hub asks for private and gated models; by default the one that
+                `hf auth login` has stored, or HF_TOKEN.
+            local_files_only: Whether a hub id must have been downloaded before, as with
+                HF_HUB_OFFLINE=1.
             progress: Called with bytes loaded and bytes in all; without it weights go on loading
                 while the first prompt is being prepared.
 
@@ -110,7 +119,8 @@ class LLM:
             OutOfMemoryError: The device can't hold it.
         """
         chosen, no_gpu = choose_device(device)
-        checkpoint = open_checkpoint(locate(model))
+        path = locate(model, revision=revision, token=token, local_files_only=local_files_only)
+        checkpoint = open_checkpoint(path)
         config, tensors = checkpoint.config, checkpoint.tensors
         planned = plan(config, tensors, checkpoint.names)
         if no_gpu is not None:
@@ -244,6 +254,34 @@ class LLM:
             (len(ids), vocab_size), float32.
         """
         return self._engine.logits(self._prompts.encode(ids))
+
+    @overload
+    def score(self, text: list[str] | list[list[int]]) -> list[Score]: ...
+    @overload
+    def score(self, text: Prompt) -> Score: ...
+    def score(self, text: Prompt | Sequence[Prompt]) -> Score | list[Score]:
+        """How likely the model finds a text: the log-probability of each token after the first.
+
+        Args:
+            text: A text, a sequence of at least two token ids, or a list of either.
+
+        Raises:
+            PromptError: It is shorter than two tokens; or as for `generate`.
+            ContextLengthError: It is longer than the context.
+            LogitsError: The model computed a NaN or infinite logit.
+        """
+        batch = is_batch(text)
+        texts: Sequence[Any] = text if batch else [text]
+        names = [f"text[{index}]" for index in range(len(texts))] if batch else ["the text"]
+        encoded = [
+            self._prompts.encode(single, name=name)
+            for single, name in zip(texts, names, strict=True)
+        ]
+        for ids, name in zip(encoded, names, strict=True):
+            if len(ids) < 2:
+                raise PromptError(f"{name} has one token; a score needs what follows a token")
+        scores = [Score(tuple(ids), *self._engine.score(ids)) for ids in encoded]
+        return scores if batch else scores[0]
 
     def _encode_chat(
         self,

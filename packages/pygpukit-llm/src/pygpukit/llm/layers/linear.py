@@ -29,7 +29,7 @@ class Linear:
     Args:
         weight: Bound weight; else it is passed to `forward`.
         bias: Bound bias.
-        activation: Applied to the result: "silu", "gelu", "gelu_tanh" or "relu".
+        activation: Applied to the result: a name that `pygpukit.kernels.activation` takes.
         gated: Whether the weight has the rows of a gate in front of its own:
             `act(x Gᵀ) * (x Wᵀ)`.
     """

@@ -27,7 +27,7 @@ class MLP:
     """`down(act(up(x)))`, or `down(act(gate(x)) * up(x))` where it is gated.
 
     Args:
-        activation: "silu", "gelu", "gelu_tanh" or "relu".
+        activation: A name that `pygpukit.kernels.activation` takes, such as "silu".
         gated: Whether there is a gate.
         weights: Bound weights; else they are passed to `forward`.
     """

@@ -31,7 +31,7 @@ class MoE:
     """The weighted sum of the gated MLPs that a router chooses for each token.
 
     Args:
-        activation: Of the experts: "silu", "gelu", "gelu_tanh" or "relu".
+        activation: Of the experts: a name that `pygpukit.kernels.activation` takes.
         chosen: How many experts a token goes to: those of the largest softmax of the scores.
         normalized: Whether their weights are made to sum to 1.
         weights: Bound weights; else they are passed to `forward`.
