@@ -204,6 +204,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "olmo3": (
+        "Olmo3",
+        {
+            "sliding_window": 8,
+            "num_hidden_layers": 4,
+            "rope_parameters": {
+                "full_attention": {**YARN, "rope_theta": 5e3},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5e3},
+            },
+        },
+    ),
 }
 PROMPT, GENERATED = 40, 10
 

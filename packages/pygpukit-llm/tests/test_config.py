@@ -118,7 +118,8 @@ def as_written_before_version_5(config: dict[str, Any]) -> dict[str, Any]:
     config = dict(config)
     rope = dict(config.pop("rope_parameters", {}))
     if "full_attention" in rope:
-        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        if config["model_type"] == "gemma3_text":
+            config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
         rope = dict(rope["full_attention"])
     neox = config["model_type"] == "gpt_neox"
     names = {

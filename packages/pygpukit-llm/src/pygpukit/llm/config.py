@@ -19,6 +19,8 @@ __all__ = [
     "read_json",
     "read_layer_types",
     "read_rope_keys",
+    "read_ropes_by_window",
+    "read_windows",
 ]
 
 ACTIVATIONS = {
@@ -301,3 +303,40 @@ def read_layer_types(keys: Keys, num_layers: int) -> tuple[bool, ...] | None:
             f"each of the {num_layers} layers, found {types!r}"
         )
     return tuple(sliding[type_] for type_ in types)
+
+
+def read_windows(keys: Keys, *, default: int, full_period: int) -> tuple[int, ...]:
+    """The window of each layer by `layer_types`, else of all but every `full_period`-th."""
+    layers = keys.integer("num_hidden_layers")
+    types = read_layer_types(keys, layers)
+    if types is None:
+        types = tuple((layer + 1) % full_period > 0 for layer in range(layers))
+    window = keys.integer("sliding_window", default)
+    return tuple(window if sliding else 0 for sliding in types)
+
+
+def read_ropes_by_window(
+    keys: Keys, windows: tuple[int, ...], *, local_theta: float
+) -> tuple[Rope, ...]:
+    """One rotation for layers with a window and one for the others.
+
+    `rope_parameters` has an object for each kind. Before version 5 of transformers `rope_theta` and
+    `rope_scaling` were those of layers without a window.
+
+    Args:
+        keys: The config.
+        windows: Of each layer, 0 for none.
+        local_theta: The base of layers with a window where there is no such object.
+    """
+    heads, context = keys.integer("num_attention_heads"), keys.integer("max_position_embeddings")
+    head_dim = keys.integer("head_dim", keys.integer("hidden_size") // heads)
+    if keys.get("rope_parameters") is None:
+        theta: dict[str, object] = {"rope_theta": local_theta}
+        sliding = read_rope_keys(Keys(theta, keys.source), head_dim, context)
+        full = read_rope_keys(keys, head_dim, context)
+    else:
+        sliding, full = (
+            read_rope_keys(keys, head_dim, context, layer_type=layer_type)
+            for layer_type in ("sliding_attention", "full_attention")
+        )
+    return tuple(sliding if window else full for window in windows)

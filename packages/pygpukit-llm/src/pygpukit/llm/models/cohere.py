@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pygpukit.llm.config import ModelConfig, read_decoder, read_layer_types
+from pygpukit.llm.config import ModelConfig, read_decoder, read_windows
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import GGUF_NAMES, LLAMA_NAMES, renamed
@@ -73,14 +73,9 @@ def _cohere2(keys: Keys) -> ModelConfig:
         keys.expect(key, value)
     keys.rename("_sliding_window_pattern", "sliding_window_pattern")
     keys.rename("layer_switch", "sliding_window_pattern")
-    config = _read(keys, "cohere2")
     period = keys.integer("sliding_window_pattern", 4)
-    types = read_layer_types(keys, config.num_layers)
-    if types is None:
-        types = tuple((layer + 1) % period > 0 for layer in range(config.num_layers))
-    window = keys.integer("sliding_window", 4096)
-    windows = tuple(window if sliding else 0 for sliding in types)
-    return _rotated_within_windows(replace(config, windows=windows))
+    windows = read_windows(keys, default=4096, full_period=period)
+    return _rotated_within_windows(_read(keys, "cohere2", windows=windows))
 
 
 def _rotated_within_windows(config: ModelConfig) -> ModelConfig:

@@ -9,8 +9,9 @@ from typing import Any
 from pygpukit.llm.config import (
     ModelConfig,
     read_decoder,
-    read_layer_types,
     read_rope_keys,
+    read_ropes_by_window,
+    read_windows,
 )
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
@@ -58,15 +59,11 @@ GEMMA = Family(
 )
 
 
-def _capped(keys: Keys, num_layers: int, *, period: int) -> dict[str, Any]:
-    """What Gemma 2 and 3 share; every `period`-th layer has no window."""
-    types = read_layer_types(keys, num_layers)
-    if types is None:
-        types = tuple((layer + 1) % period > 0 for layer in range(num_layers))
-    window = keys.integer("sliding_window", 4096)
+def _capped(keys: Keys, *, full_period: int) -> dict[str, Any]:
+    """What Gemma 2 and 3 share."""
     return {
         "post_norm": True,
-        "windows": tuple(window if sliding else 0 for sliding in types),
+        "windows": read_windows(keys, default=4096, full_period=full_period),
         "attention_scale": keys.positive("query_pre_attn_scalar", 256.0) ** -0.5,
     }
 
@@ -88,7 +85,7 @@ def _gemma2(keys: Keys) -> ModelConfig:
     return _read(
         keys,
         "gemma2",
-        **_capped(keys, keys.integer("num_hidden_layers"), period=2),
+        **_capped(keys, full_period=2),
         **_soft_caps(keys, {"attention_soft_cap": 50.0, "logit_soft_cap": 30.0}),
     )
 
@@ -134,39 +131,19 @@ GEMMA2 = Family(
 
 def _gemma3(keys: Keys) -> ModelConfig:
     keys.default("hidden_act", "gelu_pytorch_tanh")
-    layers = keys.integer("num_hidden_layers")
     period = keys.integer("sliding_window_pattern", keys.integer("_sliding_window_pattern", 6))
-    facts = _capped(keys, layers, period=period)
+    facts = _capped(keys, full_period=period)
+    keys.default("rope_theta", 1e6)
+    keys.default("head_dim", 256)
+    local_theta = keys.number("rope_local_base_freq", 10000.0)
     return _read(
         keys,
         "gemma3_text",
         qk_norm="head",
-        ropes=_gemma3_ropes(keys, facts["windows"]),
+        ropes=read_ropes_by_window(keys, facts["windows"], local_theta=local_theta),
         **facts,
         **_soft_caps(keys, {}),
     )
-
-
-def _gemma3_ropes(keys: Keys, windows: tuple[int, ...]) -> tuple[Any, ...]:
-    """One rotation for layers with a window and one for the others.
-
-    Before version 5 of transformers `rope_scaling` and `rope_theta` were those of the others, and
-    `rope_local_base_freq` that of the layers with a window.
-    """
-    head_dim = keys.integer("head_dim", 256)
-    context = keys.integer("max_position_embeddings", 131072)
-    local = keys.number("rope_local_base_freq", 10000.0)
-    keys.default("rope_theta", 1e6)
-    if keys.get("rope_parameters") is None:
-        theta: Mapping[str, object] = {"rope_theta": local}
-        sliding = read_rope_keys(Keys(theta, keys.source), head_dim, context)
-        full = read_rope_keys(keys, head_dim, context)
-    else:
-        sliding, full = (
-            read_rope_keys(keys, head_dim, context, layer_type=layer_type)
-            for layer_type in ("sliding_attention", "full_attention")
-        )
-    return tuple(sliding if window else full for window in windows)
 
 
 def _gguf3(config: ModelConfig, keys: Keys) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""Llama 2 and 3, SmolLM2 and their many kin; Mistral and Mixtral; SmolLM3; Granite; OLMo 2."""
+"""Llama 2 and 3, SmolLM2 and their many kin; Mistral and Mixtral; SmolLM3; Granite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import GGUF_LLAMA_NAMES, LLAMA_NAMES, renamed
 
-__all__ = ["GRANITE", "LLAMA", "MINISTRAL", "MISTRAL", "MIXTRAL", "OLMO2", "SMOLLM3"]
+__all__ = ["GRANITE", "LLAMA", "MINISTRAL", "MISTRAL", "MIXTRAL", "SMOLLM3"]
 
 
 def _llama(keys: Keys) -> ModelConfig:
@@ -172,30 +172,4 @@ GRANITE = Family(
     read_config=_granite,
     names=LLAMA_NAMES,
     gguf=Gguf(architecture="granite", names=GGUF_LLAMA_NAMES, adjust=_granite_gguf),
-)
-
-
-_NORMS_BEHIND = {"pre_norm": False, "post_norm": True}
-
-
-def _olmo2(keys: Keys) -> ModelConfig:
-    keys.default("rms_norm_eps", 1e-5)
-    return read_decoder(
-        keys,
-        architecture="olmo2",
-        **_attention_bias(keys),
-        qk_norm="row",
-        **_NORMS_BEHIND,
-    )
-
-
-OLMO2 = Family(
-    architecture="olmo2",
-    read_config=_olmo2,
-    names=renamed(
-        LLAMA_NAMES,
-        post_attention_norm="model.layers.{layer}.post_attention_layernorm",
-        post_mlp_norm="model.layers.{layer}.post_feedforward_layernorm",
-    ),
-    gguf=Gguf(architecture="olmo2", facts=_NORMS_BEHIND, qk_norm="row"),
 )
