@@ -126,12 +126,14 @@ class Keys:
             raise self._mistyped(key, "a token id or a list of them")
         return tuple(id_ for id_ in whole if id_ >= 0)
 
-    def nested(self, key: str, more: Mapping[str, object]) -> Keys:
+    def nested(
+        self, key: str, more: Mapping[str, object], aliases: Mapping[str, str] | None = None
+    ) -> Keys:
         """The object under `key` as keys of their own, with those of `more` that it lacks."""
         value = self.get(key)
         if not isinstance(value, dict):
             raise self._mistyped(key, "an object")
-        return Keys({**more, **value}, f"{self.source}, {self._aliases.get(key, key)}")
+        return Keys({**more, **value}, f"{self.source}, {self._aliases.get(key, key)}", aliases)
 
     def rename(self, old: str, new: str) -> None:
         """Lets an older key stand for a newer one that is absent."""

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from pygpukit.llm.config import (
+    IGNORED,
+    IGNORED_PREFIXES,
     ModelConfig,
     read_decoder,
     read_rope_keys,
@@ -15,9 +17,9 @@ from pygpukit.llm.config import (
 )
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
-from pygpukit.llm.models.names import LLAMA_NAMES, renamed
+from pygpukit.llm.models.names import LLAMA_NAMES, renamed, within
 
-__all__ = ["GEMMA", "GEMMA2", "GEMMA3"]
+__all__ = ["GEMMA", "GEMMA2", "GEMMA3", "GEMMA3_WITH_IMAGES"]
 
 
 def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
@@ -68,16 +70,9 @@ def _capped(keys: Keys, *, full_period: int) -> dict[str, Any]:
     }
 
 
-def _soft_caps(keys: Keys, defaults: Mapping[str, float]) -> dict[str, float]:
-    """Of scores and logits; a null is none."""
-    fields = {
-        "attention_soft_cap": "attn_logit_softcapping",
-        "logit_soft_cap": "final_logit_softcapping",
-    }
-    return {
-        field: keys.number(key, 0.0 if key in keys else defaults.get(field, 0.0))
-        for field, key in fields.items()
-    }
+def _soft_cap(keys: Keys, name: str, default: float) -> float:
+    """Null is none, which isn't what an absent key means."""
+    return keys.number(name, 0.0 if name in keys else default)
 
 
 def _gemma2(keys: Keys) -> ModelConfig:
@@ -86,7 +81,8 @@ def _gemma2(keys: Keys) -> ModelConfig:
         keys,
         "gemma2",
         **_capped(keys, full_period=2),
-        **_soft_caps(keys, {"attention_soft_cap": 50.0, "logit_soft_cap": 30.0}),
+        attention_soft_cap=_soft_cap(keys, "attn_logit_softcapping", 50.0),
+        logit_soft_cap=_soft_cap(keys, "final_logit_softcapping", 30.0),
     )
 
 
@@ -136,13 +132,15 @@ def _gemma3(keys: Keys) -> ModelConfig:
     keys.default("rope_theta", 1e6)
     keys.default("head_dim", 256)
     local_theta = keys.number("rope_local_base_freq", 10000.0)
+    # Taken over from Gemma 2's files; the model doesn't have it.
+    keys.optional_number("attn_logit_softcapping")
     return _read(
         keys,
         "gemma3_text",
         qk_norm="head",
         ropes=read_ropes_by_window(keys, facts["windows"], local_theta=local_theta),
         **facts,
-        **_soft_caps(keys, {}),
+        logit_soft_cap=_soft_cap(keys, "final_logit_softcapping", 0.0),
     )
 
 
@@ -154,12 +152,15 @@ def _gguf3(config: ModelConfig, keys: Keys) -> ModelConfig:
     return replace(_gguf_capped(config, keys), ropes=ropes)
 
 
+_CONFIG_KEYS = {"hidden_act": "hidden_activation"}
+_IGNORED_KEYS = frozenset({"cache_implementation", "hidden_act"})
+
 GEMMA3 = Family(
     architecture="gemma3_text",
     read_config=_gemma3,
     names=_GEMMA2_NAMES,
-    config_keys={"hidden_act": "hidden_activation"},
-    ignored_keys=frozenset({"cache_implementation", "hidden_act"}),
+    config_keys=_CONFIG_KEYS,
+    ignored_keys=_IGNORED_KEYS,
     gguf=Gguf(
         architecture="gemma3",
         facts={**_GGUF_FACTS, "post_norm": True},
@@ -167,3 +168,32 @@ GEMMA3 = Family(
         adjust=_gguf3,
     ),
 )
+
+
+def _gemma3_with_images(keys: Keys) -> ModelConfig:
+    """The text model within; what sees images isn't read."""
+    text = keys.nested("text_config", {}, _CONFIG_KEYS)
+    text.default("tie_word_embeddings", keys.boolean("tie_word_embeddings", True))
+    config = _gemma3(text)
+    text.finish(IGNORED | _IGNORED_KEYS, IGNORED_PREFIXES)
+    return replace(
+        config,
+        architecture="gemma3",
+        bos_token_id=config.bos_token_id or next(iter(keys.ids("bos_token_id")), None),
+        eos_token_ids=(*config.eos_token_ids, *keys.ids("eos_token_id")),
+    )
+
+
+GEMMA3_WITH_IMAGES = Family(
+    architecture="gemma3",
+    read_config=_gemma3_with_images,
+    names=within(
+        _GEMMA2_NAMES,
+        {"model.": ("language_model.model.", "model.language_model.")},
+        ignored=(r"(model\.)?(vision_tower|multi_modal_projector)\..*",),
+    ),
+    ignored_keys=frozenset({
+        "boi_token_id", "boi_token_index", "eoi_token_id", "eoi_token_index", "image_token_id",
+        "image_token_index", "mm_tokens_per_image", "vision_config",
+    }),
+)  # fmt: skip

@@ -15,6 +15,7 @@ __all__ = [
     "RowOrder",
     "Sources",
     "renamed",
+    "within",
 ]
 
 Sources = tuple[tuple[str, ...], ...]
@@ -54,6 +55,37 @@ def renamed(names: Names, **slots: str | None) -> Names:
         if name is not None:
             changed[key] = (tuple(name.split()),)
     return replace(names, slots=changed)
+
+
+def within(
+    names: Names, prefixes: Mapping[str, Sequence[str]], *, ignored: Sequence[str] = ()
+) -> Names:
+    """The names of a model that is part of another.
+
+    Args:
+        names: Those that it has on its own.
+        prefixes: What stands in place of a beginning of those, any of several.
+        ignored: Patterns of the other parts.
+    """
+
+    def placed(name: str, choice: int) -> str:
+        for old, new in prefixes.items():
+            if name.startswith(old):
+                return new[choice] + name.removeprefix(old)
+        return name
+
+    choices = range(max(len(new) for new in prefixes.values()))
+    return replace(
+        names,
+        prefix="",
+        slots={
+            slot: tuple(
+                tuple(placed(name, choice) for name in way) for choice in choices for way in ways
+            )
+            for slot, ways in names.slots.items()
+        },
+        ignored=(*names.ignored, *ignored),
+    )
 
 
 LLAMA_NAMES = Names(
