@@ -102,7 +102,9 @@ def worker(engine: str, path: str, task: str, corpus: str, ids_path: str) -> Non
         print(json.dumps({"peak_mb": peak_memory()}))
         return
     call = calls[task]
-    argument = json.loads(Path(ids_path).read_text()) if task == "decode" else read_text(Path(corpus))
+    argument = (
+        json.loads(Path(ids_path).read_text()) if task == "decode" else read_text(Path(corpus))
+    )
     start = time.perf_counter()
     result = call(argument)
     seconds = time.perf_counter() - start
@@ -191,7 +193,9 @@ def one_row(path: str, task: str, corpus: str, work: Path, rounds: int) -> dict[
 
 def line(row: dict[str, Any]) -> str:
     seconds = "  ".join(f"{engine} {row[engine]:.3f} s" for engine in ENGINES if engine in row)
-    peaks = "  ".join(f"{engine} {row[key]} MB" for engine in ENGINES if (key := f"{engine} peak MB") in row)
+    peaks = "  ".join(
+        f"{engine} {row[key]} MB" for engine in ENGINES if (key := f"{engine} peak MB") in row
+    )
     title = f"{row['model']:<26} {row['task']:<7} {row['text']:<8}"
     return f"{title} {row['ratio']:>5.2f} ×   {seconds}  {peaks}".rstrip()
 

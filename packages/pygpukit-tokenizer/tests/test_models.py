@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import models as our_models
@@ -14,6 +15,15 @@ from oracle import Both
 
 from pygpukit.tokenizer import Tokenizer, TokenizerLoadError
 from pygpukit.tokenizer.models import MODELS
+from pygpukit.tokenizer.models import bpe as bpe_module
+
+
+@pytest.fixture(autouse=True, scope="module", params=[0, 1 << 20], ids=["cut", "uncut"])
+def _worth_cutting(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways of merging texts that no pre-tokenizer cuts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe_module, "_WORTH_CUTTING", request.param)
+        yield
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
@@ -74,12 +84,26 @@ def test_the_bytes_of_affixes_stand_for_no_text(affix: str) -> None:
 def test_words_are_cut_only_where_no_token_reaches_across() -> None:
     letters = ["▁", "a", "b", ">", "<"]
     merges = [["▁", "a"], ["▁", "<"], [">", "▁<"], ["b", "a"], ["▁a", "b"]]
-    vocab = {t: i for i, t in enumerate(letters + [left + right for left, right in merges])}
-    both = Both(file(bpe(vocab, merges)))
+    tokens = ["<unk>", *letters, *(left + right for left, right in merges)]
+    vocab = {token: id for id, token in enumerate(tokens)}
+    both = Both(file(bpe(vocab, merges, unk_token="<unk>")))
     for text in ("a▁ab▁▁a>▁<▁a", "▁▁▁", ">▁", "b▁>▁<b▁a>▁<▁<a", ""):
         both.check(text)
     model = both.tokenizer._model
-    assert model.words("a▁ab▁▁a>▁<▁a") == ["a", "▁ab", "▁▁a>▁<", "▁a"]
+    if bpe_module._WORTH_CUTTING == 0:
+        assert model.words("a▁ab▁▁a>▁<▁a") == ["a", "▁ab", "▁▁a", ">▁<", "▁a"]
+
+
+def test_where_words_are_cut_depends_on_what_merges_give() -> None:
+    letters = ["▁", "a", ",", ".", "é", "”", "1"]
+    merges = [["a", ","], ["”", "."]]
+    vocab = {t: i for i, t in enumerate([*letters, "a,", "”.", "a.", "<a>", "<unk>"])}
+    both = Both(file(bpe(vocab, merges, unk_token="<unk>", fuse_unk=True)))
+    for text in ("a,a.a”.é1,", "▁a.▁”a,.1▁", "11a1", "²a.²", ".", "a"):
+        both.check(text)
+    if bpe_module._WORTH_CUTTING == 0:
+        words = both.tokenizer._model.words("a,a.a”.é1,")
+        assert words == ["a,a", ".", "a”.é1,"]
 
 
 @given(st.lists(st.floats(-20, -1), min_size=3, max_size=3))

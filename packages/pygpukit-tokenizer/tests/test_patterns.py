@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from tokenizers.pre_tokenizers import Split
 
 from pygpukit.tokenizer.errors import PatternError
 from pygpukit.tokenizer.onig import Pattern
+from pygpukit.tokenizer.onig import pattern as pattern_module
 
 CLASSES = st.sampled_from(
     r"\w \W \d \D \s \S \h \H \N . \p{L} \p{Lu} \P{N} \p{^Han} \p{Greek} \p{M} \p{P} \p{S} \p{Zs} "
@@ -52,6 +54,14 @@ def reference_pieces(source: str, text: str, *, matches: bool) -> list[tuple[str
 
 def spans_as_pieces(text: str, spans: list[tuple[int, int]]) -> list[tuple[str, tuple[int, int]]]:
     return [(text[start:end], (start, end)) for start, end in spans if start < end]
+
+
+@pytest.fixture(autouse=True, scope="module", params=[0, 1 << 20], ids=["long", "short"])
+def _long_text(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways of matching on texts that aren't ASCII."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pattern_module, "_LONG_TEXT", request.param)
+        yield
 
 
 @given(EXPRESSIONS | our.PATTERNS, st.lists(our.texts(), min_size=1, max_size=5))

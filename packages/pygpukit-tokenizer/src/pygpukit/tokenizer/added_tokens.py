@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.spec import Spec
     from pygpukit.tokenizer.unicode.sets import CodePoints
 
+_FEW = 64
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -136,14 +137,20 @@ class Matcher:
         by_first: dict[str, list[str]] = {}
         for text in self._tokens:
             by_first.setdefault(text[0], []).append(text)
-        # Candidates are found by what the tokens of one first character have in common; one dict
-        # lookup for each length then decides. This scales to thousands of tokens.
+        # Of few tokens with one first character the expression finds the longest. Of many it finds
+        # what they have in common, and one dict lookup for each length decides.
         self._lengths = {
             first: sorted({len(text) for text in texts}, reverse=True)
             for first, texts in by_first.items()
+            if len(texts) > _FEW
         }
-        prefixes = [re.escape(_common_prefix(texts)) for texts in by_first.values()]
-        self._gate = re.compile("|".join(prefixes)) if prefixes else None
+        options: list[str] = []
+        for first, texts in by_first.items():
+            if first in self._lengths:
+                options.append(_common_prefix(texts))
+            else:
+                options += sorted(texts, key=len, reverse=True)
+        self._gate = re.compile("|".join(map(re.escape, options))) if options else None
 
     def find(self, text: str) -> list[tuple[int, int, AddedToken]]:
         """All tokens in ``text`` as (start, end, token), white space taken in as they ask."""
@@ -171,9 +178,13 @@ class Matcher:
         assert self._gate is not None
         position = 0
         while (match := self._gate.search(text, position)) is not None:
-            start = match.start()
+            start, position = match.span()
+            lengths = self._lengths.get(text[start])
+            if lengths is None:
+                yield start, position, self._tokens[match.group()]
+                continue
             position = start + 1
-            for length in self._lengths[text[start]]:
+            for length in lengths:
                 candidate = text[start : start + length]
                 token = self._tokens.get(candidate)
                 if token is not None:

@@ -15,7 +15,7 @@ from pygpukit.tokenizer.pre_tokenizers import ByteLevel, flattened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pygpukit.tokenizer.added_tokens import AddedVocabulary
     from pygpukit.tokenizer.models import Model
@@ -29,14 +29,16 @@ _MAX_WORD_LENGTH = 64
 _SPELLED_SIZES = [len(char.encode()) for char in ALPHABET]
 
 
-class IdCache(dict[str, tuple[int, ...]]):
+class IdCache(dict[str, "Sequence[int]"]):
     """The ids of words, computed when first asked for. Bounded: full, it starts over."""
 
-    def __init__(self, compute: Callable[[str], tuple[int, ...]]) -> None:
+    __slots__ = ("_compute",)
+
+    def __init__(self, compute: Callable[[str], Sequence[int]]) -> None:
         super().__init__()
         self._compute = compute
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
+    def __missing__(self, word: str) -> Sequence[int]:
         ids = self._compute(word)
         if len(word) <= _MAX_WORD_LENGTH:
             if len(self) >= _MAX_WORDS:
@@ -89,7 +91,7 @@ class Pipeline:
         tracked = steps[1:] if normalizer is None else steps
         self._needs_origins = any(step.needs_origins() for step in tracked)
         self._cuts = model.cuts() and not self._spells
-        self._ids_of = IdCache(self._word_ids).__getitem__
+        self._ids_of = IdCache(model.spelled_ids if self._spells else model.ids).__getitem__
         self._tokens_of = WordCache(self._word_tokens).__getitem__
 
     # Ids only ------------------------------------------------------------------------------------
@@ -131,11 +133,6 @@ class Pipeline:
         if self._cuts:
             words = list(chain.from_iterable(map(self._model.words, words)))
         return list(chain.from_iterable(map(self._ids_of, words)))
-
-    def _word_ids(self, word: str) -> tuple[int, ...]:
-        if self._spells:
-            return tuple(self._model.ids_of_bytes(word.encode()))
-        return tuple(self._model.ids(word))
 
     # With offsets --------------------------------------------------------------------------------
 

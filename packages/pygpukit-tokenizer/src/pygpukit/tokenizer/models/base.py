@@ -68,9 +68,9 @@ class Model(Component):
         """
         raise NotImplementedError
 
-    def ids_of_bytes(self, data: bytes) -> Sequence[int]:
-        """The ids of the pre-token that spells ``data`` in the byte alphabet."""
-        return self.ids(to_alphabet(data))
+    def spelled_ids(self, word: str) -> Sequence[int]:
+        """The ids of a pre-token that is yet to be spelled in the byte alphabet."""
+        return self.ids(to_alphabet(word.encode()))
 
 
 def vocab_from_spec(spec: Spec) -> dict[str, int]:

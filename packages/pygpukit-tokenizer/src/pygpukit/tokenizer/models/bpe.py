@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-import re
-from itertools import chain
-
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
 from pygpukit.tokenizer.models.base import Model, tokens_by_id, vocab_from_spec
-from pygpukit.tokenizer.models.merges import MergeTable, merge, merge_sized
+from pygpukit.tokenizer.models.cutting import MARK, word_pattern
+from pygpukit.tokenizer.models.merges import Merges
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    import re
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from pygpukit.tokenizer.models.base import Lookup, Token
     from pygpukit.tokenizer.spec import Spec
 
-
-_MARK = "\u2581"
-"""What SentencePiece writes for a space."""
-_MAX_REMEMBERED = 1 << 16
+# Finding out how to cut takes longer than merging so many characters uncut.
+_WORTH_CUTTING = 1024
 
 
 class BPE(Model):
     """The format's BPE model with all its options; ``dropout`` only as null or 0."""
 
     __slots__ = (
-        "_byte_fallback",
-        "_byte_ids",
         "_continuing_subword_prefix",
         "_cuts",
         "_end_of_word_suffix",
-        "_fallback_ids",
+        "_fallback_tokens",
         "_fuse_unk",
         "_ignore_merges",
         "_merges",
-        "_symbols_of",
-        "_unk_id",
+        "_plain",
+        "_spells",
+        "_uncut",
         "_unk_token",
         "_vocab",
         "_words",
@@ -48,7 +44,7 @@ class BPE(Model):
         self,
         vocab: dict[str, int],
         tokens: Lookup,
-        merges: MergeTable,
+        merges: Merges,
         *,
         unk_token: str | None = None,
         continuing_subword_prefix: str = "",
@@ -61,21 +57,22 @@ class BPE(Model):
         self.lookup: Lookup = tokens
         self._merges = merges
         self._unk_token = unk_token
-        self._unk_id = None if unk_token is None else vocab.get(unk_token)
         self._continuing_subword_prefix = continuing_subword_prefix
         self._end_of_word_suffix = end_of_word_suffix
         self._fuse_unk = fuse_unk
-        self._byte_fallback = byte_fallback
         self._ignore_merges = ignore_merges
-        plain = not (continuing_subword_prefix or end_of_word_suffix)
-        byte_ids = [vocab.get(char, -1) for char in ALPHABET]
-        self._byte_ids = byte_ids if plain and min(byte_ids) >= 0 else None
-        self._fallback_ids = [vocab.get(f"<0x{b:02X}>", -1) for b in range(256)]
-        self._cuts = plain and not ignore_merges and _MARK in vocab
+        # Whether the symbols of a word are its characters.
+        self._plain = not (continuing_subword_prefix or end_of_word_suffix)
+        # Whether it has a symbol for every byte of words spelled in the byte alphabet.
+        self._spells = self._plain and all(map(vocab.__contains__, ALPHABET))
+        byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+        self._fallback_tokens = byte_tokens if byte_fallback else None
+        # Where a character could be dropped, offsets of all of the word behind it shift.
+        complete = byte_fallback and all(map(vocab.__contains__, byte_tokens))
+        drops = unk_token is None and not complete
+        self._cuts = self._plain and not ignore_merges and not drops and MARK in vocab
+        self._uncut = 0
         self._words: re.Pattern[str] | None = None
-        # Where no character is ever the unknown token, each has its symbols by itself.
-        unknown = unk_token is not None and not (byte_fallback and min(self._fallback_ids) >= 0)
-        self._symbols_of = None if unknown or not plain else _Symbols(self._symbols).__getitem__
 
     @classmethod
     def from_spec(cls, spec: Spec) -> BPE:
@@ -87,7 +84,7 @@ class BPE(Model):
         return cls(
             vocab,
             tokens,
-            MergeTable.from_spec(spec, vocab, tokens, prefix),
+            Merges.from_spec(spec, vocab, tokens, prefix),
             unk_token=spec.optional("unk_token", str),
             continuing_subword_prefix=prefix,
             end_of_word_suffix=spec.optional("end_of_word_suffix", str) or "",
@@ -103,29 +100,33 @@ class BPE(Model):
     def vocab(self) -> Mapping[str, int]:
         return self._vocab
 
-    def ids_of_bytes(self, data: bytes) -> Sequence[int]:
-        byte_ids = self._byte_ids
-        if byte_ids is None:
-            return self.ids(to_alphabet(data))
-        if self._ignore_merges:
-            whole = self._vocab.get(to_alphabet(data))
-            if whole is not None:
-                return (whole,)
-        return merge([byte_ids[b] for b in data], self._merges)
-
     def ids(self, word: str) -> Sequence[int]:
-        if self._ignore_merges and word in self._vocab:
-            return (self._vocab[word],)
-        if self._symbols_of is not None:
-            return merge(list(chain.from_iterable(map(self._symbols_of, word))), self._merges)
-        return merge(self._symbols(word)[0], self._merges)
+        vocab = self._vocab
+        if self._ignore_merges and word in vocab:
+            return (vocab[word],)
+        if self._plain and all(map(vocab.__contains__, word)):
+            tokens = self._merges.merge(list(word))
+        else:
+            tokens = self._merges.merge(self._symbols(word)[0])
+        return tuple(map(vocab.__getitem__, tokens))
+
+    def spelled_ids(self, word: str) -> Sequence[int]:
+        if not self._spells:
+            return super().spelled_ids(word)
+        spelled = to_alphabet(word.encode())
+        if self._ignore_merges and spelled in self._vocab:
+            return (self._vocab[spelled],)
+        return tuple(map(self._vocab.__getitem__, self._merges.merge(list(spelled))))
 
     def cuts(self) -> bool:
         return self._cuts
 
     def words(self, text: str) -> list[str]:
         if self._words is None:
-            self._words = _word_pattern(self._vocab)
+            self._uncut += len(text)
+            if self._uncut < _WORTH_CUTTING:
+                return [text]
+            self._words = word_pattern(self._vocab, self._merges, self._unk_token or "")
         return self._words.findall(text)
 
     def tokens(self, word: str) -> list[Token]:
@@ -133,14 +134,14 @@ class BPE(Model):
             return [(self._vocab[word], word, 0, len(word.encode()))]
         tokens = []
         position = 0
-        for id, size in merge_sized(*self._symbols(word), self._merges):
-            tokens.append((id, self.lookup[id], position, position + size))
+        for token, size in self._merges.merge_sized(*self._symbols(word)):
+            tokens.append((self._vocab[token], token, position, position + size))
             position += size
         return tokens
 
-    def _symbols(self, word: str) -> tuple[list[int], list[int]]:
-        """The ids to merge and how many bytes of the word each stands for."""
-        ids: list[int] = []
+    def _symbols(self, word: str) -> tuple[list[str], list[int]]:
+        """The tokens to merge and how many bytes of the word each stands for."""
+        symbols: list[str] = []
         sizes: list[int] = []
         unknown = 0
         last = len(word) - 1
@@ -151,66 +152,38 @@ class BPE(Model):
                 symbol = self._continuing_subword_prefix + symbol
             if i == last:
                 symbol += self._end_of_word_suffix
-            id = self._vocab.get(symbol)
-            if id is not None:
+            if symbol in self._vocab:
                 if unknown:
-                    self._add_unknown(ids, sizes, unknown)
+                    self._add_unknown(symbols, sizes, unknown)
                     unknown = 0
-                ids.append(id)
+                symbols.append(symbol)
                 sizes.append(size)
                 continue
             fallback = self._fallback(symbol)
             if fallback:
                 # As in the reference, an unknown character before these comes out behind them.
-                ids += fallback
+                symbols += fallback
                 affixed = len(self._continuing_subword_prefix.encode()) if i else 0
                 sizes += [0] * affixed + [1] * size
-                sizes += [0] * (len(ids) - len(sizes))
+                sizes += [0] * (len(symbols) - len(sizes))
             elif self._unk_token is not None:
                 if unknown and not self._fuse_unk:
-                    self._add_unknown(ids, sizes, unknown)
+                    self._add_unknown(symbols, sizes, unknown)
                     unknown = 0
                 unknown += size
         if unknown:
-            self._add_unknown(ids, sizes, unknown)
-        return ids, sizes
+            self._add_unknown(symbols, sizes, unknown)
+        return symbols, sizes
 
-    def _add_unknown(self, ids: list[int], sizes: list[int], size: int) -> None:
-        if self._unk_id is None:
+    def _add_unknown(self, symbols: list[str], sizes: list[int], size: int) -> None:
+        if self._unk_token is None or self._unk_token not in self._vocab:
             raise ValueError(f"unknown token {self._unk_token!r} isn't in the vocabulary")
-        ids.append(self._unk_id)
+        symbols.append(self._unk_token)
         sizes.append(size)
 
-    def _fallback(self, symbol: str) -> list[int]:
+    def _fallback(self, symbol: str) -> list[str]:
         """The byte tokens of a symbol, none unless the vocabulary has them all."""
-        if not self._byte_fallback:
+        if self._fallback_tokens is None:
             return []
-        ids = [self._fallback_ids[byte] for byte in symbol.encode()]
-        return ids if min(ids) >= 0 else []
-
-
-class _Symbols(dict[str, tuple[int, ...]]):
-    """The ids that a character is split into before merging, found when first asked for."""
-
-    def __init__(self, find: Callable[[str], tuple[list[int], list[int]]]) -> None:
-        super().__init__()
-        self._find = find
-
-    def __missing__(self, char: str) -> tuple[int, ...]:
-        ids = tuple(self._find(char)[0])
-        if len(self) < _MAX_REMEMBERED:
-            self[char] = ids
-        return ids
-
-
-def _word_pattern(vocab: Mapping[str, int]) -> re.Pattern[str]:
-    """Cuts a text before every run of marks, unless a token reaches across.
-
-    No merge crosses a place inside of no token, so the parts can be merged one by one.
-    """
-    crossing = set()
-    for token in vocab:
-        if _MARK in token:
-            crossing.update(re.findall(f"[^{_MARK}](?={_MARK})", token, re.DOTALL))
-    uncut = f"(?:(?<=[{re.escape(''.join(crossing))}]){_MARK}+[^{_MARK}]*)*" if crossing else ""
-    return re.compile(f"{_MARK}*[^{_MARK}]+{uncut}|{_MARK}+")
+        tokens = [self._fallback_tokens[byte] for byte in symbol.encode()]
+        return tokens if all(map(self._vocab.__contains__, tokens)) else []

@@ -13,42 +13,36 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.models.base import Lookup
     from pygpukit.tokenizer.spec import Spec
 
-NO_MERGE = 1 << 62
-ID_BITS = 32
-ID_MASK = (1 << ID_BITS) - 1
-_MAX_PAIRS = 1 << 20
+NO_MERGE = 1 << 30
+"""In the place of the rank of two tokens that don't merge."""
 # Where a list with a linear search per merge stops beating a heap.
 _LONG = 100
 # Up to so many merges, each half of each is looked up when loading.
 _FEW = 1 << 14
+_MAX_REMEMBERED = 1 << 16
 
 
-class MergeTable(dict[int, int]):
-    """Pairs of ids to what merging them gives, filled in as pairs are met.
+class Merges:
+    """Pairs of tokens and their ranks.
 
-    A key is ``left << 32 | right``, a value ``rank << 32 | merged id`` or ``NO_MERGE``, so that the
-    least value is the merge to do next. The file's own list of merges is only indexed by its
-    strings, which costs a fraction of turning it all into ids.
+    ``ranks`` is keyed by two tokens with ``separator``, which no token has, between: so the file's
+    own strings are all that loading has to index.
     """
 
-    __slots__ = ("_paired", "_prefix", "_ranks", "_separator", "_tokens", "_vocab")
+    __slots__ = ("_of_pair", "_paired", "_prefix", "ranks", "separator")
 
     def __init__(
-        self, vocab: Mapping[str, int], tokens: Lookup, ranks: Mapping[str, int], separator: str
+        self, ranks: Mapping[str, int], separator: str, prefix: str, *, paired: bool
     ) -> None:
-        """``ranks`` is keyed by two tokens with ``separator``, which no token has, between."""
-        super().__init__()
-        self._vocab = vocab
-        self._tokens = tokens
-        self._ranks = ranks
-        self._separator = separator
-        self._prefix = 0
-        self._paired = False
+        """``prefix`` is that of continuing subwords; ``paired`` says how the file has merges."""
+        self.ranks = ranks
+        self.separator = separator
+        self._prefix = len(prefix.encode())
+        self._paired = paired
+        self._of_pair = _Ranks(ranks, separator).__getitem__
 
     @classmethod
-    def from_spec(
-        cls, spec: Spec, vocab: Mapping[str, int], tokens: Lookup, prefix: str
-    ) -> MergeTable:
+    def from_spec(cls, spec: Spec, vocab: Mapping[str, int], tokens: Lookup, prefix: str) -> Merges:
         """The ``merges`` of a model whose continuing subwords begin with ``prefix``.
 
         Raises:
@@ -59,35 +53,102 @@ class MergeTable(dict[int, int]):
         child = spec.child("merges")
         merges: list[Any] = child.as_type(list)
         paired = bool(merges) and not isinstance(merges[0], str)
-        separator = _unused_character(vocab) if paired else " "
+        text = "".join(vocab)
+        line, separator = _unused_characters(text)
+        if not paired:
+            separator = " "
         try:
             joined = list(map(separator.join, merges)) if paired else _without_version(merges)
-            known = _all_known(joined, separator, vocab, tokens) and not prefix
+            # Most often there are no other characters than those that are tokens.
+            alphabet = text if vocab.keys() >= set(text) else line.join(joined)
+            known = vocab.keys() >= set(alphabet) - {line, separator} and not prefix
+            known = known and _all_give_tokens(joined, separator, line, vocab, tokens)
         except TypeError:
             known = False
         if not known or len(merges) <= _FEW:
             joined = _checked(child, merges, separator, vocab, prefix)
         # A pair that comes twice has the rank of its last place.
-        table = cls(vocab, tokens, dict(zip(joined, count(), strict=False)), separator)
-        table._prefix = len(prefix.encode())
-        table._paired = paired
-        return table
-
-    def __missing__(self, pair: int) -> int:
-        left, right = self._tokens[pair >> ID_BITS], self._tokens[pair & ID_MASK]
-        rank = self._ranks.get(left + self._separator + right)
-        if rank is None:
-            value = NO_MERGE
-        else:
-            value = rank << ID_BITS | self._vocab[left + without_prefix(right, self._prefix)]
-        if len(self) < _MAX_PAIRS:
-            self[pair] = value
-        return value
+        return cls(dict(zip(joined, count(), strict=False)), separator, prefix, paired=paired)
 
     def to_spec(self) -> list[Any]:
         """The merges as a file has them, by rank."""
-        by_rank = sorted(self._ranks, key=self._ranks.__getitem__)
-        return [merge.split(self._separator) for merge in by_rank] if self._paired else by_rank
+        by_rank = sorted(self.ranks, key=self.ranks.__getitem__)
+        return [merge.split(self.separator) for merge in by_rank] if self._paired else by_rank
+
+    def joined(self, left: str, right: str) -> str:
+        """What merging two tokens gives."""
+        return left + without_prefix(right, self._prefix)
+
+    def merge(self, symbols: list[str]) -> list[str]:
+        """Merge the symbols of a word, which are used up: lowest rank first, ties leftmost."""
+        if len(symbols) > _LONG:
+            return [token for token, _ in self.merge_sized(symbols, [0] * len(symbols))]
+        find, separator = self.ranks.get, self.separator
+        ranks = list(map(self._of_pair, pairwise(symbols)))
+        while ranks:
+            best = min(ranks)
+            if best == NO_MERGE:
+                break
+            i = ranks.index(best)
+            right = symbols[i + 1]
+            merged = self.joined(symbols[i], right) if self._prefix else symbols[i] + right
+            symbols[i] = merged
+            del symbols[i + 1], ranks[i]
+            if i < len(ranks):
+                ranks[i] = find(merged + separator + symbols[i + 1], NO_MERGE)
+            if i:
+                ranks[i - 1] = find(symbols[i - 1] + separator + merged, NO_MERGE)
+        return symbols
+
+    def merge_sized(self, symbols: list[str], sizes: list[int]) -> list[tuple[str, int]]:
+        """The same in O(n log n), adding up a size for each: (token, size) for all that is left."""
+        length = len(symbols)
+        following = list(range(1, length + 1))
+        preceding = list(range(-1, length - 1))
+
+        def entry(i: int, j: int) -> tuple[int, int, str] | None:
+            rank = self.ranks.get(symbols[i] + self.separator + symbols[j])
+            return None if rank is None else (rank, i, self.joined(symbols[i], symbols[j]))
+
+        # Ordered by rank, then position; the pair is looked up again when its entry comes up.
+        heap = [found for i in range(length - 1) if (found := entry(i, i + 1))]
+        heapify(heap)
+        gone = ""
+        while heap:
+            _, i, merged = heappop(heap)
+            j = following[i]
+            if symbols[i] == gone or j >= length:
+                continue
+            current = entry(i, j)
+            if current is None or current[2] != merged:
+                continue
+            symbols[i] = merged
+            symbols[j] = gone
+            sizes[i] += sizes[j]
+            after = following[i] = following[j]
+            if after < length:
+                preceding[after] = i
+            for first, second in ((i, after), (preceding[i], i)):
+                if first >= 0 and second < length and (found := entry(first, second)):
+                    heappush(heap, found)
+        return [(s, size) for s, size in zip(symbols, sizes, strict=True) if s != gone]
+
+
+class _Ranks(dict[tuple[str, str], int]):
+    """The ranks of pairs that words begin with, mostly two characters, found when asked for."""
+
+    __slots__ = ("_ranks", "_separator")
+
+    def __init__(self, ranks: Mapping[str, int], separator: str) -> None:
+        super().__init__()
+        self._ranks = ranks
+        self._separator = separator
+
+    def __missing__(self, pair: tuple[str, str]) -> int:
+        rank = self._ranks.get(self._separator.join(pair), NO_MERGE)
+        if len(self) < _MAX_REMEMBERED:
+            self[pair] = rank
+        return rank
 
 
 def without_prefix(token: str, length: int) -> str:
@@ -96,15 +157,17 @@ def without_prefix(token: str, length: int) -> str:
     Raises:
         ValueError: it hasn't so many, or they end inside a character.
     """
+    if not length:
+        return token
     data = token.encode()
     if len(data) < length:
         raise ValueError(f"{token!r} is shorter than {length} bytes")
-    return data[length:].decode() if length else token
+    return data[length:].decode()
 
 
-def _unused_character(vocab: Mapping[str, int]) -> str:
-    text = "".join(vocab)
-    return next(c for c in map(chr, count(0x20)) if c not in text)
+def _unused_characters(text: str) -> tuple[str, str]:
+    unused = (c for c in map(chr, count()) if c not in text)
+    return next(unused), next(unused)
 
 
 def _without_version(merges: list[Any]) -> list[str]:
@@ -118,22 +181,21 @@ def _without_version(merges: list[Any]) -> list[str]:
     return [merge for merge in merges if not merge.startswith("#version")]
 
 
-def _all_known(merges: list[str], separator: str, vocab: Mapping[str, int], tokens: Lookup) -> bool:
-    """Whether merges are pairs of the vocabulary's characters and give tokens of it.
+def _all_give_tokens(
+    merges: list[str], separator: str, line: str, vocab: Mapping[str, int], tokens: Lookup
+) -> bool:
+    """Whether merges are pairs that give tokens of the vocabulary; ``line`` is in none of them.
 
     Without a loop in Python: a vocabulary may have half a million merges.
     """
     if not merges or set(map(str.count, merges, repeat(separator))) != {1}:
         return False
-    text = "\n".join(merges)
-    if text.count("\n") != len(merges) - 1 or not vocab.keys() >= set(text) - {separator, "\n"}:
-        return False
-    merged = text.replace(separator, "").split("\n")
+    merged = line.join(merges).replace(separator, "").split(line)
     first = vocab.get(merged[0], 0)
     # Training appends what each merge gives to the vocabulary.
     if isinstance(tokens, list) and merged == tokens[first : first + len(merged)]:
         return True
-    return all(map(vocab.__contains__, merged))
+    return len(merged) == len(merges) and all(map(vocab.__contains__, merged))
 
 
 def _checked(
@@ -157,61 +219,3 @@ def _checked(
                 raise spec.error(f"[{i}] needs token {token!r}, which isn't in the vocabulary")
         joined.append(left + separator + right)
     return joined
-
-
-def merge(ids: list[int], pairs: MergeTable) -> list[int]:
-    """Apply the merges to ``ids``, which is used up: the lowest rank first, ties leftmost."""
-    if len(ids) > _LONG:
-        return [id for id, _ in merge_sized(ids, [0] * len(ids), pairs)]
-    values = [pairs[a << ID_BITS | b] for a, b in pairwise(ids)]
-    while values:
-        best = min(values)
-        if best == NO_MERGE:
-            break
-        i = values.index(best)
-        merged = best & ID_MASK
-        ids[i] = merged
-        del ids[i + 1], values[i]
-        if i < len(values):
-            values[i] = pairs[merged << ID_BITS | ids[i + 1]]
-        if i:
-            values[i - 1] = pairs[ids[i - 1] << ID_BITS | merged]
-    return ids
-
-
-def merge_sized(ids: list[int], sizes: list[int], pairs: MergeTable) -> list[tuple[int, int]]:
-    """The same in O(n log n), adding up a size for every id: (id, size) for each token left."""
-    length = len(ids)
-    following = list(range(1, length + 1))
-    preceding = list(range(-1, length - 1))
-    # An entry orders by rank, then position; the pair is looked up again when it comes up.
-    heap = []
-    for i in range(length - 1):
-        value = pairs[ids[i] << ID_BITS | ids[i + 1]]
-        if value != NO_MERGE:
-            heap.append((value >> ID_BITS, i, value & ID_MASK))
-    heapify(heap)
-    gone = -1
-    while heap:
-        _, i, merged = heappop(heap)
-        j = following[i]
-        if ids[i] == gone or j >= length:
-            continue
-        value = pairs[ids[i] << ID_BITS | ids[j]]
-        if value == NO_MERGE or value & ID_MASK != merged:
-            continue
-        ids[i] = merged
-        ids[j] = gone
-        sizes[i] += sizes[j]
-        after = following[i] = following[j]
-        before = preceding[i]
-        if after < length:
-            preceding[after] = i
-            value = pairs[merged << ID_BITS | ids[after]]
-            if value != NO_MERGE:
-                heappush(heap, (value >> ID_BITS, i, value & ID_MASK))
-        if before >= 0:
-            value = pairs[ids[before] << ID_BITS | merged]
-            if value != NO_MERGE:
-                heappush(heap, (value >> ID_BITS, before, value & ID_MASK))
-    return [(id, size) for id, size in zip(ids, sizes, strict=True) if id != gone]

@@ -6,6 +6,10 @@ pattern for one representative of each class and to match it on the text with ev
 replaced by its representative; the spans are those of the text. ASCII characters represent
 themselves, so ASCII text needs no replacing, and for it a pattern is compiled that knows nothing of
 the rest. Both are byte-sized alphabets, on which ``re`` is fastest.
+
+For a long text, replacing every character takes longer than matching: for those a pattern is
+compiled that knows all of the Basic Multilingual Plane, which takes some 20 ms, and only the few
+characters outside of it are replaced.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from pygpukit.tokenizer.errors import PatternError
 from pygpukit.tokenizer.onig.nodes import (
@@ -43,32 +47,46 @@ if TYPE_CHECKING:
 _FIRST_OTHER = 0x80
 _MAX_REMEMBERED = 1 << 16
 _SPECIAL = frozenset("\\]^-[&~|")
+_LONG_TEXT = 1 << 17
+_BASIC_LIMIT = 0x10000
+_SUPPLEMENTARY = re.compile("[\U00010000-\U0010ffff]+")
 
 
 class Classes(dict[int, int]):
-    """For ``str.translate``: a code point to the representative of its class, found when asked."""
+    """For ``str.translate``: a code point to the representative of its class, found when asked.
 
-    def __init__(self, cuts: list[tuple[int, int]]) -> None:
-        super().__init__((c, c) for c in range(sets.ASCII_LIMIT))
+    Code points below ``limit`` represent themselves. The class of a mask (bit i: membership in the
+    i-th set) that has none of those is represented by a code point from ``limit`` on.
+    """
+
+    def __init__(self, cuts: list[tuple[int, int]], limit: int) -> None:
+        super().__init__()
+        self.limit = limit
         self._starts = [start for start, _ in cuts]
         self._masks = [mask for _, mask in cuts]
         self.of_mask: dict[int, int] = {}
-        for c in range(sets.ASCII_LIMIT):
-            self.of_mask.setdefault(self._mask(c), c)
-        others = _FIRST_OTHER
+        for start, mask in cuts:
+            if start < limit:
+                self.of_mask.setdefault(mask, start)
+        others = limit
         for mask in self._masks:
             if mask not in self.of_mask:
                 self.of_mask[mask] = others
                 others += 1
 
-    def _mask(self, code_point: int) -> int:
-        return self._masks[bisect_right(self._starts, code_point) - 1]
-
     def __missing__(self, code_point: int) -> int:
-        representative = self.of_mask[self._mask(code_point)]
+        representative = code_point
+        if code_point >= self.limit:
+            mask = self._masks[bisect_right(self._starts, code_point) - 1]
+            representative = self.of_mask[mask]
         if len(self) < _MAX_REMEMBERED:
             self[code_point] = representative
         return representative
+
+    def members(self, points: CodePoints, bit: int) -> CodePoints:
+        """The representatives of the members of the set that ``bit`` stands for."""
+        others = [c for mask, c in self.of_mask.items() if c >= self.limit and mask & bit]
+        return sets.union(sets.clip(points, self.limit), sets.from_ranges((c, c) for c in others))
 
 
 class Pattern:
@@ -78,16 +96,17 @@ class Pattern:
         PatternError: the pattern isn't valid or can't be translated exactly.
     """
 
-    __slots__ = ("_ascii", "_build", "_classes", "_unicode", "nullable")
+    __slots__ = ("_ascii", "_build", "_long", "_short", "nullable")
 
     def __init__(self, build: Callable[[bool], Node]) -> None:
         """``build(ascii_only)`` gives the nodes with sets of ASCII or of all code points."""
         node = build(True)
         self._build = build
         self.nullable = node.widths()[0] == 0
-        self._ascii = re.compile(_emit(node, _ascii_class))
-        self._classes: Classes | None = None
-        self._unicode = self._ascii
+        self._ascii = re.compile(_emit(node, lambda points: points))
+        # For texts that aren't ASCII, compiled when first needed.
+        self._short: _Compiled | None = None
+        self._long: _Compiled | None = None
 
     @staticmethod
     def from_source(source: str) -> Pattern:
@@ -97,47 +116,42 @@ class Pattern:
     @staticmethod
     def from_literal(text: str) -> Pattern:
         """A pattern that matches ``text``."""
-
-        def build(ascii_only: bool) -> Node:
-            universe = ASCII if ascii_only else UNICODE
-            return Concat([Chars(universe.clip(sets.from_text(c))) for c in text])
-
-        return Pattern(build)
+        return Literal(text)
 
     def pieces(self, text: str) -> list[str] | None:
         """The matches in order if together they are the whole text, else None."""
         if self.nullable:
             return None
-        if text.isascii():
-            found: list[str] = self._ascii.findall(text)
-            return found if sum(map(len, found)) == len(text) else None
-        found = self._findall_unicode(text)
-        ends = list(accumulate(map(len, found)))
-        if not ends or ends[-1] != len(text):
+        subject, pattern = self._subject(text)
+        found: list[str] = pattern.findall(subject)
+        if sum(map(len, found)) != len(text):
             return None
-        return [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+        if subject is text:
+            return found
+        return [text[a:b] for a, b in pairwise(accumulate(map(len, found), initial=0))]
 
     def matches(self, text: str) -> list[str]:
         """The texts of all non-empty matches, in order."""
-        if text.isascii() and not self.nullable:
-            found: list[str] = self._ascii.findall(text)
-            return found
-        pieces = self.pieces(text)
-        return [text[a:b] for a, b in self.spans(text) if a < b] if pieces is None else pieces
+        if not self.nullable:
+            subject, pattern = self._subject(text)
+            if subject is text:
+                found: list[str] = pattern.findall(text)
+                return found
+        return [text[a:b] for a, b in self.spans(text) if a < b]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """The spans of all matches, in order, empty ones as Oniguruma's iteration yields them."""
-        subject, pattern = text, self._ascii
-        if not text.isascii():
-            subject, pattern = self._translated(text), self._unicode
+        subject, pattern = self._subject(text)
         if not self.nullable:
             return [match.span() for match in pattern.finditer(subject)]
         return _spans_with_empty(pattern, subject)
 
     def replace(self, text: str, content: str) -> str:
         """The text with ``content``, taken literally, for every match."""
-        if text.isascii() and not self.nullable:
-            return self._ascii.sub(lambda _: content, text)
+        if not self.nullable:
+            subject, pattern = self._subject(text)
+            if subject is text:
+                return pattern.sub(lambda _: content, text)
         parts: list[str] = []
         position = 0
         for start, end in self.spans(text):
@@ -145,39 +159,48 @@ class Pattern:
             position = end
         return "".join([*parts, text[position:]])
 
-    def found_in(self, text: str) -> bool:
-        """Whether there is a match."""
+    def _subject(self, text: str) -> tuple[str, re.Pattern[str]]:
+        """What to match in the place of ``text``, perhaps itself, and the pattern for that."""
         if text.isascii():
-            return self._ascii.search(text) is not None
-        subject = self._translated(text)
-        return self._unicode.search(subject) is not None
+            return text, self._ascii
+        if len(text) < _LONG_TEXT:
+            if self._short is None:
+                self._short = _Compiled(self._build(False), sets.ASCII_LIMIT)
+            return text.translate(self._short.classes), self._short.pattern
+        if self._long is None:
+            self._long = _Compiled(self._build(False), _BASIC_LIMIT)
+        classes = self._long.classes
+        subject = _SUPPLEMENTARY.sub(lambda match: match.group().translate(classes), text)
+        return (text if subject == text else subject), self._long.pattern
 
-    def _findall_unicode(self, text: str) -> list[str]:
-        subject = self._translated(text)
-        found: list[str] = self._unicode.findall(subject)
-        return found
 
-    def _translated(self, text: str) -> str:
-        if self._classes is None:
-            self._compile_unicode()
-        assert self._classes is not None
-        return text.translate(self._classes)
+class Literal(Pattern):
+    """A pattern that matches just one text, in which no character stands for others."""
 
-    def _compile_unicode(self) -> None:
-        node = self._build(False)
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.nullable = not text
+        self._ascii = re.compile(re.escape(text))
+
+    def replace(self, text: str, content: str) -> str:
+        return super().replace(text, content) if self.nullable else text.replace(self.text, content)
+
+    def _subject(self, text: str) -> tuple[str, re.Pattern[str]]:
+        return text, self._ascii
+
+
+class _Compiled:
+    """A pattern over the code points below a limit and representatives of the others."""
+
+    __slots__ = ("classes", "pattern")
+
+    def __init__(self, node: Node, limit: int) -> None:
         points = sorted({n.points for n in walk(node) if isinstance(n, Chars)})
-        classes = Classes(sets.partition(points))
         bits = {p: 1 << i for i, p in enumerate(points)}
-        ascii_of = {p: _members(sets.clip(p, sets.ASCII_LIMIT)) for p in points}
-
-        def members(p: CodePoints) -> str:
-            others = [
-                c for mask, c in classes.of_mask.items() if c >= _FIRST_OTHER and mask & bits[p]
-            ]
-            return ascii_of[p] + "".join(map(chr, sorted(others)))
-
-        self._unicode = re.compile(_emit(node, members))
-        self._classes = classes
+        self.classes = classes = Classes(sets.partition(points), limit)
+        self.pattern = re.compile(_emit(node, lambda p: classes.members(p, bits[p])))
 
 
 @lru_cache(maxsize=64)
@@ -202,21 +225,11 @@ def _spans_with_empty(pattern: re.Pattern[str], subject: str) -> list[tuple[int,
     return spans
 
 
-def _members(points: CodePoints) -> str:
-    return "".join(
-        chr(c) for a, b in zip(points[::2], points[1::2], strict=True) for c in range(a, b)
-    )
-
-
-def _ascii_class(points: CodePoints) -> str:
-    return _members(points)
-
-
 # Writing the nodes in the syntax of ``re`` --------------------------------------------------------
 
 
-def _emit(node: Node, members: Callable[[CodePoints], str]) -> str:
-    """The node as a pattern of ``re`` over the characters that ``members`` gives for a set."""
+def _emit(node: Node, members: Callable[[CodePoints], CodePoints]) -> str:
+    """The node as a pattern of ``re`` whose sets are what ``members`` makes of the node's."""
     if isinstance(node, Chars):
         return _char_class(members(node.points))
     if isinstance(node, Concat):
@@ -249,7 +262,7 @@ def _bounds(node: Repeat) -> str:
     return f"{{{node.low},{high}}}"
 
 
-def _look(node: Look, members: Callable[[CodePoints], str]) -> str:
+def _look(node: Look, members: Callable[[CodePoints], CodePoints]) -> str:
     sign = "!" if node.negative else "="
     if node.ahead:
         return f"(?{sign}{_emit(node.body, members)})"
@@ -263,20 +276,15 @@ def _look(node: Look, members: Callable[[CodePoints], str]) -> str:
     return "".join(looks) if node.negative else f"(?:{'|'.join(looks)})"
 
 
-def _char_class(members: str) -> str:
-    if not members:
+def _char_class(points: CodePoints) -> str:
+    if not points:
         return "(?!)"
-    if len(members) == 1:
-        return re.escape(members)
+    if len(points) == 2 and points[0] + 1 == points[1]:
+        return re.escape(chr(points[0]))
     parts = []
-    position = 0
-    while position < len(members):
-        end = position
-        while end + 1 < len(members) and ord(members[end + 1]) == ord(members[end]) + 1:
-            end += 1
-        first, last = _class_char(members[position]), _class_char(members[end])
-        parts.append(first if position == end else f"{first}-{last}")
-        position = end + 1
+    for start, end in zip(points[::2], points[1::2], strict=True):
+        first, last = _class_char(chr(start)), _class_char(chr(end - 1))
+        parts.append(first if start + 1 == end else f"{first}-{last}")
     return f"[{''.join(parts)}]"
 
 

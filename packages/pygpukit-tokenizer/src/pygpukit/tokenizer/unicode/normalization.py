@@ -7,19 +7,20 @@ good nor composes with what precedes it stays as it is.
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from pygpukit.tokenizer.unicode import _normalization as tables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     Change = tuple[str, int]
 
 _S_BASE, _L_BASE, _V_BASE, _T_BASE = 0xAC00, 0x1100, 0x1161, 0x11A7
 _L_COUNT, _V_COUNT, _T_COUNT = 19, 21, 28
 _S_COUNT = _L_COUNT * _V_COUNT * _T_COUNT
+_SHORT_STRETCH = 16
 
 _DECOMPOSED = {entry[0]: entry[1:] for entry in tables.DECOMPOSITIONS}
 # The rank of a mark's combining class among all classes; starters have none (0).
@@ -47,44 +48,72 @@ class Form:
     def __init__(self, *, composed: bool, compatible: bool) -> None:
         self._composed = composed
         self._table = {**_DECOMPOSED, **_compatibility()} if compatible else _DECOMPOSED
-        self._unstable = self._stretches()
+        self._unstable = _runs_of(self._changing(), hangul=not composed)
+        # Texts have few different stretches that change.
+        self._text_of = lru_cache(maxsize=1 << 14)(self._changed_text)
 
-    def _stretches(self) -> re.Pattern[str]:
-        """Matches whatever may change, with the character before it where that matters."""
+    def _changing(self) -> set[str]:
+        """The characters that may change, be it with what is before them."""
         unstable = {*_RANK, *(self._table if self._table is not _DECOMPOSED else ())}
         if not self._composed:
-            hangul = f"{chr(_S_BASE)}-{chr(_S_BASE + _S_COUNT - 1)}"
-            members = "".join(_ranges(sorted(map(ord, {*unstable, *self._table}))))
-            return re.compile(f"[{members}{hangul}]+")
-        seconds = {pair[-1] for pair in _compositions()}
+            return {*unstable, *self._table}
         jamo = [*range(_V_BASE, _V_BASE + _V_COUNT), *range(_T_BASE + 1, _T_BASE + _T_COUNT)]
-        unstable.update(seconds, tables.EXCLUDED, map(chr, jamo))
-        unstable |= {c for c, text in self._table.items() if text[0] in unstable}
-        members = "".join(_ranges(sorted(map(ord, unstable))))
-        return re.compile(f"[^{members}]?[{members}]+", re.DOTALL)
+        unstable.update((pair[-1] for pair in _compositions()), tables.EXCLUDED, map(chr, jamo))
+        return unstable | {c for c, text in self._table.items() if text[0] in unstable}
 
     def normalize(self, text: str) -> str:
         """The text in this form."""
-        return text if text.isascii() else self._unstable.sub(self._replacement, text)
+        parts: list[str] = []
+        position = 0
+        for start, end in self._stretches(text):
+            stretch = text[start:end]
+            short = end - start <= _SHORT_STRETCH
+            parts += (
+                text[position:start],
+                (self._text_of if short else self._changed_text)(stretch),
+            )
+            position = end
+        return "".join([*parts, text[position:]]) if parts else text
 
     def changes(self, text: str) -> list[Change]:
         """The text in this form, as ``AlignedText.replaced`` takes it."""
         changes: list[Change] = []
         position = 0
-        for match in self._unstable.finditer(text):
-            start, end = match.span()
+        for start, end in self._stretches(text):
             changes += [(char, 0) for char in text[position:start]]
             changes += self._changed(text[start:end])
             position = end
         changes += [(char, 0) for char in text[position:]]
         return changes
 
-    def _replacement(self, match: re.Match[str]) -> str:
-        return "".join([char for char, _ in self._changed(match.group())])
+    def _stretches(self, text: str) -> Iterator[tuple[int, int]]:
+        """What may change, where composing matters with the character before it."""
+        if text.isascii():
+            return
+        before = int(self._composed)
+        for match in self._unstable.finditer(text):
+            start, end = match.span()
+            yield max(start - before, 0), end
+
+    def _changed_text(self, text: str) -> str:
+        return "".join([char for char, _ in self._changed(text)])
 
     def _changed(self, text: str) -> list[Change]:
         changes = _decomposed(text, self._table)
         return _composed(changes) if self._composed else changes
+
+
+def _runs_of(characters: Iterable[str], *, hangul: bool) -> re.Pattern[str]:
+    """Matches runs of the characters, of Hangul syllables, and of anything beyond U+FFFF.
+
+    In a class that goes beyond, ``re`` looks up every other character one range after the other.
+    """
+    points = [ord(char) for char in characters if char < "\U00010000"]
+    if hangul:
+        points += range(_S_BASE, _S_BASE + _S_COUNT)
+    members = f"[{''.join(_ranges(sorted(points)))}\U00010000-\U0010ffff]"
+    # A class in front lets the search skip what isn't in it.
+    return re.compile(f"{members}{members}*")
 
 
 @cache
