@@ -94,3 +94,49 @@ def test_shapes_that_do_not_fit(put, normal):
         kernels.expert_linear(put(normal(2, 8)), put(normal(EXPERTS, 3, 8)), experts, gated=True)
     with pytest.raises(LaunchError, match=r"combine_experts"):
         kernels.combine_experts(put(normal(5, 8)), put(normal(2, CHOICES)))
+
+
+def reference_by_group(logits, groups, top_groups, correction, sigmoid, normalize):
+    logits = logits.astype(np.float64)
+    scores = 1 / (1 + np.exp(-logits)) if sigmoid else softmax(logits)
+    ranks = scores if correction is None else scores + correction
+    by_group = np.sort(ranks.reshape(len(logits), groups, -1), -1)[..., ::-1]
+    group_ranks = by_group[..., 0] if correction is None else by_group[..., :2].sum(-1)
+    kept = np.argsort(-group_ranks, -1, kind="stable")[:, :top_groups]
+    mask = np.zeros_like(group_ranks, bool)
+    np.put_along_axis(mask, kept, True, -1)
+    ranks = np.where(mask.repeat(logits.shape[1] // groups, -1), ranks, -np.inf)
+    order = np.argsort(-ranks, -1, kind="stable")[:, :CHOICES]
+    weights = np.take_along_axis(scores, order, -1)
+    return weights / weights.sum(-1, keepdims=True) if normalize else weights, order
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("sigmoid", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(("groups", "top_groups"), [(1, 1), (4, 2), (3, 3)])
+def test_experts_of_the_best_groups(put, normal, corrected, sigmoid, normalize, groups, top_groups):
+    logits, correction = normal(21, 12), normal(12) / 4 if corrected else None
+    weights, experts = kernels.route_by_group(
+        put(logits),
+        CHOICES,
+        groups=groups,
+        top_groups=top_groups,
+        correction=put(correction) if corrected else None,
+        sigmoid=sigmoid,
+        normalize=normalize,
+    )
+    expected = reference_by_group(logits, groups, top_groups, correction, sigmoid, normalize)
+    np.testing.assert_array_equal(experts.numpy(), expected[1])
+    np.testing.assert_allclose(weights.numpy(), expected[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("groups", "top_groups", "message"),
+    [(4, 1, "a divisor of 6 experts"), (3, 1, "at least 3 experts"), (3, 4, "1 to 3 groups")],
+)
+def test_groups_that_do_not_fit(put, normal, groups, top_groups, message):
+    with pytest.raises(LaunchError, match=rf"route_by_group.*{message}"):
+        kernels.route_by_group(
+            put(normal(2, EXPERTS)), CHOICES, groups=groups, top_groups=top_groups
+        )

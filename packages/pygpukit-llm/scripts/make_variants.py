@@ -53,6 +53,19 @@ ROPES = {
 }
 SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]
 
+MLA = {
+    "kv_lora_rank": 24,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "num_key_value_heads": 4,
+    "n_routed_experts": 6,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.5,
+}
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{
         f"llama-rope-{name}": ("Llama", {"rope_parameters": {"rope_theta": 5e3, **rope}})
@@ -215,6 +228,33 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
+    "deepseek-v2": (
+        "DeepseekV2",
+        {**MLA, "q_lora_rank": None, "v_head_dim": 16, "topk_method": "greedy"},
+    ),
+    "deepseek-v2-groups": (
+        "DeepseekV2",
+        {
+            **MLA,
+            "q_lora_rank": 20,
+            "v_head_dim": 24,
+            "topk_method": "group_limited_greedy",
+            "n_group": 3,
+            "topk_group": 2,
+            "rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.7},
+        },
+    ),
+    "deepseek-v3": (
+        "DeepseekV3",
+        {
+            **MLA,
+            "q_lora_rank": 20,
+            "v_head_dim": 16,
+            "n_group": 3,
+            "topk_group": 2,
+            "attention_bias": True,
+        },
+    ),
 }
 PROMPT, GENERATED = 40, 10
 
@@ -230,6 +270,10 @@ def randomise(model: torch.nn.Module, generator: torch.Generator) -> None:
             values *= 0.8 / parameter.shape[-1] ** 0.5
             values *= 1.5 if "embed" in name else 1.0
         parameter.data = values.to(torch.bfloat16).float()
+    for name, buffer in model.named_buffers():
+        if name.endswith("correction_bias"):
+            values = 0.2 * torch.randn(buffer.shape, generator=generator)
+            buffer.copy_(values.to(torch.bfloat16))
 
 
 def make(folder: Path, family: str, options: dict[str, Any], seed: int) -> None:

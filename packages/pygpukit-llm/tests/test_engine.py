@@ -20,8 +20,19 @@ from pygpukit.llm.sampling import SamplingParams
 from pygpukit.llm.weights import load, plan
 
 CPU = Device("cpu")
-PROMPTS = [[5, 9, 200, 31], [7], [300 - position for position in range(100)], [8, 8, 8, 8, 8, 8]]
-NAMES = ["llama2", "gpt2", "qwen3", "mistral-sliding-window", "gemma3", "olmo2", "qwen3-moe"]
+PROMPTS = [[5, 9, 20, 31], [7], [3 + 7 * position % 60 for position in range(100)], [8] * 6]
+NAMES = [
+    "gpt2",
+    "llama2",
+    "mistral-sliding-window",
+    "qwen3",
+    "qwen3-moe",
+    "gemma3",
+    "olmo2",
+    "variants/cohere2",
+    "variants/deepseek-v3",
+    "variants/phi3-longrope-crossed",
+]
 
 
 @pytest.fixture(params=NAMES)
@@ -66,7 +77,7 @@ def test_replayed_steps_give_the_same_bits(decoder: Decoder, params: SamplingPar
 def test_a_decoded_row_has_the_bits_of_a_row_of_a_prompt(decoder: Decoder) -> None:
     """What a step computes is what a prompt that ends there gives."""
     engine = Engine(decoder, CPU)
-    request = Request([5, 9, 200], 3, 15)
+    request = Request([5, 9, 20], 3, 15)
     entries = [t.logprobs for (t,) in engine.run([request], SamplingParams(logprobs=5))]
     for position, entry in enumerate(entries, 3):
         again = Request(request.ids[:position], position, position + 1)

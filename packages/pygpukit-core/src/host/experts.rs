@@ -82,6 +82,112 @@ pub(super) const ROUTE: HostKernel = HostKernel {
     run: run_route,
 };
 
+mod group_args {
+    pub(super) const LOGITS: usize = 0;
+    pub(super) const CORRECTION: usize = 1;
+    pub(super) const WEIGHTS: usize = 2;
+    pub(super) const EXPERTS: usize = 3;
+    pub(super) const SIGMOID: usize = 4;
+    pub(super) const GROUPS: usize = 5;
+    pub(super) const TOP_GROUPS: usize = 6;
+    pub(super) const NORMALIZE: usize = 7;
+}
+
+/// Added to the sum that weights are divided by, as DeepSeek has it.
+const TINY: f32 = 1e-20;
+
+fn check_route_by_group(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
+    use group_args::*;
+    check_layout(args)?;
+    let &[tokens, experts] = args.tensor(LOGITS).shape.as_slice() else {
+        unreachable!("the signature's rank");
+    };
+    let choices = args.tensor(WEIGHTS).shape[1];
+    let groups = usize::try_from(args.int(GROUPS)).unwrap_or(0);
+    if groups == 0 || experts % groups != 0 {
+        let reason = format!("expected a divisor of {experts} experts, found {}", args.int(GROUPS));
+        return Err(args.refuse(GROUPS, reason));
+    }
+    let top_groups = usize::try_from(args.int(TOP_GROUPS)).unwrap_or(0);
+    if top_groups == 0 || top_groups > groups || choices > top_groups * (experts / groups) {
+        let reason = format!(
+            "expected 1 to {groups} groups with at least {choices} experts, found {}",
+            args.int(TOP_GROUPS)
+        );
+        return Err(args.refuse(TOP_GROUPS, reason));
+    }
+    expect_shape(args, CORRECTION, &[experts])?;
+    expect_shape(args, WEIGHTS, &[tokens, choices])?;
+    expect_shape(args, EXPERTS, &[tokens, choices])
+}
+
+fn run_route_by_group(args: &KernelArgs<'_>) {
+    use group_args::*;
+    let logits = View::<f32, 2>::of(args.tensor(LOGITS));
+    let correction = args.optional(CORRECTION).map(View::<f32, 1>::of);
+    let weights = View::<f32, 2>::of(args.tensor(WEIGHTS));
+    let experts = View::<i32, 2>::of(args.tensor(EXPERTS));
+    let groups = args.int(GROUPS) as usize;
+    let size = logits.length(1) / groups;
+    ThreadPool::global().run_rows(logits.length(0), logits.length(1) * 16, |token| {
+        // SAFETY: nobody writes to the logits.
+        let logits = unsafe { logits.slice(token) };
+        let scores = match args.int(SIGMOID) {
+            0 => softmax(logits),
+            _ => logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+        };
+        let mut ranks = scores.clone();
+        if let Some(correction) = correction {
+            for (expert, rank) in ranks.iter_mut().enumerate() {
+                *rank += correction.get([expert]);
+            }
+        }
+        // With a correction a group counts by its two best experts, else by its best.
+        let best = if correction.is_some() { 2 } else { 1 };
+        let group_ranks: Vec<f32> = ranks
+            .chunks(size)
+            .map(|group| largest(group, best).iter().map(|&expert| group[expert]).sum())
+            .collect();
+        let kept = largest(&group_ranks, args.int(TOP_GROUPS) as usize);
+        for (expert, rank) in ranks.iter_mut().enumerate() {
+            if !kept.contains(&(expert / size)) {
+                *rank = f32::NEG_INFINITY;
+            }
+        }
+        let chosen = largest(&ranks, weights.length(1));
+        let total = match args.int(NORMALIZE) {
+            0 => 1.0,
+            _ => chosen.iter().map(|&expert| scores[expert]).sum::<f32>() + TINY,
+        };
+        for (choice, &expert) in chosen.iter().enumerate() {
+            weights.set([token, choice], scores[expert] / total);
+            experts.set([token, choice], expert as i32);
+        }
+    });
+}
+
+/// `route_by_group(logits (T,E), correction (E,), weights (T,C), experts (T,C), sigmoid, groups,
+/// top_groups, normalize)`: as `route`, of the sigmoid of each logit where `sigmoid` isn't 0, and
+/// among the experts of the `top_groups` best groups only (DeepSeek-AI 2024, arXiv:2405.04434). The
+/// correction counts in what is chosen, not in the weights (arXiv:2412.19437).
+pub(super) const ROUTE_BY_GROUP: HostKernel = HostKernel {
+    signature: &Signature {
+        name: "route_by_group",
+        params: &[
+            Param::input("logits", &[DType::F32], 2),
+            Param::optional("correction", &[DType::F32], 1),
+            Param::output("weights", &[DType::F32], 2),
+            Param::output("experts", &[DType::I32], 2),
+            Param::int("sigmoid"),
+            Param::int("groups"),
+            Param::int("top_groups"),
+            Param::int("normalize"),
+        ],
+    },
+    check: check_route_by_group,
+    run: run_route_by_group,
+};
+
 mod combine_args {
     pub(super) const X: usize = 0;
     pub(super) const WEIGHTS: usize = 1;

@@ -42,12 +42,13 @@ pub fn kernels() -> &'static [HostKernel] {
     &KERNELS
 }
 
-static KERNELS: [HostKernel; 19] = [
+static KERNELS: [HostKernel; 20] = [
     activation::ACTIVATION,
     activation::SOFT_CAP,
     attention::ATTENTION,
     experts::COMBINE_EXPERTS,
     experts::ROUTE,
+    experts::ROUTE_BY_GROUP,
     linear::EXPERT_LINEAR,
     linear::LINEAR,
     norm::LAYER_NORM,

@@ -13,7 +13,7 @@ naming the kernel and the argument when dtypes, shapes or devices don't fit. Wit
 
 from ._attention import append_kv, attention, rope_angles
 from ._elementwise import activation, add, soft_cap
-from ._experts import combine_experts, expert_linear, route
+from ._experts import combine_experts, expert_linear, route, route_by_group
 from ._linear import linear
 from ._norm import Norm, layer_norm, rms_norm
 from ._rows import embedding, gather_rows
@@ -37,6 +37,7 @@ __all__ = [
     "rms_norm",
     "rope_angles",
     "route",
+    "route_by_group",
     "sample",
     "soft_cap",
     "top_logprobs",

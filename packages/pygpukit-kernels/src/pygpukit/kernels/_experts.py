@@ -28,6 +28,43 @@ def route(logits: Tensor, choices: int, *, normalize: bool = True) -> tuple[Tens
     return weights, experts
 
 
+def route_by_group(
+    logits: Tensor,
+    choices: int,
+    *,
+    groups: int,
+    top_groups: int,
+    correction: Tensor | None = None,
+    sigmoid: bool = False,
+    normalize: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The likeliest experts of each token among those of its best groups.
+
+    A group counts by its best expert (DeepSeek-AI 2024, arXiv:2405.04434), with a correction by the
+    sum of its two best (arXiv:2412.19437).
+
+    Args:
+        logits: (T, E) float32; groups are of E / groups neighbours.
+        choices: C, how many experts a token goes to.
+        groups: How many groups there are.
+        top_groups: How many of them a token may go to.
+        correction: (E,) float32, added to what experts and groups are chosen by.
+        sigmoid: Whether scores are sigmoids of the logits, not their softmax.
+        normalize: Whether the scores of the chosen are divided by their sum.
+
+    Returns:
+        Weights, (T, C) float32, and experts, (T, C) int32, the best first.
+    """
+    shape = (logits.shape[0], choices)
+    weights, experts = result(None, shape, logits), result(None, shape, logits, "int32")
+    launch(
+        "route_by_group",
+        logits,
+        *(logits, correction, weights, experts, int(sigmoid), groups, top_groups, int(normalize)),
+    )
+    return weights, experts
+
+
 def expert_linear(
     x: Tensor,
     weight: Tensor,

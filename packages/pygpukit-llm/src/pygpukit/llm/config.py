@@ -13,6 +13,7 @@ from pygpukit.llm.rope import Rope, read_rope
 
 __all__ = [
     "Experts",
+    "Latent",
     "ModelConfig",
     "QKNorm",
     "read_decoder",
@@ -79,12 +80,43 @@ class Experts:
         chosen: How many each token goes to.
         intermediate_size: Width inside each.
         normalized: Whether the weights of the chosen ones are made to sum to 1.
+        scale: What their sum is multiplied with.
+        shared_size: Width inside an MLP that every token goes through as well; 0 is none.
+        sigmoid: Whether scores are sigmoids, not a softmax.
+        corrected: Whether there is a correction to what they are chosen by.
+        groups: Of how many groups the best `top_groups` count; 1 is no grouping.
+        top_groups: See `groups`.
     """
 
     count: int
     chosen: int
     intermediate_size: int
     normalized: bool = True
+    scale: float = 1.0
+    shared_size: int = 0
+    sigmoid: bool = False
+    corrected: bool = False
+    groups: int = 1
+    top_groups: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latent:
+    """Attention whose keys and values come from a narrow vector (arXiv:2405.04434).
+
+    Attributes:
+        kv_rank: Width of that vector.
+        q_rank: Width of the one that queries come from; None where they come straight.
+        rotated: Dimensions of a head that are rotated.
+        plain: Dimensions that aren't.
+        value: Dimensions of a value.
+    """
+
+    kv_rank: int
+    q_rank: int | None
+    rotated: int
+    plain: int
+    value: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +144,7 @@ class ModelConfig:
         parallel: Whether attention and MLP both start from the block's input.
         activation: Of the MLP, by the name that `pygpukit.kernels.activation` has for it.
         gated_mlp: Whether the MLP is `down(act(gate(x)) * up(x))` rather than `down(act(up(x)))`.
+        latent: What makes the attention a latent one; None for the ordinary kind.
         experts: The mixture of experts of the layers that `sparse` names.
         sparse: For each layer whether experts stand in place of its MLP.
         qkv_bias: Whether the query, key and value projections have biases.
@@ -152,6 +185,7 @@ class ModelConfig:
     parallel: bool = False
     activation: str = "silu"
     gated_mlp: bool = True
+    latent: Latent | None = None
     experts: Experts | None = None
     sparse: tuple[bool, ...] = ()
     qkv_bias: bool = False

@@ -10,6 +10,7 @@ from pygpukit.llm.layers import (
     MLP,
     Attention,
     Embedding,
+    LatentAttention,
     LayerNorm,
     Linear,
     MoE,
@@ -100,7 +101,27 @@ def _norm(config: ModelConfig) -> LayerNorm | RMSNorm:
 
 
 def _block(config: ModelConfig, layer: int) -> TransformerBlock:
-    attention = Attention(
+    return TransformerBlock(
+        _norm(config),
+        _mlp(config, layer),
+        _attention(config, layer),
+        parallel=config.parallel,
+        residual_scale=config.residual_scale,
+    )
+
+
+def _attention(config: ModelConfig, layer: int) -> Attention | LatentAttention:
+    latent = config.latent
+    if latent is not None:
+        return LatentAttention(
+            config.num_heads,
+            rotated=latent.rotated,
+            plain=latent.plain,
+            value=latent.value,
+            scale=config.attention_scale,
+            interleaved=config.rope_interleaved,
+        )
+    return Attention(
         config.num_heads,
         scale=config.attention_scale,
         window=config.windows[layer],
@@ -109,14 +130,18 @@ def _block(config: ModelConfig, layer: int) -> TransformerBlock:
         qk_norm=_norm(config),
         normalised=config.qk_norm or "head",
     )
-    mlp: MLP | MoE = MLP(config.activation, gated=config.gated_mlp)
-    if config.experts is not None and config.sparse[layer]:
-        experts = config.experts
-        mlp = MoE(config.activation, chosen=experts.chosen, normalized=experts.normalized)
-    return TransformerBlock(
-        _norm(config),
-        mlp,
-        attention,
-        parallel=config.parallel,
-        residual_scale=config.residual_scale,
+
+
+def _mlp(config: ModelConfig, layer: int) -> MLP | MoE:
+    experts = config.experts
+    if experts is None or not config.sparse[layer]:
+        return MLP(config.activation, gated=config.gated_mlp)
+    return MoE(
+        config.activation,
+        chosen=experts.chosen,
+        normalized=experts.normalized,
+        scale=experts.scale,
+        sigmoid=experts.sigmoid,
+        groups=experts.groups,
+        top_groups=experts.top_groups,
     )

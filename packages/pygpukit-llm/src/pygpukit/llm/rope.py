@@ -40,6 +40,7 @@ class Rope:
         inv_freq: Radians per position for each of the `rotary_dim / 2` dimension pairs.
         attention_scale: What cosine and sine are multiplied with.
         stretched: Other frequencies for long sequences, where there are (LongRoPE).
+        magnitude: Of YaRN by `mscale_all_dim`: DeepSeek's scores are multiplied with its square.
     """
 
     type: str
@@ -47,6 +48,7 @@ class Rope:
     inv_freq: tuple[float, ...]
     attention_scale: float = 1.0
     stretched: Stretched | None = None
+    magnitude: float = 1.0
 
     @property
     def rotary_dim(self) -> int:
@@ -98,13 +100,21 @@ def read_rope(
     inner = keys.optional_integer("original_max_position_embeddings")
     scaled = scale(keys, unscaled, _Context(context_length, original or inner))
     keys.finish()
-    return Rope(rope_type, theta, tuple(scaled.inv_freq), scaled.attention_scale, scaled.stretched)
+    return Rope(
+        rope_type,
+        theta,
+        tuple(scaled.inv_freq),
+        scaled.attention_scale,
+        scaled.stretched,
+        scaled.magnitude,
+    )
 
 
 class _Scaled(NamedTuple):
     inv_freq: Frequencies
     attention_scale: float = 1.0
     stretched: Stretched | None = None
+    magnitude: float = 1.0
 
 
 def _default(keys: Keys, inv_freq: Frequencies, context: _Context) -> _Scaled:
@@ -164,7 +174,12 @@ def _yarn(keys: Keys, inv_freq: Frequencies, context: _Context) -> _Scaled:
         return _blend(frequency, frequency / factor, kept)
 
     frequencies = [scaled(pair, frequency) for pair, frequency in enumerate(inv_freq)]
-    return _Scaled(frequencies, _yarn_attention_scale(keys, factor))
+    mscale_all = keys.number("mscale_all_dim", 0.0)
+    return _Scaled(
+        frequencies,
+        _yarn_attention_scale(keys, factor),
+        magnitude=_magnitude(factor, mscale_all) if mscale_all else 1.0,
+    )
 
 
 def _longrope(keys: Keys, inv_freq: Frequencies, context: _Context) -> _Scaled:
@@ -193,14 +208,15 @@ def _yarn_attention_scale(keys: Keys, factor: float) -> float:
     given = keys.optional_number("attention_factor")
     mscale, mscale_all = keys.number("mscale", 0.0), keys.number("mscale_all_dim", 0.0)
 
-    def magnitude(scale: float) -> float:
-        return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
-
     if given is not None:
         return given
     if mscale and mscale_all:
-        return magnitude(mscale) / magnitude(mscale_all)
-    return magnitude(1.0)
+        return _magnitude(factor, mscale) / _magnitude(factor, mscale_all)
+    return _magnitude(factor, 1.0)
+
+
+def _magnitude(factor: float, scale: float) -> float:
+    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 _Scaling = Callable[["Keys", Frequencies, _Context], _Scaled]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pygpukit.llm.layers.attention import Attention, AttentionWeights, LayerCache, Step
 from pygpukit.llm.layers.block import BlockWeights, TransformerBlock
 from pygpukit.llm.layers.embedding import Embedding
+from pygpukit.llm.layers.latent import LatentAttention, LatentAttentionWeights
 from pygpukit.llm.layers.linear import Linear, LinearWeights
 from pygpukit.llm.layers.mlp import MLP, MLPWeights
 from pygpukit.llm.layers.moe import MoE, MoEWeights
@@ -21,6 +22,8 @@ __all__ = [
     "AttentionWeights",
     "BlockWeights",
     "Embedding",
+    "LatentAttention",
+    "LatentAttentionWeights",
     "LayerCache",
     "LayerNorm",
     "Linear",

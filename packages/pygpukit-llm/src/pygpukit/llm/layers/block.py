@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pygpukit.kernels as kernels
 from pygpukit.core import Tensor
 from pygpukit.kernels import Norm
-from pygpukit.llm.layers.attention import Attention, AttentionWeights, LayerCache, Step
-from pygpukit.llm.layers.mlp import MLP, MLPWeights
-from pygpukit.llm.layers.moe import MoE, MoEWeights
+from pygpukit.llm.layers.attention import AttentionWeights, LayerCache, Step
+from pygpukit.llm.layers.latent import LatentAttentionWeights
+from pygpukit.llm.layers.mlp import MLPWeights
+from pygpukit.llm.layers.moe import MoEWeights
 from pygpukit.llm.layers.norm import LayerNorm, NormWeights, RMSNorm
 
 __all__ = ["BlockWeights", "TransformerBlock"]
+
+
+class AttentionLayer(Protocol):
+    """What stands in a block as its attention: `Attention`, `LatentAttention`."""
+
+    def forward(
+        self,
+        x: Tensor,
+        weights: Any,
+        step: Step,
+        cache: LayerCache,
+        *,
+        norm: Norm | None = None,
+        residual: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """`residual + scale * attention(norm(x))`."""
+        ...
+
+
+class FeedForwardLayer(Protocol):
+    """What stands in a block behind the attention: `MLP`, `MoE`."""
+
+    def forward(
+        self,
+        x: Tensor,
+        weights: Any,
+        *,
+        norm: Norm | None = None,
+        residual: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """`residual + scale * f(norm(x))`."""
+        ...
 
 
 class BlockWeights(NamedTuple):
@@ -30,7 +65,7 @@ class BlockWeights(NamedTuple):
     mlp_norm: NormWeights | None
     mlp: MLPWeights | MoEWeights
     attention_norm: NormWeights | None = None
-    attention: AttentionWeights | None = None
+    attention: AttentionWeights | LatentAttentionWeights | None = None
     post_attention_norm: NormWeights | None = None
     post_mlp_norm: NormWeights | None = None
 
@@ -56,8 +91,8 @@ class TransformerBlock:
     def __init__(
         self,
         norm: LayerNorm | RMSNorm,
-        mlp: MLP | MoE,
-        attention: Attention | None = None,
+        mlp: FeedForwardLayer,
+        attention: AttentionLayer | None = None,
         *,
         parallel: bool = False,
         residual_scale: float = 1.0,
@@ -98,7 +133,7 @@ class TransformerBlock:
 
     def _attend(
         self,
-        attention: Attention,
+        attention: AttentionLayer,
         x: Tensor,
         weights: BlockWeights,
         step: Step | None,
@@ -109,38 +144,19 @@ class TransformerBlock:
         if step is None or cache is None:
             raise TypeError("a block with attention needs a step and a cache")
         norm, post = self._fused(weights.attention_norm), weights.post_attention_norm
-        if post is None:
-            return attention.forward(
-                x,
-                weights.attention,
-                step,
-                cache,
-                norm=norm,
-                residual=x,
-                scale=self.residual_scale,
-            )
-        y = attention.forward(x, weights.attention, step, cache, norm=norm)
-        return self._add_normalised(x, y, post)
+        residual, scale = (x, self.residual_scale) if post is None else (None, 1.0)
+        y = attention.forward(
+            x, weights.attention, step, cache, norm=norm, residual=residual, scale=scale
+        )
+        return y if post is None else self._add_normalised(x, y, post)
 
     def _feed_forward(self, x: Tensor, weights: BlockWeights, *, residual: Tensor) -> Tensor:
         norm, post = self._fused(weights.mlp_norm), weights.post_mlp_norm
-        if post is None:
-            return self._through_mlp(x, weights.mlp, norm, residual, self.residual_scale)
-        return self._add_normalised(residual, self._through_mlp(x, weights.mlp, norm), post)
-
-    def _through_mlp(
-        self,
-        x: Tensor,
-        weights: MLPWeights | MoEWeights,
-        norm: Norm | None,
-        residual: Tensor | None = None,
-        scale: float = 1.0,
-    ) -> Tensor:
-        if isinstance(self.mlp, MoE) and isinstance(weights, MoEWeights):
-            return self.mlp.forward(x, weights, norm=norm, residual=residual, scale=scale)
-        if isinstance(self.mlp, MLP) and isinstance(weights, MLPWeights):
-            return self.mlp.forward(x, weights, norm=norm, residual=residual, scale=scale)
-        raise TypeError(f"{type(self.mlp).__name__} can't use {type(weights).__name__}")
+        if post is not None:
+            return self._add_normalised(residual, self.mlp.forward(x, weights.mlp, norm=norm), post)
+        return self.mlp.forward(
+            x, weights.mlp, norm=norm, residual=residual, scale=self.residual_scale
+        )
 
     def _add_normalised(self, residual: Tensor, y: Tensor, weights: NormWeights) -> Tensor:
         if isinstance(self.norm, LayerNorm):

@@ -8,6 +8,7 @@ import pygpukit.kernels as kernels
 from pygpukit.core import Tensor
 from pygpukit.kernels import Norm
 from pygpukit.llm.layers.linear import LinearWeights
+from pygpukit.llm.layers.mlp import MLP, MLPWeights
 from pygpukit.llm.layers.norm import normalised
 
 __all__ = ["MoE", "MoEWeights"]
@@ -20,11 +21,15 @@ class MoEWeights(NamedTuple):
         router: What scores the experts: (E, hidden).
         up: (E, 2 · inner, hidden), of each expert the gate first.
         down: (E, hidden, inner).
+        shared: An MLP that every token goes through as well.
+        correction: (E,), float32, added to what experts are chosen by.
     """
 
     router: LinearWeights
     up: Tensor
     down: Tensor
+    shared: MLPWeights | None = None
+    correction: Tensor | None = None
 
 
 class MoE:
@@ -34,6 +39,10 @@ class MoE:
         activation: Of the experts: a name that `pygpukit.kernels.activation` takes.
         chosen: How many experts a token goes to: those of the largest softmax of the scores.
         normalized: Whether their weights are made to sum to 1.
+        scale: What their sum is multiplied with.
+        sigmoid: Whether it is the sigmoid of the scores instead (arXiv:2412.19437).
+        groups: In how many groups experts are, of which `top_groups` count for a token.
+        top_groups: See `groups`.
         weights: Bound weights; else they are passed to `forward`.
     """
 
@@ -43,12 +52,21 @@ class MoE:
         *,
         chosen: int,
         normalized: bool = True,
+        scale: float = 1.0,
+        sigmoid: bool = False,
+        groups: int = 1,
+        top_groups: int = 1,
         weights: MoEWeights | None = None,
     ) -> None:
         self.activation = activation
         self.chosen = chosen
         self.normalized = normalized
+        self.scale = scale
+        self.sigmoid = sigmoid
+        self.groups = groups
+        self.top_groups = top_groups
         self.weights = weights
+        self._shared = MLP(activation, gated=True)
 
     def forward(
         self,
@@ -64,10 +82,28 @@ class MoE:
         if weights is None:
             raise TypeError("MoE has no bound weights; pass weights to forward")
         x = normalised(x, norm)
-        scores = kernels.linear(x, *weights.router)
-        shares, experts = kernels.route(scores, self.chosen, normalize=self.normalized)
+        shares, experts = self._route(x, weights)
         inner = kernels.expert_linear(
             x, weights.up, experts, activation=self.activation, gated=True
         )
         results = kernels.expert_linear(inner, weights.down, experts)
-        return kernels.combine_experts(results, shares, residual=residual, scale=scale)
+        mixed = kernels.combine_experts(
+            results, shares, residual=residual, scale=scale * self.scale
+        )
+        if weights.shared is None:
+            return mixed
+        return self._shared.forward(x, weights.shared, residual=mixed, scale=scale)
+
+    def _route(self, x: Tensor, weights: MoEWeights) -> tuple[Tensor, Tensor]:
+        scores = kernels.linear(x, *weights.router)
+        if self.groups == 1 and not self.sigmoid and weights.correction is None:
+            return kernels.route(scores, self.chosen, normalize=self.normalized)
+        return kernels.route_by_group(
+            scores,
+            self.chosen,
+            groups=self.groups,
+            top_groups=self.top_groups,
+            correction=weights.correction,
+            sigmoid=self.sigmoid,
+            normalize=self.normalized,
+        )

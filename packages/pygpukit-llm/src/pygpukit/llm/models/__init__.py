@@ -10,7 +10,18 @@ from typing import TypeVar
 from pygpukit.llm.config import IGNORED, IGNORED_PREFIXES, ModelConfig, read_json
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models import cohere, gemma, gpt2, gpt_neox, llama, olmo, phi3, qwen, starcoder2
+from pygpukit.llm.models import (
+    cohere,
+    deepseek,
+    gemma,
+    gpt2,
+    gpt_neox,
+    llama,
+    olmo,
+    phi3,
+    qwen,
+    starcoder2,
+)
 from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.quantization import read_scale_block
 
@@ -18,7 +29,7 @@ __all__ = ["FAMILIES", "GGUF_FAMILIES", "Family", "Gguf", "config_from_json", "f
 
 FAMILIES: Mapping[str, Family] = {
     family.architecture: family
-    for module in (llama, qwen, gemma, phi3, gpt2, gpt_neox, cohere, olmo, starcoder2)
+    for module in (llama, qwen, gemma, phi3, gpt2, gpt_neox, cohere, olmo, starcoder2, deepseek)
     for family in (getattr(module, name) for name in module.__all__)
 }
 """Every supported family by its `model_type` in config.json."""

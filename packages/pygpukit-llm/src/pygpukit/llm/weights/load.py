@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pygpukit.core import Device, Tensor, TensorMap, TensorView
-from pygpukit.llm.config import ModelConfig
+from pygpukit.llm.config import Latent, ModelConfig
 from pygpukit.llm.layers import (
     AttentionWeights,
     BlockWeights,
+    LatentAttentionWeights,
     LinearWeights,
     MLPWeights,
     MoEWeights,
@@ -133,38 +134,78 @@ def _assemble(config: ModelConfig, weights: Mapping[str, Tensor]) -> ModelWeight
 
 
 def _block(config: ModelConfig, weights: Mapping[str, Tensor], prefix: str) -> BlockWeights:
-    def linear(name: str) -> LinearWeights:
-        return LinearWeights(weights[f"{prefix}{name}.weight"], weights.get(f"{prefix}{name}.bias"))
-
-    def norm(name: str) -> NormWeights | None:
-        return NormWeights(*linear(name)) if f"{prefix}{name}.weight" in weights else None
-
-    def head_norm(name: str) -> Tensor | None:
-        gamma = weights.get(f"{prefix}{name}.weight")
-        if gamma is None or config.qk_norm != "heads":
-            return gamma
-        return gamma.reshape(-1, config.head_dim)
-
-    def experts(name: str) -> Tensor:
-        weight = weights[f"{prefix}{name}.weight"]
-        count = config.experts.count if config.experts else 1
-        return weight.reshape(count, weight.shape[0] // count, weight.shape[1])
-
-    mlp: MLPWeights | MoEWeights
-    if f"{prefix}router.weight" in weights:
-        mlp = MoEWeights(linear("router"), experts("experts_up"), experts("experts_down"))
-    else:
-        mlp = MLPWeights(up=linear("up"), down=linear("down"))
+    layer = _Layer(config, weights, prefix)
     return BlockWeights(
-        mlp_norm=norm("mlp_norm"),
-        mlp=mlp,
-        attention_norm=norm("attention_norm"),
-        attention=AttentionWeights(
-            qkv=linear("qkv"),
-            output=linear("output"),
-            q_norm=head_norm("q_norm"),
-            k_norm=head_norm("k_norm"),
-        ),
-        post_attention_norm=norm("post_attention_norm"),
-        post_mlp_norm=norm("post_mlp_norm"),
+        mlp_norm=layer.norm("mlp_norm"),
+        mlp=layer.mlp(),
+        attention_norm=layer.norm("attention_norm"),
+        attention=layer.attention() if config.latent is None else layer.latent(config.latent),
+        post_attention_norm=layer.norm("post_attention_norm"),
+        post_mlp_norm=layer.norm("post_mlp_norm"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The weights of one layer, by their slots."""
+
+    config: ModelConfig
+    weights: Mapping[str, Tensor]
+    prefix: str
+
+    def linear(self, name: str) -> LinearWeights:
+        return LinearWeights(self.weights[f"{self.prefix}{name}.weight"], self.get(f"{name}.bias"))
+
+    def get(self, name: str) -> Tensor | None:
+        return self.weights.get(self.prefix + name)
+
+    def norm(self, name: str) -> NormWeights | None:
+        return None if self.get(f"{name}.weight") is None else NormWeights(*self.linear(name))
+
+    def attention(self) -> AttentionWeights:
+        return AttentionWeights(
+            qkv=self.linear("qkv"),
+            output=self.linear("output"),
+            q_norm=self._head_norm("q_norm.weight"),
+            k_norm=self._head_norm("k_norm.weight"),
+        )
+
+    def _head_norm(self, name: str) -> Tensor | None:
+        gamma = self.get(name)
+        if gamma is None or self.config.qk_norm != "heads":
+            return gamma
+        return gamma.reshape(-1, self.config.head_dim)
+
+    def latent(self, latent: Latent) -> LatentAttentionWeights:
+        up = self.linear("kv_up").weight
+        keys = self.config.num_heads * latent.plain
+        direct = latent.q_rank is None
+        return LatentAttentionWeights(
+            q=self.linear("q" if direct else "q_down"),
+            kv_down=self.linear("kv_down"),
+            kv_norm=self.linear("kv_norm").weight,
+            k_up=LinearWeights(up[:keys]),
+            v_up=LinearWeights(up[keys:]),
+            output=self.linear("output"),
+            q_norm=self.get("q_norm.weight"),
+            q_up=None if direct else self.linear("q_up"),
+        )
+
+    def mlp(self) -> MLPWeights | MoEWeights:
+        if self.get("router.weight") is None:
+            return MLPWeights(up=self.linear("up"), down=self.linear("down"))
+        shared = None
+        if self.get("shared_up.weight") is not None:
+            shared = MLPWeights(up=self.linear("shared_up"), down=self.linear("shared_down"))
+        return MoEWeights(
+            router=self.linear("router"),
+            up=self._experts("experts_up"),
+            down=self._experts("experts_down"),
+            shared=shared,
+            correction=self.get("correction"),
+        )
+
+    def _experts(self, name: str) -> Tensor:
+        weight = self.linear(name).weight
+        count = self.config.experts.count if self.config.experts else 1
+        return weight.reshape(count, weight.shape[0] // count, weight.shape[1])

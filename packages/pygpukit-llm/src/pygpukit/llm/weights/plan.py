@@ -161,7 +161,7 @@ class _Planner:
     def _sources(self, slot: Slot) -> Iterator[Source]:
         """The tensors that fill a slot: the first of the alternatives that the file has whole."""
         alternatives = [
-            [f"{source}.{slot.kind}" for source in alternative]
+            [f"{source}.{slot.kind}".removesuffix(".") for source in alternative]
             for alternative in self._names.slots.get(slot.key, ())
         ]
         whole = [names for names in alternatives if self._has(slot, names)]

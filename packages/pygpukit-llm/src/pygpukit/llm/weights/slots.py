@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pygpukit.llm.config import ModelConfig
+from pygpukit.llm.config import Latent, ModelConfig
 
 __all__ = ["Slot", "slots"]
 
@@ -39,7 +39,8 @@ class Slot(NamedTuple):
     @property
     def key(self) -> str:
         """Its name without the layer's number and without its kind: "layers.qkv"."""
-        return re.sub(r"^layers\.\d+\.", "layers.", self.name).rpartition(".")[0]
+        name = re.sub(r"^layers\.\d+\.", "layers.", self.name)
+        return name.removesuffix(f".{self.kind}")
 
     @property
     def layer(self) -> str:
@@ -49,8 +50,9 @@ class Slot(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What its name ends in: "weight" or "bias"."""
-        return self.name.rpartition(".")[2]
+        """What its name ends in, here and in files: "weight", "bias", or nothing."""
+        kind = self.name.rpartition(".")[2]
+        return kind if kind in ("weight", "bias") else ""
 
 
 def slots(config: ModelConfig) -> Iterator[Slot]:
@@ -76,6 +78,9 @@ def _attention_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
     hidden, rows = config.hidden_size, config.qkv_rows
     if config.pre_norm:
         yield from _norm_slots(config, prefix + "attention_norm")
+    if config.latent is not None:
+        yield from _latent_slots(config, config.latent, prefix)
+        return
     yield from _linear_slots(prefix + "qkv", rows, hidden, bias=config.qkv_bias)
     if config.qk_norm is not None:
         for name, length in zip(("q_norm", "k_norm"), rows, strict=False):
@@ -84,6 +89,23 @@ def _attention_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
     yield from _linear_slots(prefix + "output", (hidden,), rows[0], bias=config.output_bias)
     if config.post_norm:
         yield from _norm_slots(config, prefix + "post_attention_norm")
+
+
+def _latent_slots(config: ModelConfig, latent: Latent, prefix: str) -> Iterator[Slot]:
+    hidden, heads, bias = config.hidden_size, config.num_heads, config.qkv_bias
+    queries = heads * config.head_dim
+    if latent.q_rank is None:
+        yield Slot(prefix + "q.weight", (queries,), hidden)
+    else:
+        yield from _linear_slots(prefix + "q_down", (latent.q_rank,), hidden, bias=bias)
+        yield Slot(prefix + "q_norm.weight", (latent.q_rank,))
+        yield Slot(prefix + "q_up.weight", (queries,), latent.q_rank)
+    down = latent.kv_rank + latent.rotated
+    yield from _linear_slots(prefix + "kv_down", (down,), hidden, bias=bias)
+    yield Slot(prefix + "kv_norm.weight", (latent.kv_rank,))
+    yield Slot(prefix + "kv_up.weight", (heads * (latent.plain + latent.value),), latent.kv_rank)
+    values = heads * latent.value
+    yield from _linear_slots(prefix + "output", (hidden,), values, bias=config.output_bias)
 
 
 def _mlp_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
@@ -100,6 +122,12 @@ def _expert_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
     yield Slot(prefix + "router.weight", (experts.count,), hidden)
     yield Slot(prefix + "experts_up.weight", (inner, inner), hidden, experts.count)
     yield Slot(prefix + "experts_down.weight", (hidden,), inner, experts.count)
+    if experts.corrected:
+        yield Slot(prefix + "correction", (experts.count,))
+    if experts.shared_size:
+        width = experts.shared_size
+        yield Slot(prefix + "shared_up.weight", (width, width), hidden)
+        yield Slot(prefix + "shared_down.weight", (hidden,), width)
 
 
 def _linear_slots(name: str, parts: tuple[int, ...], columns: int, *, bias: bool) -> Iterator[Slot]:

@@ -1,0 +1,160 @@
+"""DeepSeek-V2 and V3: latent attention, and experts of which one is for every token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from pygpukit.llm.config import Experts, Latent, ModelConfig, read_decoder, read_rope_keys
+from pygpukit.llm.errors import ConfigError
+from pygpukit.llm.keys import Keys
+from pygpukit.llm.models.family import Family
+from pygpukit.llm.models.names import LLAMA_NAMES, Names, renamed
+
+__all__ = ["DEEPSEEK_V2", "DEEPSEEK_V3"]
+
+
+def _read(keys: Keys, architecture: str, experts: Experts, **facts: Any) -> ModelConfig:
+    keys.expect("pretraining_tp", 1)
+    keys.expect("num_key_value_heads", keys.integer("num_attention_heads"))
+    keys.expect("moe_layer_freq", 1)
+    latent = Latent(
+        kv_rank=keys.integer("kv_lora_rank", 512),
+        q_rank=keys.optional_integer("q_lora_rank") if "q_lora_rank" in keys else 1536,
+        rotated=keys.integer("qk_rope_head_dim", 64),
+        plain=keys.integer("qk_nope_head_dim", 128),
+        value=keys.integer("v_head_dim", 128),
+    )
+    head_dim = latent.rotated + latent.plain
+    if latent.value > head_dim:
+        raise ConfigError(
+            f"{keys.source}: v_head_dim {latent.value} above qk_nope_head_dim + qk_rope_head_dim "
+            f"{head_dim} isn't supported"
+        )
+    rope = read_rope_keys(keys, latent.rotated, keys.integer("max_position_embeddings"))
+    bias = keys.boolean("attention_bias", False)
+    config = read_decoder(
+        keys,
+        architecture=architecture,
+        latent=latent,
+        experts=experts,
+        head_dim=head_dim,
+        attention_scale=head_dim**-0.5 * rope.magnitude**2,
+        ropes=(rope,) * keys.integer("num_hidden_layers"),
+        qkv_bias=bias,
+        output_bias=bias,
+        **facts,
+    )
+    dense = keys.integer("first_k_dense_replace", 0, minimum=0)
+    return replace(
+        config,
+        num_kv_heads=config.num_heads,
+        sparse=tuple(layer >= dense for layer in range(config.num_layers)),
+    )
+
+
+def _experts(keys: Keys, *, shared: int, **facts: Any) -> Experts:
+    inner = keys.integer("moe_intermediate_size")
+    keys.rename("num_local_experts", "n_routed_experts")
+    return Experts(
+        count=keys.integer("n_routed_experts"),
+        chosen=keys.integer("num_experts_per_tok"),
+        intermediate_size=inner,
+        shared_size=inner * keys.integer("n_shared_experts", shared),
+        **facts,
+    )
+
+
+def _deepseek_v2(keys: Keys) -> ModelConfig:
+    keys.expect("scoring_func", "softmax")
+    keys.expect("norm_topk_prob", False)
+    method = keys.choice("topk_method", {"greedy": False, "group_limited_greedy": True}, "greedy")
+    groups = {"n_group": keys.integer("n_group", 1), "topk_group": keys.integer("topk_group", 1)}
+    experts = _experts(
+        keys,
+        shared=2,
+        normalized=False,
+        scale=keys.number("routed_scaling_factor", 1.0),
+        groups=groups["n_group"] if method else 1,
+        top_groups=groups["topk_group"] if method else 1,
+    )
+    keys.expect("mlp_bias", False)
+    return _read(keys, "deepseek_v2", experts, rope_interleaved=True)
+
+
+def _deepseek_v3(keys: Keys) -> ModelConfig:
+    keys.expect("scoring_func", "sigmoid")
+    keys.expect("topk_method", "noaux_tc")
+    keys.default("first_k_dense_replace", 3)
+    experts = _experts(
+        keys,
+        shared=1,
+        normalized=keys.boolean("norm_topk_prob", True),
+        scale=keys.number("routed_scaling_factor", 2.5),
+        sigmoid=True,
+        corrected=True,
+        groups=keys.integer("n_group", 8),
+        top_groups=keys.integer("topk_group", 4),
+    )
+    interleaved = keys.boolean("rope_interleave", True)
+    return _read(keys, "deepseek_v3", experts, rope_interleaved=interleaved)
+
+
+def _rotated_first(config: ModelConfig, index: int, rows: int) -> Sequence[int]:
+    """Of each head the file has the rows without position before the rotated ones."""
+    latent, width = config.latent, config.head_dim
+    assert latent is not None
+    order = [*range(latent.plain, width), *range(latent.plain)]
+    return [head * width + row for head in range(config.num_heads) for row in order]
+
+
+def _keys_before_values(config: ModelConfig, index: int, rows: int) -> Sequence[int]:
+    """The file has a head's key and value together."""
+    latent, heads = config.latent, range(config.num_heads)
+    assert latent is not None
+    width = latent.plain + latent.value
+    return [
+        *(head * width + row for head in heads for row in range(latent.plain)),
+        *(head * width + row for head in heads for row in range(latent.plain, width)),
+    ]
+
+
+_ATTENTION = "model.layers.{layer}.self_attn."
+_SHARED = "model.layers.{layer}.mlp.shared_experts."
+
+_NAMES: Names = replace(
+    renamed(
+        LLAMA_NAMES,
+        q=f"{_ATTENTION}q_proj",
+        q_down=f"{_ATTENTION}q_a_proj",
+        q_norm=f"{_ATTENTION}q_a_layernorm",
+        q_up=f"{_ATTENTION}q_b_proj",
+        kv_down=f"{_ATTENTION}kv_a_proj_with_mqa",
+        kv_norm=f"{_ATTENTION}kv_a_layernorm",
+        kv_up=f"{_ATTENTION}kv_b_proj",
+        correction="model.layers.{layer}.mlp.gate.e_score_correction_bias",
+        shared_up=f"{_SHARED}gate_proj {_SHARED}up_proj",
+        shared_down=f"{_SHARED}down_proj",
+    ),
+    orders={
+        "layers.q": _rotated_first,
+        "layers.q_up": _rotated_first,
+        "layers.kv_up": _keys_before_values,
+    },
+    # The last are the published V3's layer that predicts the token after the next.
+    ignored=(*LLAMA_NAMES.ignored, r"model\.layers\.61\..*"),
+)
+
+_IGNORED = frozenset({
+    "aux_loss_alpha", "ep_size", "head_dim", "num_mtp_layers", "num_nextn_predict_layers",
+    "output_router_logits", "qk_head_dim", "router_aux_loss_coef", "seq_aux",
+})  # fmt: skip
+
+DEEPSEEK_V2 = Family(
+    architecture="deepseek_v2", read_config=_deepseek_v2, names=_NAMES, ignored_keys=_IGNORED
+)
+
+DEEPSEEK_V3 = Family(
+    architecture="deepseek_v3", read_config=_deepseek_v3, names=_NAMES, ignored_keys=_IGNORED
+)
