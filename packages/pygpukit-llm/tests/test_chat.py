@@ -137,6 +137,24 @@ def test_a_template_in_a_file_of_its_own_wins(logits_model: Callable[..., Path])
     llm = LLM.from_pretrained(folder, device="cpu")
     assert llm.apply_chat_template(USER) == "new Hi"
     assert llm.apply_chat_template(USER, tools=[{}]) == "tools"
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("{{ documents[0] }}")
+    llm = LLM.from_pretrained(folder, device="cpu")
+    more = {"documents": ["D"], "chat_template": "rag"}
+    assert llm.apply_chat_template(USER, **more) == "D"
+
+
+def test_special_tokens_of_older_folders(logits_model: Callable[..., Path]) -> None:
+    files = {
+        "special_tokens_map": {"bos_token": {"content": "<s>"}, "eos_token": "</s>"},
+        "tokenizer_config": {
+            "bos_token": None,
+            "eos_token": "<end>",
+            "chat_template": "{{ bos_token }}{{ eos_token }}",
+        },
+    }
+    folder = logits_model([[0.0, 1.0]] * 4, **files)
+    assert LLM.from_pretrained(folder, device="cpu").apply_chat_template(USER) == "<s><end>"
 
 
 def test_variables_of_the_template(scripted: Callable[..., LLM]) -> None:

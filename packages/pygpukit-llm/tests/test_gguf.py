@@ -100,6 +100,8 @@ def test_facts_that_only_the_file_has(gguf: Write) -> None:
                 "tokenizer.ggml.bos_token_id": 1,
                 "tokenizer.ggml.eot_token_id": 7,
                 "tokenizer.chat_template": "{{ bos_token }}{{ messages[0].content }}",
+                "tokenizer.chat_template.tool_use": "{{ tools[0] }}",
+                "tokenizer.chat_templates": ["tool_use"],
             },
         ),
         device="cpu",
@@ -107,6 +109,7 @@ def test_facts_that_only_the_file_has(gguf: Write) -> None:
     assert llm.config.bos_token_id == 1
     assert llm.config.eos_token_ids == (2, 7)
     assert llm.apply_chat_template([{"role": "user", "content": "x"}]) == "\u0101x"
+    assert llm.apply_chat_template([{"role": "user", "content": "x"}], tools=[{}]) == "{}"
     assert llm.tokenizer is not None
     assert llm.tokenizer.token_to_id("\u0105") == 5
 

@@ -170,8 +170,15 @@ def test_without_the_bundled_model(monkeypatch: pytest.MonkeyPatch) -> None:
     ("files", "needed"),
     [
         (
-            ["config.json", "model.safetensors", "pytorch_model.bin", "README.md", "a/b.onnx"],
-            ["config.json", "model.safetensors"],
+            [
+                "config.json",
+                "model.safetensors",
+                "pytorch_model.bin",
+                "README.md",
+                "a/b.onnx",
+                "additional_chat_templates/rag.jinja",
+            ],
+            ["additional_chat_templates/rag.jinja", "config.json", "model.safetensors"],
         ),
         (
             ["config.json", "model.safetensors.index.json", "tokenizer.json"]

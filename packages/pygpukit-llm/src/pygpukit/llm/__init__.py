@@ -22,7 +22,8 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from pygpukit.llm.generation import Generation, Score, TokenLogprobs, Usage
-    from pygpukit.llm.llm import LLM, GenerationOptions, Stream
+    from pygpukit.llm.llm import LLM, GenerationOptions
+    from pygpukit.llm.output import Stream
     from pygpukit.llm.sampling import SamplingParams
 
 __version__ = "0.1.0"
@@ -57,7 +58,7 @@ _MODULES = {
     "ModelConfig": "config",
     "SamplingParams": "sampling",
     "Score": "generation",
-    "Stream": "llm",
+    "Stream": "output",
     "TokenLogprobs": "generation",
     "Usage": "generation",
 }

@@ -108,8 +108,15 @@ def _open_folder(folder: Path) -> Checkpoint:
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
-    return read_json(file) if file.is_file() else {}
+    """tokenizer_config.json, over special_tokens_map.json, which older folders have beside it."""
+    files = (folder / "special_tokens_map.json", folder / "tokenizer_config.json")
+    found = [read_json(file) for file in files if file.is_file()]
+    return {
+        key: value
+        for values in found
+        for key, value in values.items()
+        if value is not None or key not in _SPECIAL_TOKENS
+    }
 
 
 def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
@@ -127,7 +134,7 @@ def _open_gguf(path: Path) -> Checkpoint:
     }
     config = config_from_gguf(tensors.metadata, shapes, factors, str(path))
     special_tokens = _gguf_special_tokens(tensors.metadata)
-    source = tensors.metadata.get("tokenizer.chat_template")
+    templates = _gguf_templates(tensors.metadata)
     return Checkpoint(
         path=path,
         config=config,
@@ -135,12 +142,14 @@ def _open_gguf(path: Path) -> Checkpoint:
         names=GGUF_FAMILIES[config.architecture].names,
         defaults=SamplingParams(),
         special_tokens=special_tokens,
-        template=ChatTemplate({"default": source}, special_tokens, str(path)) if source else None,
+        template=ChatTemplate(templates, special_tokens, str(path)) if templates else None,
     )
 
 
 def read_chat_template(folder: Path) -> ChatTemplate | None:
-    """The templates of tokenizer_config.json, and of chat_template.jinja, which wins.
+    """The templates of tokenizer_config.json, chat_template.jinja and additional_chat_templates.
+
+    What a file of its own has wins.
 
     Raises:
         ConfigError: A file can't be read, or isn't what it should be.
@@ -148,12 +157,15 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
     origin, file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
     tokenizer_config = _tokenizer_config(folder)
     sources = _template_sources(tokenizer_config.get("chat_template"), origin)
-    if file.is_file():
+    files = {"default": file} if file.is_file() else {}
+    files |= {
+        more.stem: more for more in sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    }
+    for name, origin in files.items():
         try:
-            sources["default"] = file.read_text(encoding="utf-8")
+            sources[name] = origin.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: can't be read: {error}") from error
-        origin = file
+            raise ConfigError(f"{origin}: can't be read: {error}") from error
     special_tokens = _special_tokens(tokenizer_config)
     return ChatTemplate(sources, special_tokens, str(origin)) if sources else None
 
@@ -177,6 +189,16 @@ def _token_text(value: object) -> str | None:
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else None
+
+
+def _gguf_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The default template, and those with a name behind its key."""
+    key = "tokenizer.chat_template"
+    return {
+        name.removeprefix(key).removeprefix(".") or "default": source
+        for name, source in metadata.items()
+        if (name == key or name.startswith(f"{key}.")) and isinstance(source, str) and source
+    }
 
 
 def _gguf_special_tokens(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -20,6 +20,7 @@ _TIMEOUT = 10.0
 """Seconds that the hub has to list a repository's files."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_TEMPLATE = re.compile(r"additional_chat_templates/[^/]+\.jinja")
 _SMALL_FILES = frozenset(
     {
         "config.json",
@@ -182,7 +183,7 @@ def _model_in(folder: Path) -> Path:
 
 def needed_files(repo: str, files: Collection[str]) -> list[str]:
     """Of a repository's files those that are read: one set of weights and the small files."""
-    small = sorted(_SMALL_FILES & set(files))
+    small = sorted(name for name in files if name in _SMALL_FILES or _TEMPLATE.fullmatch(name))
     weights = [name for name in files if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors", name)]
     if "config.json" in small and weights:
         index = "model.safetensors.index.json"

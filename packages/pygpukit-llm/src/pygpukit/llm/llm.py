@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from pygpukit.core import Device
@@ -15,15 +15,9 @@ from pygpukit.llm.decoder import Decoder
 from pygpukit.llm.device import choose_device, warn_no_gpu
 from pygpukit.llm.engine import Engine
 from pygpukit.llm.errors import ChatTemplateError, PromptError, SamplingError
-from pygpukit.llm.generation import (
-    FinishReason,
-    Generation,
-    Score,
-    TextStream,
-    TokenLogprobs,
-    Usage,
-)
+from pygpukit.llm.generation import Generation, Score, TextStream
 from pygpukit.llm.hub import locate
+from pygpukit.llm.output import Output, Stream
 from pygpukit.llm.prompts import Prompt, PromptEncoder, is_batch
 from pygpukit.llm.sampling import SamplingParams
 from pygpukit.llm.weights import load, plan
@@ -33,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from pygpukit.tokenizer import Tokenizer
 
-__all__ = ["LLM", "GenerationOptions", "Stream"]
+__all__ = ["LLM", "GenerationOptions"]
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -319,23 +313,21 @@ class LLM:
         output = self._output(ids, params)
         return Stream(output, self._run([output], params))
 
-    def _output(self, ids: list[int], params: SamplingParams) -> _Output:
+    def _output(self, ids: list[int], params: SamplingParams) -> Output:
         if params.stop and self.tokenizer is None:
             raise SamplingError("stop needs a tokenizer, which the model lacks; use stop_token_ids")
         room = self.config.context_length - len(ids)
         count = room if params.max_new_tokens is None else min(room, params.max_new_tokens)
         decoder = self.tokenizer.decode_stream() if self.tokenizer is not None else None
         ends = frozenset() if params.ignore_eos else self._end_ids
-        return _Output(
+        return Output(
             Request(list(ids), len(ids), len(ids) + count),
             TextStream(decoder, params.stop),
             ends | frozenset(params.stop_token_ids),
             with_logprobs=params.logprobs is not None,
         )
 
-    def _run(
-        self, outputs: Sequence[_Output], params: SamplingParams
-    ) -> Generator[str, None, None]:
+    def _run(self, outputs: Sequence[Output], params: SamplingParams) -> Generator[str, None, None]:
         """Generates for all outputs, yielding the text pieces of each step, run together."""
         by_request = {id(output.request): output for output in outputs}
         requests = [output.request for output in outputs if output.has_room]
@@ -344,76 +336,3 @@ class LLM:
                 yield "".join(
                     by_request[id(token.request)].add(token.id, token.logprobs) for token in tokens
                 )
-
-
-class _Output:
-    """What one prompt has produced so far."""
-
-    def __init__(
-        self, request: Request, text: TextStream, end_ids: frozenset[int], *, with_logprobs: bool
-    ) -> None:
-        self.request = request
-        self._text = text
-        self._end_ids = end_ids
-        self._logprobs: list[TokenLogprobs] | None = [] if with_logprobs else None
-        self._finish_reason: FinishReason = "length"
-
-    @property
-    def has_room(self) -> bool:
-        """Whether anything can be generated at all."""
-        return len(self.request.ids) < self.request.limit
-
-    def add(self, id_: int, logprobs: TokenLogprobs | None) -> str:
-        """Takes a new id; ends the request where it or the text says so. Returns new text."""
-        if self._logprobs is not None and logprobs is not None:
-            self._logprobs.append(logprobs)
-        if id_ in self._end_ids:
-            return self._stop(self._text.finish())
-        piece = self._text.push(id_)
-        if not self._text.stopped and not self.has_room:
-            piece += self._text.finish()
-        return self._stop(piece) if self._text.stopped else piece
-
-    def result(self) -> Generation:
-        """What there is, as what the caller gets."""
-        request = self.request
-        ids = tuple(request.ids[request.prompt_length :])
-        return Generation(
-            ids=ids,
-            text=self._text.text,
-            finish_reason=self._finish_reason,
-            logprobs=None if self._logprobs is None else tuple(self._logprobs),
-            usage=Usage(request.prompt_length, len(ids)),
-        )
-
-    def _stop(self, piece: str) -> str:
-        self.request.done = True
-        self._finish_reason = "stop"
-        return piece
-
-
-class Stream(Iterator[str]):
-    """Pieces of text as they are generated; together they are the whole text.
-
-    `generation` is what there is so far, and everything once the pieces have ended. Leaving the
-    stream early, `close` or Ctrl-C free what it held; the model stays usable.
-    """
-
-    def __init__(self, output: _Output, pieces: Generator[str, None, None]) -> None:
-        self._output = output
-        self._pieces = pieces
-
-    def __next__(self) -> str:
-        for piece in self._pieces:
-            if piece:
-                return piece
-        raise StopIteration
-
-    @property
-    def generation(self) -> Generation:
-        """The ids, text and usage so far."""
-        return self._output.result()
-
-    def close(self) -> None:
-        """Ends generation."""
-        self._pieces.close()

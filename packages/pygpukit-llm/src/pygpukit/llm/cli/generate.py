@@ -12,7 +12,8 @@ from pygpukit.llm.cli.loading import load_model
 from pygpukit.llm.cli.options import generation_options
 from pygpukit.llm.errors import PromptError
 from pygpukit.llm.generation import Generation
-from pygpukit.llm.llm import LLM, GenerationOptions, Stream
+from pygpukit.llm.llm import LLM, GenerationOptions
+from pygpukit.llm.output import Stream
 
 __all__ = ["run"]
 
