@@ -175,6 +175,10 @@ def test_defaults_that_files_leave_out(read: Any) -> None:
     gemma3 = read(model_type="gemma3_text", num_hidden_layers=7, rope_theta=...)
     assert gemma3.windows == (4096,) * 5 + (0, 4096)
     assert [rope.theta for rope in gemma3.ropes[4:]] == [1e4, 1e6, 1e4]
+    text = {"model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34}
+    within = read({"model_type": "gemma3", "text_config": text})
+    assert (within.num_heads, within.num_kv_heads, within.head_dim) == (8, 4, 256)
+    assert (within.vocab_size, within.context_length) == (262208, 131072)
     assert read(model_type="gemma", hidden_act="gelu").activation == "gelu_tanh"
     smollm3 = read(model_type="smollm3", num_hidden_layers=4, pretraining_tp=2)
     assert [rope is not None for rope in smollm3.ropes] == [True, True, True, False]

@@ -19,6 +19,8 @@ from pygpukit.llm.layers import (
     Linear,
     LinearWeights,
     MLPWeights,
+    MoE,
+    MoEWeights,
     NormWeights,
     RMSNorm,
     Step,
@@ -115,6 +117,46 @@ def test_a_gated_mlp(rng: np.random.Generator) -> None:
     close(MLP("silu", gated=True, weights=weights).forward(put(x)), expected)
 
 
+def test_a_mixture_of_experts(rng: np.random.Generator) -> None:
+    experts, chosen = 5, 2
+    x, gamma = normal(rng, TOKENS, HIDDEN), normal(rng, HIDDEN)
+    router = normal(rng, experts, HIDDEN)
+    up, down = normal(rng, experts, 2 * INNER, HIDDEN), normal(rng, experts, HIDDEN, INNER)
+    shared_up, shared_down = normal(rng, 2 * INNER, HIDDEN), normal(rng, HIDDEN, INNER)
+    h = rms_norm(x, gamma)
+    shares = np.exp(h @ router.T)
+    shares /= shares.sum(-1, keepdims=True)
+    mixed = np.zeros_like(x)
+    for token in range(TOKENS):
+        best = np.argsort(-shares[token])[:chosen]
+        for expert in best:
+            gate, other = np.split(up[expert] @ h[token], 2)
+            inner = np.maximum(gate, 0) * other
+            mixed[token] += shares[token, expert] / shares[token, best].sum() * down[expert] @ inner
+    gate, other = np.split(h @ shared_up.T, 2, axis=1)
+    shared = np.maximum(gate, 0) * other @ shared_down.T
+    weights = MoEWeights(
+        LinearWeights(put(router)),
+        put(up),
+        put(down),
+        MLPWeights(LinearWeights(put(shared_up)), LinearWeights(put(shared_down))),
+    )
+    layer = MoE("relu", chosen=chosen, scale=2.0, weights=weights)
+    norm = RMSNorm().fused(NormWeights(put(gamma)))
+    found = layer.forward(put(x), norm=norm, residual=put(x), scale=0.5)
+    close(found, x + 0.5 * (2 * mixed + shared))
+
+
+def test_norms_behind_and_side_by_side(rng: np.random.Generator) -> None:
+    x, gamma = normal(rng, TOKENS, HIDDEN), normal(rng, HIDDEN)
+    up, down = normal(rng, INNER, HIDDEN), normal(rng, HIDDEN, INNER)
+    inner = np.maximum(x @ up.T, 0) @ down.T
+    mlp = MLPWeights(LinearWeights(put(up)), LinearWeights(put(down)))
+    block = TransformerBlock(RMSNorm(offset=1.0), MLP("relu"), residual_scale=0.5)
+    weights = BlockWeights(None, mlp, post_mlp_norm=NormWeights(put(gamma)))
+    close(block.forward(put(x), weights), x + 0.5 * rms_norm(inner, gamma + 1))
+
+
 def test_a_whole_block(rng: np.random.Generator) -> None:
     heads, kv_heads, width, window = 4, 2, 12, 3
     x = normal(rng, TOKENS, HIDDEN)
@@ -159,6 +201,7 @@ def test_what_is_absent_is_named(rng: np.random.Generator) -> None:
         "RMSNorm": RMSNorm().forward,
         "Embedding": Embedding().forward,
         "MLP": MLP("silu").forward,
+        "MoE": MoE("silu", chosen=1).forward,
         "TransformerBlock": TransformerBlock(RMSNorm(), MLP("silu")).forward,
     }.items():
         with pytest.raises(TypeError, match=f"{layer} has no bound"):

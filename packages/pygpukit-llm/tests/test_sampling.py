@@ -238,6 +238,7 @@ def test_without_do_sample_the_defaults_are_greedy() -> None:
     ("values", "message"),
     [
         ({"num_beams": 4}, "num_beams"),
+        ({"suppress_tokens": [1]}, "'suppress_tokens': .*the only supported value is null"),
         ({"penalty_alpha": 0.6}, "penalty_alpha"),
         ({"typical_p": 0.5}, "typical_p"),
         ({"no_repeat_ngram_size": 2}, "no_repeat_ngram_size"),

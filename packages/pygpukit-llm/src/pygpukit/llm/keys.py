@@ -163,7 +163,7 @@ class Keys:
         if value is not None and value != supported:
             raise ConfigError(
                 f"{self._where(key)}: {value!r} isn't supported; the only supported value is "
-                f"{supported!r}"
+                f"{'null' if supported is None else repr(supported)}"
             )
 
     def finish(self, ignored: Collection[str] = (), prefixes: Iterable[str] = ()) -> None:

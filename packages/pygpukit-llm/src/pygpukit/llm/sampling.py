@@ -162,9 +162,14 @@ def _stop_ids(value: object) -> tuple[int, ...]:
 
 
 _IGNORED = frozenset({
-    "_from_model_config", "assistant_early_exit", "bos_token_id", "cache_implementation",
-    "max_length", "output_attentions", "output_hidden_states", "pad_token_id",
-    "return_dict_in_generate", "transformers_version", "use_cache",
+    "_from_model_config", "assistant_confidence_threshold", "assistant_early_exit",
+    "assistant_lookbehind", "bos_token_id", "cache_config", "cache_implementation",
+    "decoder_start_token_id", "disable_compile", "early_stopping", "is_assistant",
+    "low_memory", "max_length", "max_matching_ngram_size", "num_assistant_tokens",
+    "num_assistant_tokens_schedule", "output_attentions", "output_hidden_states",
+    "output_logits", "output_scores", "pad_token_id", "prompt_lookup_num_tokens",
+    "return_dict_in_generate", "target_lookbehind", "transformers_version",
+    "trust_remote_code", "use_cache",
 })  # fmt: skip
 """Keys of generation_config.json that don't change which tokens are chosen."""
 
@@ -202,7 +207,7 @@ def read_generation_config(
         raise ConfigError(f"{source}: {error}") from error
 
 
-_NEUTRAL: dict[str, object] = {
+_NEUTRAL: Mapping[str, object] = {
     "num_beams": 1,
     "num_beam_groups": 1,
     "diversity_penalty": 0.0,
@@ -217,5 +222,15 @@ _NEUTRAL: dict[str, object] = {
     "num_return_sequences": 1,
     "penalty_alpha": 0.0,
     "guidance_scale": 1.0,
-}
+    "encoder_no_repeat_ngram_size": 0,
+    "remove_invalid_values": False,
+    "renormalize_logits": False,
+    "token_healing": False,
+    **dict.fromkeys((
+        "bad_words_ids", "begin_suppress_tokens", "constraints", "dola_layers",
+        "exponential_decay_length_penalty", "force_words_ids", "forced_bos_token_id",
+        "forced_eos_token_id", "max_time", "sequence_bias", "stop_strings", "suppress_tokens",
+        "watermarking_config",
+    )),
+}  # fmt: skip
 """Ways to choose that aren't supported, each with the value that leaves the choice alone."""

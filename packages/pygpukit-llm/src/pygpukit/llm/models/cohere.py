@@ -53,6 +53,7 @@ COHERE = Family(
     read_config=_cohere,
     names=_NAMES,
     config_keys={"rms_norm_eps": "layer_norm_eps"},
+    ignored_keys=frozenset({"model_max_length"}),
     gguf=Gguf(
         architecture="command-r", names=_GGUF_NAMES, facts=_FACTS, qk_norm="heads", adjust=_gguf
     ),

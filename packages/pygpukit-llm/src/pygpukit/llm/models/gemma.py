@@ -115,7 +115,7 @@ GEMMA2 = Family(
     read_config=_gemma2,
     names=_GEMMA2_NAMES,
     config_keys={"hidden_act": "hidden_activation"},
-    ignored_keys=frozenset({"cache_implementation", "hidden_act"}),
+    ignored_keys=frozenset({"cache_implementation", "hidden_act", "sliding_window_size"}),
     gguf=Gguf(
         architecture="gemma2",
         facts={**_GGUF_FACTS, "post_norm": True},
@@ -125,12 +125,26 @@ GEMMA2 = Family(
 )
 
 
+_GEMMA3_DEFAULTS = {
+    "vocab_size": 262208,
+    "max_position_embeddings": 131072,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "rope_theta": 1e6,
+    "hidden_act": "gelu_pytorch_tanh",
+}
+"""What files leave out where the model is part of another, all the way to the shape."""
+
+
 def _gemma3(keys: Keys) -> ModelConfig:
-    keys.default("hidden_act", "gelu_pytorch_tanh")
+    for key, value in _GEMMA3_DEFAULTS.items():
+        keys.default(key, value)
     period = keys.integer("sliding_window_pattern", keys.integer("_sliding_window_pattern", 6))
     facts = _capped(keys, full_period=period)
-    keys.default("rope_theta", 1e6)
-    keys.default("head_dim", 256)
     local_theta = keys.number("rope_local_base_freq", 10000.0)
     # Taken over from Gemma 2's files; the model doesn't have it.
     keys.optional_number("attn_logit_softcapping")

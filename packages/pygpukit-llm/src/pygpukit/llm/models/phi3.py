@@ -15,7 +15,10 @@ __all__ = ["PHI3"]
 def _phi3(keys: Keys) -> ModelConfig:
     keys.default("rms_norm_eps", 1e-5)
     keys.default("original_max_position_embeddings", 4096)
-    keys.expect("attention_bias", False)
+    for bias in ("attention_bias", "lm_head_bias", "mlp_bias"):
+        keys.expect(bias, False)
+    for factor in ("full_attn_mod", "interpolate_factor"):
+        keys.expect(factor, 1)
     config = read_decoder(keys, architecture="phi3")
     window = keys.integer("sliding_window", 0)
     return replace(config, windows=(window,) * config.num_layers)

@@ -42,6 +42,7 @@ STARCODER2 = Family(
     config_keys={"rms_norm_eps": "norm_epsilon"},
     ignored_keys=frozenset({
         "activation_function", "attention_softmax_in_fp32", "embedding_dropout",
+        "layer_norm_epsilon",
         "residual_dropout", "scale_attention_softmax_in_fp32",
     }),
     names=renamed(
