@@ -289,3 +289,9 @@ def test_a_progress_bar_on_a_terminal_only(model: Callable[..., Path]) -> None:
     assert "loading ████" in shown
     assert shown.endswith("\r\x1b[K")
     assert "loading" not in run(*arguments).stderr
+
+
+def test_a_revision_is_of_a_hub_id(model: Callable[..., Path]) -> None:
+    done = run("info", "--model", model("x"), "--revision", "v2")
+    assert done.returncode == 2
+    assert "a revision is of a hub id" in done.stderr

@@ -30,6 +30,7 @@ TURN_ENDS = (
     "<end_of_turn>",
     "<|endofturn|>",
     "<|return|>",
+    "<|END_OF_TURN_TOKEN|>",
 )
 """Tokens that end an assistant's turn; some files name only the end of the text."""
 

