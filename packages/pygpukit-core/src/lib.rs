@@ -1,10 +1,12 @@
 //! The Rust core of pygpukit: weight-file loader, device memory pool, asynchronous transfers, kernel
-//! dispatch and host kernels.
+//! dispatch and kernels.
 //!
 //! The modules stand in one order, each using only those before it: [`dtype`], [`convert`], [`loader`],
-//! [`device`], [`memory`], [`transfer`], [`host`], [`dispatch`]. The core knows nothing of models.
+//! [`device`], [`memory`], [`transfer`], [`host`] and [`cuda`], [`dispatch`]. The core knows nothing of
+//! models.
 
 pub mod convert;
+pub mod cuda;
 pub mod device;
 pub mod dispatch;
 pub mod dtype;

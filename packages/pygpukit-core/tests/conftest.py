@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-from pygpukit.core import Device, KernelDispatchController, MemoryPool, TensorMap, load_tensors
+from pygpukit.core import (
+    Device,
+    DeviceError,
+    KernelDispatchController,
+    MemoryPool,
+    TensorMap,
+    load_tensors,
+)
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
@@ -28,6 +35,15 @@ settings.load_profile("core")
 def pool() -> MemoryPool:
     """A pool that no other test uses."""
     return MemoryPool()
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Device:
+    """The first GPU that can be used; without one the test is skipped."""
+    try:
+        return Device("cuda")
+    except DeviceError as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ use std::{ptr, slice};
 use memmap2::MmapMut;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-use super::{Allocation, Backend, DeviceInfo, Lane, MemoryInfo};
+use super::{Allocation, Backend, DeviceInfo, Done, Fence, Fill, Lane, MemoryInfo};
 use crate::error::Result;
 
 /// Every allocation starts at a multiple of this: a cache line, and the widest vector.
@@ -39,6 +39,8 @@ impl Backend for Cpu {
             name: if name.is_empty() { std::env::consts::ARCH } else { name }.to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory: self.memory(),
+            capability: None,
+            driver: None,
         }
     }
 
@@ -59,39 +61,51 @@ impl Backend for Cpu {
         memory
     }
 
-    fn allocate(&self, bytes: usize) -> Option<Box<dyn Allocation>> {
+    fn allocate(&self, bytes: usize) -> Result<Option<Box<dyn Allocation>>> {
         if bytes < MAPPED_BYTES {
-            return Some(Box::new(Heap::new(bytes)?));
+            return Ok(Heap::new(bytes).map(|heap| Box::new(heap) as _));
         }
         // Linux would promise more than there is, and kill the process when it is used.
         if bytes >= CHECKED_FROM && bytes as u64 > self.memory().available {
-            return None;
+            return Ok(None);
         }
-        Some(Box::new(Mapped::new(bytes)?))
+        Ok(Mapped::new(bytes).map(|mapped| Box::new(mapped) as _))
     }
 
-    fn lane(&self) -> Box<dyn Lane> {
+    fn lane(&'static self) -> Box<dyn Lane> {
         Box::new(HostLane)
     }
 
-    unsafe fn read(&self, source: *const u8, out: &mut [u8]) {
+    fn fence(&self) -> Result<Fence> {
+        Ok(Fence::reached())
+    }
+
+    fn order_after_copies(&self) -> Result<()> {
+        Ok(())
+    }
+
+    unsafe fn read(&self, source: *const u8, out: &mut [u8]) -> Result<()> {
         // SAFETY: the caller vouches for the source; `out` is its own memory.
         unsafe { ptr::copy(source, out.as_mut_ptr(), out.len()) };
+        Ok(())
     }
 
-    unsafe fn write(&self, target: *mut u8, bytes: &[u8]) {
+    unsafe fn write(&self, target: *mut u8, bytes: &[u8]) -> Result<()> {
         // SAFETY: the caller vouches for the target.
         unsafe { ptr::copy(bytes.as_ptr(), target, bytes.len()) };
+        Ok(())
     }
 
-    unsafe fn copy(&self, source: *const u8, target: *mut u8, bytes: usize) {
-        // SAFETY: the caller vouches for both; `copy` allows overlap.
-        unsafe { ptr::copy(source, target, bytes) };
+    unsafe fn copy(&self, source: *const u8, target: *mut u8, bytes: usize) -> Result<()> {
+        // SAFETY: the caller vouches for both, and that they don't overlap.
+        unsafe { ptr::copy_nonoverlapping(source, target, bytes) };
+        Ok(())
     }
 
-    unsafe fn zero(&self, target: *mut u8, bytes: usize) {
+    unsafe fn zero(&self, target: *mut u8, bytes: usize) -> Result<()> {
         // SAFETY: the caller vouches for the target.
         unsafe { ptr::write_bytes(target, 0, bytes) };
+        Ok(())
     }
 }
 
@@ -103,12 +117,16 @@ impl Lane for HostLane {
         &mut self,
         target: *mut u8,
         bytes: usize,
-        fill: &mut dyn FnMut(&mut [u8]) -> Result<()>,
-    ) -> Result<()> {
+        _fence: &Fence,
+        fill: Fill<'_>,
+        done: Done,
+    ) {
         // SAFETY: the caller vouches that the memory is live and nobody else's; all memory of this
         // device is zeroed when it is made, so the bytes are initialised.
-        fill(unsafe { slice::from_raw_parts_mut(target, bytes) })
+        done(fill(unsafe { slice::from_raw_parts_mut(target, bytes) }));
     }
+
+    fn finish(&mut self) {}
 }
 
 /// Zeroed memory from the heap.
@@ -192,7 +210,7 @@ mod tests {
     #[test]
     fn allocations_of_every_kind_are_aligned_zeroed_and_writable() {
         for bytes in [64, 4096, MAPPED_BYTES, HUGE_PAGES_FROM] {
-            let allocation = Cpu.allocate(bytes).unwrap();
+            let allocation = Cpu.allocate(bytes).unwrap().unwrap();
             let address = allocation.address();
             let alignment = if bytes >= HUGE_PAGES_FROM { HUGE_PAGE } else { ALIGNMENT };
             assert_eq!(address as usize % alignment, 0);
@@ -200,9 +218,9 @@ mod tests {
             let mut ends = [1; 2];
             // SAFETY: both bytes lie in the allocation, which is live and this test's own.
             unsafe {
-                Cpu.read(address, &mut ends[..1]);
-                Cpu.read(address.add(bytes - 1), &mut ends[1..]);
-                Cpu.write(address.add(bytes - 1), &[7]);
+                Cpu.read(address, &mut ends[..1]).unwrap();
+                Cpu.read(address.add(bytes - 1), &mut ends[1..]).unwrap();
+                Cpu.write(address.add(bytes - 1), &[7]).unwrap();
             }
             assert_eq!(ends, [0, 0]);
         }
@@ -210,8 +228,9 @@ mod tests {
 
     #[test]
     fn more_than_there_is_is_refused_rather_than_promised() {
-        assert!(Cpu.allocate(usize::MAX / 2).is_none());
-        assert!(Cpu.allocate(usize::try_from(Cpu.memory().total).unwrap() * 2).is_none());
+        for bytes in [usize::MAX / 2, usize::try_from(Cpu.memory().total).unwrap() * 2] {
+            assert!(Cpu.allocate(bytes).unwrap().is_none());
+        }
     }
 
     #[test]

@@ -41,10 +41,17 @@ pub struct Event(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Set after `outcome`, so that asking whether the work is done takes no lock.
+    /// Set after `progress`, so that asking whether the work is done takes no lock.
     done: AtomicBool,
-    outcome: Mutex<Option<Result<(), Failure>>>,
+    progress: Mutex<Progress>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// All of the work is in the device's hands.
+    begun: bool,
+    outcome: Option<Result<(), Failure>>,
 }
 
 impl Event {
@@ -53,9 +60,16 @@ impl Event {
         Event::default()
     }
 
+    /// Marks the work as all in the device's hands: what the device is given from here on can be
+    /// ordered after it.
+    pub fn begin(&self) {
+        self.progress().begun = true;
+        self.0.changed.notify_all();
+    }
+
     /// Marks the work as done; only the first call counts.
     pub fn complete(&self, outcome: Result<(), Failure>) {
-        self.outcome().get_or_insert(outcome);
+        self.progress().outcome.get_or_insert(outcome);
         self.0.done.store(true, Ordering::Release);
         self.0.changed.notify_all();
     }
@@ -67,7 +81,7 @@ impl Event {
 
     /// How the work ended, if it has.
     pub fn outcome_now(&self) -> Option<Result<(), Failure>> {
-        if self.is_complete() { self.outcome().clone() } else { None }
+        if self.is_complete() { self.progress().outcome.clone() } else { None }
     }
 
     /// Waits for the end of the work.
@@ -75,35 +89,43 @@ impl Event {
     /// # Errors
     /// The failure of the work; every wait for it reports it.
     pub fn wait(&self) -> Result<(), Failure> {
-        let mut outcome = self.outcome();
-        loop {
-            match &*outcome {
-                Some(result) => return result.clone(),
-                None => {
-                    outcome = self.0.changed.wait(outcome).unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-        }
+        let progress = self.wait_until(|progress| progress.outcome.is_some());
+        progress.outcome.clone().unwrap_or(Ok(()))
+    }
+
+    /// Waits until the work is all in the device's hands, or has ended.
+    ///
+    /// # Errors
+    /// The failure of the work, if it has failed by then.
+    pub fn wait_begun(&self) -> Result<(), Failure> {
+        let progress = self.wait_until(|progress| progress.begun || progress.outcome.is_some());
+        progress.outcome.clone().unwrap_or(Ok(()))
     }
 
     /// Waits for the end of the work for `timeout` at most; `None` when it hasn't ended by then.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<(), Failure>> {
         let deadline = Instant::now() + timeout;
-        let mut outcome = self.outcome();
-        while outcome.is_none() {
+        let mut progress = self.progress();
+        while progress.outcome.is_none() {
             let left = deadline.checked_duration_since(Instant::now())?;
-            outcome = self
+            progress = self
                 .0
                 .changed
-                .wait_timeout(outcome, left)
+                .wait_timeout(progress, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        outcome.clone()
+        progress.outcome.clone()
     }
 
-    fn outcome(&self) -> MutexGuard<'_, Option<Result<(), Failure>>> {
-        self.0.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wait_until(&self, reached: impl Fn(&Progress) -> bool) -> MutexGuard<'_, Progress> {
+        let waiting = |progress: &mut Progress| !reached(progress);
+        let progress = self.0.changed.wait_while(self.progress(), waiting);
+        progress.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,5 +151,15 @@ mod tests {
         });
         assert!(event.is_complete());
         assert!(event.wait_timeout(Duration::ZERO).unwrap().is_err());
+    }
+
+    #[test]
+    fn begun_work_has_not_ended() {
+        let event = Event::new();
+        event.begin();
+        assert!(event.wait_begun().is_ok() && !event.is_complete());
+        let error = DeviceError::Unknown { name: "x".to_owned() };
+        event.complete(Err(Failure::new(error.into())));
+        assert!(event.wait_begun().is_err() && event.wait().is_err());
     }
 }

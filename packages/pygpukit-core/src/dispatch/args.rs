@@ -1,7 +1,9 @@
 //! The values that a launch passes to a kernel.
 
+use std::ops::Range;
+
 use super::error::LaunchError;
-use super::signature::Signature;
+use super::signature::{Access, ParamKind, Signature};
 use crate::dtype::DType;
 
 /// A tensor as a kernel sees it: an address with a dtype, a shape and strides.
@@ -30,6 +32,17 @@ impl TensorArg {
     /// Elements in all.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// The addresses from its first element's to the end of its last one's.
+    pub fn addresses(&self) -> Range<usize> {
+        let start = self.data.addr();
+        if self.elements() == 0 {
+            return start..start;
+        }
+        let steps =
+            self.shape.iter().zip(&self.strides).map(|(&length, &stride)| (length - 1) * stride);
+        start..start + (steps.sum::<usize>() + 1) * self.dtype.block_bytes()
     }
 
     /// Whether the elements lie in row-major order without gaps.
@@ -138,6 +151,19 @@ impl<'a> KernelArgs<'a> {
             ArgValue::Int(value) => value as f64,
             _ => self.mistyped(index),
         }
+    }
+
+    /// The tensors that the kernel writes, in whole or in part.
+    pub fn written(&self) -> impl Iterator<Item = &'a TensorArg> {
+        self.signature.params.iter().zip(self.values).filter_map(|(param, value)| {
+            match (param.kind, value) {
+                (
+                    ParamKind::Tensor { access: Access::Out | Access::InOut, .. },
+                    ArgValue::Tensor(tensor),
+                ) => Some(tensor),
+                _ => None,
+            }
+        })
     }
 
     /// Refuses the launch because of the argument at `index`.

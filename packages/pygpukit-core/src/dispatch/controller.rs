@@ -9,12 +9,13 @@ use super::error::LaunchError;
 use super::graph::Graph;
 use super::kernel::Kernel;
 use super::launch::{Argument, Entry, Launch};
+use crate::cuda;
 use crate::device::{Device, PerDevice};
 use crate::error::Result;
 use crate::host;
 
-/// Launches the kernels of one device: checks the arguments, waits for copies into them, runs or
-/// captures, counts.
+/// Launches the kernels of one device: checks the arguments, orders them after the copies that fill
+/// them, runs, queues or captures, counts.
 pub struct KernelDispatchController {
     device: Device,
     kernels: HashMap<&'static str, Arc<Entry>>,
@@ -53,8 +54,8 @@ static DEFAULT_CONTROLLERS: PerDevice<KernelDispatchController> = PerDevice::new
 
 impl KernelDispatchController {
     /// A controller of `kernels`, which run on `device`.
-    pub fn new(device: Device, kernels: impl IntoIterator<Item = &'static dyn Kernel>) -> Self {
-        let entry = |kernel: &'static dyn Kernel| {
+    pub fn new(device: Device, kernels: impl IntoIterator<Item = Kernel>) -> Self {
+        let entry = |kernel: Kernel| {
             (kernel.signature().name, Arc::new(Entry { kernel, runs: AtomicU64::new(0) }))
         };
         KernelDispatchController {
@@ -67,7 +68,11 @@ impl KernelDispatchController {
     /// The controller of all kernels that this library has for `device`.
     pub fn default_of(device: Device) -> &'static Self {
         DEFAULT_CONTROLLERS.get_or_init(device, || match device {
-            Device::Cpu => Self::new(device, host::kernels().iter().map(|k| k as &dyn Kernel)),
+            Device::Cpu => Self::new(device, host::kernels().iter().map(Kernel::Host)),
+            Device::Cuda(ordinal) => Self::new(
+                device,
+                cuda::kernels().iter().map(|kernel| Kernel::Cuda(ordinal, kernel)),
+            ),
         })
     }
 
@@ -83,18 +88,19 @@ impl KernelDispatchController {
         names
     }
 
-    /// Runs the kernel `name` on `arguments`; within a capture of this thread it is recorded instead.
+    /// Runs the kernel `name` on `arguments`, or queues it where the device has a queue; within a capture
+    /// of this thread it is recorded instead.
     ///
     /// # Errors
     /// [`LaunchError`] before anything runs; the failure of a copy that was to fill an argument;
-    /// [`super::KernelError`] when the kernel breaks.
+    /// [`super::KernelError`] when the kernel breaks, of a queued one when something next waits for it.
     pub fn launch(&self, name: &str, arguments: Vec<Argument>) -> Result<()> {
         let entry = self.kernels.get(name).ok_or_else(|| self.unknown(name))?;
         let launch = Launch::new(entry, self.device, arguments)?;
         let Some(launch) = self.record(launch) else {
             return Ok(());
         };
-        launch.wait()?;
+        launch.order_after_copies()?;
         launch.run()?;
         entry.runs.fetch_add(1, Ordering::Relaxed);
         self.counters.launches.fetch_add(1, Ordering::Relaxed);
@@ -110,7 +116,7 @@ impl KernelDispatchController {
         let guard = DiscardOnDrop(self);
         work()?;
         std::mem::forget(guard);
-        Ok(self.end_capture()?)
+        self.end_capture()
     }
 
     /// From here on launches of this thread are recorded; [`Self::capture`] in two halves, for callers
@@ -132,23 +138,17 @@ impl KernelDispatchController {
     /// Ends the capture of this thread.
     ///
     /// # Errors
-    /// [`LaunchError::Capture`] if this thread captures nothing on this controller.
-    pub fn end_capture(&self) -> Result<Graph, LaunchError> {
-        match RECORDING.take() {
-            Some(recording) if Arc::ptr_eq(&recording.controller, &self.counters) => {
-                Ok(Graph::new(recording.launches, recording.controller))
-            }
-            other => {
-                RECORDING.set(other);
-                Err(LaunchError::Capture("this thread has not begun to capture on this device"))
-            }
-        }
+    /// [`LaunchError::Capture`] if this thread captures nothing on this controller; why a GPU can't run
+    /// the launches.
+    pub fn end_capture(&self) -> Result<Graph> {
+        let missing = LaunchError::Capture("this thread has not begun to capture on this device");
+        let recording = self.take_recording().ok_or(missing)?;
+        Graph::new(self.device, recording.launches, recording.controller)
     }
 
     /// Ends the capture of this thread, if there is one on this controller, and forgets it.
     pub fn discard_capture(&self) {
-        // Without a capture there is nothing to forget.
-        let _ = self.end_capture();
+        drop(self.take_recording());
     }
 
     /// The counters, as of now.
@@ -160,6 +160,13 @@ impl KernelDispatchController {
             replays: self.counters.replays.load(Ordering::Relaxed),
             kernels: counts.filter(|&(_, runs)| runs > 0).collect(),
         }
+    }
+
+    /// What this thread has captured on this controller, if it captures.
+    fn take_recording(&self) -> Option<Recording> {
+        RECORDING.with_borrow_mut(|recording| {
+            recording.take_if(|recording| Arc::ptr_eq(&recording.controller, &self.counters))
+        })
     }
 
     /// Records the launch if this thread captures on this controller, else gives it back.

@@ -51,7 +51,7 @@ fn axpy(args: &KernelArgs<'_>) {
 }
 
 fn controller() -> KernelDispatchController {
-    KernelDispatchController::new(Device::Cpu, [&AXPY as &dyn Kernel, &FRAGILE])
+    KernelDispatchController::new(Device::Cpu, [Kernel::Host(&AXPY), Kernel::Host(&FRAGILE)])
 }
 
 fn tensor(values: &[f32]) -> Tensor {
@@ -184,7 +184,7 @@ fn captures_neither_nest_nor_leave_their_thread() {
         .capture(|| {
             assert!(matches!(controller.begin_capture(), Err(LaunchError::Capture(_))));
             assert!(matches!(other.begin_capture(), Err(LaunchError::Capture(_))));
-            assert!(matches!(other.end_capture(), Err(LaunchError::Capture(_))));
+            assert!(matches!(other.end_capture(), Err(Error::Launch(LaunchError::Capture(_)))));
             // Another controller's launches and another thread's run as ever.
             other.launch("axpy", ones())?;
             thread::scope(|scope| scope.spawn(|| controller.launch("axpy", ones())).join().unwrap())
@@ -192,7 +192,7 @@ fn captures_neither_nest_nor_leave_their_thread() {
         .unwrap();
     assert!(graph.launches().is_empty());
     assert_eq!(values(&y), [2.0]);
-    assert!(matches!(controller.end_capture(), Err(LaunchError::Capture(_))));
+    assert!(matches!(controller.end_capture(), Err(Error::Launch(LaunchError::Capture(_)))));
 }
 
 #[test]

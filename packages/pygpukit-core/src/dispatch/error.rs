@@ -38,7 +38,8 @@ pub enum LaunchError {
     Capture(&'static str),
 }
 
-/// A kernel that broke while it ran; what it was to write is unspecified.
+/// A kernel that broke while it ran, or that the driver didn't take; what it was to write is
+/// unspecified.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KernelError {
     /// It panicked: a mistake in the kernel.
@@ -48,5 +49,23 @@ pub enum KernelError {
         kernel: &'static str,
         /// What the panic said.
         message: String,
+    },
+    /// The driver refused to launch it.
+    #[error("kernel {kernel} can't be launched: {reason}")]
+    Refused {
+        /// The kernel's name.
+        kernel: &'static str,
+        /// What the driver says, and the launch in words.
+        reason: String,
+    },
+    /// It broke on a GPU, which tells when something is next asked of it.
+    #[error("{kernels} broke on {device}: {reason}; this process can't use {device} any more")]
+    Fault {
+        /// The GPU.
+        device: String,
+        /// The kernels that were running, in words.
+        kernels: String,
+        /// What the driver says.
+        reason: String,
     },
 }

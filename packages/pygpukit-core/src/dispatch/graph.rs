@@ -3,8 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::args::KernelArgs;
 use super::controller::Counters;
+use super::kernel::Kernel;
 use super::launch::{Entry, Launch, Used};
+use crate::cuda::{self, CudaKernel};
+use crate::device::Device;
 use crate::error::Result;
 
 /// A list of launches, in order, with the tensors that they use.
@@ -18,33 +22,47 @@ pub struct Graph {
     /// Every kernel once, with the number of its launches.
     kernels: Vec<(Arc<Entry>, u64)>,
     counters: Arc<Counters>,
+    /// What a GPU runs in place of the launches.
+    program: Option<cuda::Program>,
     /// Two replays at once would work on the same tensors.
     replaying: Mutex<()>,
 }
 
 impl Graph {
-    pub(super) fn new(launches: Vec<Launch>, counters: Arc<Counters>) -> Self {
-        Graph {
+    pub(super) fn new(
+        device: Device,
+        launches: Vec<Launch>,
+        counters: Arc<Counters>,
+    ) -> Result<Self> {
+        let program = match device {
+            Device::Cpu => None,
+            Device::Cuda(ordinal) => Some(cuda::Program::new(ordinal, cuda_operations(&launches))?),
+        };
+        Ok(Graph {
             memory: distinct_memory(&launches),
             kernels: distinct_kernels(&launches),
             launches,
             counters,
+            program,
             replaying: Mutex::new(()),
-        }
+        })
     }
 
-    /// Runs the launches in order. Threads that replay the same graph take turns.
+    /// Runs the launches in order, or queues them where the device has a queue. Threads that replay the
+    /// same graph take turns.
     ///
     /// # Errors
     /// The failure of a copy that was to fill one of the tensors, before anything runs;
-    /// [`super::KernelError`] when a kernel breaks, the launches after it not having run.
+    /// [`super::KernelError`] when a kernel breaks, the launches after it not having run, of a queued one
+    /// when something next waits for it.
     pub fn replay(&self) -> Result<()> {
         let _turn = self.replaying.lock().unwrap_or_else(PoisonError::into_inner);
         for (storage, range) in &self.memory {
-            storage.wait(range)?;
+            storage.order_after_copies(range)?;
         }
-        for launch in &self.launches {
-            launch.run()?;
+        match &self.program {
+            Some(program) => program.replay()?,
+            None => self.launches.iter().try_for_each(Launch::run)?,
         }
         for (entry, launches) in &self.kernels {
             entry.runs.fetch_add(*launches, Ordering::Relaxed);
@@ -58,6 +76,16 @@ impl Graph {
     pub fn launches(&self) -> &[Launch] {
         &self.launches
     }
+}
+
+/// The kernels of a GPU with their arguments; a controller has those of its own device only.
+fn cuda_operations(
+    launches: &[Launch],
+) -> impl Iterator<Item = (&'static CudaKernel, KernelArgs<'_>)> {
+    launches.iter().filter_map(|launch| match launch.entry.kernel {
+        Kernel::Cuda(_, kernel) => Some((kernel, launch.args())),
+        Kernel::Host(_) => None,
+    })
 }
 
 fn distinct_memory(launches: &[Launch]) -> Vec<Used> {

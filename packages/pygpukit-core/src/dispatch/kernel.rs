@@ -3,34 +3,36 @@
 use super::args::KernelArgs;
 use super::error::LaunchError;
 use super::signature::Signature;
+use crate::cuda::CudaKernel;
+use crate::device::Ordinal;
 use crate::host::HostKernel;
 
 /// A kernel of one device.
-pub trait Kernel: Send + Sync {
+#[derive(Clone, Copy)]
+pub enum Kernel {
+    /// It runs on the calling thread and its helpers.
+    Host(&'static HostKernel),
+    /// It is queued on the GPU.
+    Cuda(Ordinal, &'static CudaKernel),
+}
+
+impl Kernel {
     /// Its name and parameters.
-    fn signature(&self) -> &'static Signature;
+    pub fn signature(self) -> &'static Signature {
+        match self {
+            Kernel::Host(kernel) => kernel.signature,
+            Kernel::Cuda(_, kernel) => kernel.signature,
+        }
+    }
 
     /// Checks how the shapes fit together, without touching memory.
     ///
     /// # Errors
     /// What doesn't fit.
-    fn check(&self, args: &KernelArgs<'_>) -> Result<(), LaunchError>;
-
-    /// Runs it: on the device's queue, or to the end where the device is the host itself. The caller
-    /// has checked the arguments and waited for copies into them.
-    fn run(&self, args: &KernelArgs<'_>);
-}
-
-impl Kernel for HostKernel {
-    fn signature(&self) -> &'static Signature {
-        self.signature
-    }
-
-    fn check(&self, args: &KernelArgs<'_>) -> Result<(), LaunchError> {
-        (self.check)(args)
-    }
-
-    fn run(&self, args: &KernelArgs<'_>) {
-        (self.run)(args);
+    pub fn check(self, args: &KernelArgs<'_>) -> Result<(), LaunchError> {
+        match self {
+            Kernel::Host(kernel) => (kernel.check)(args),
+            Kernel::Cuda(_, kernel) => (kernel.check)(args),
+        }
     }
 }

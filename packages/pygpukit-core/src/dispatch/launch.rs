@@ -8,8 +8,9 @@ use std::sync::atomic::AtomicU64;
 use super::args::{ArgValue, KernelArgs, TensorArg};
 use super::error::{KernelError, LaunchError};
 use super::kernel::Kernel;
-use crate::device::{Device, Failure};
-use crate::error::panic_message;
+use crate::cuda;
+use crate::device::Device;
+use crate::error::{Result, panic_message};
 use crate::memory::{Storage, Tensor};
 
 /// A value given to a launch.
@@ -33,7 +34,7 @@ impl From<&Tensor> for Argument {
 
 /// A kernel in a controller's table.
 pub(super) struct Entry {
-    pub(super) kernel: &'static dyn Kernel,
+    pub(super) kernel: Kernel,
     /// How often it has run.
     pub(super) runs: AtomicU64,
 }
@@ -91,17 +92,29 @@ impl Launch {
         params.iter().map(|param| param.name).zip(&self.values)
     }
 
-    /// Waits for the copies into the tensors.
-    pub(super) fn wait(&self) -> Result<(), Failure> {
-        self.memory.iter().try_for_each(|(storage, range)| storage.wait(range))
+    /// Orders the device's queue after the copies into the tensors.
+    pub(super) fn order_after_copies(&self) -> Result<()> {
+        self.memory.iter().try_for_each(|(storage, range)| storage.order_after_copies(range))
     }
 
-    /// Runs the kernel. The tensors have been waited for.
-    pub(super) fn run(&self) -> Result<(), KernelError> {
-        let kernel = self.entry.kernel;
-        let args = KernelArgs::checked(kernel.signature(), &self.values);
-        catch_unwind(AssertUnwindSafe(|| kernel.run(&args))).map_err(|panic| {
-            KernelError::Panicked { kernel: self.kernel(), message: panic_message(panic) }
+    /// The arguments as the kernel takes them.
+    pub(super) fn args(&self) -> KernelArgs<'_> {
+        KernelArgs::checked(self.entry.kernel.signature(), &self.values)
+    }
+
+    /// Runs the kernel, or queues it. The queue has been ordered after copies.
+    pub(super) fn run(&self) -> Result<()> {
+        let args = self.args();
+        let run = || match self.entry.kernel {
+            Kernel::Host(kernel) => {
+                (kernel.run)(&args);
+                Ok(())
+            }
+            Kernel::Cuda(ordinal, kernel) => cuda::run(ordinal, kernel, &args),
+        };
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let message = panic_message(panic);
+            Err(KernelError::Panicked { kernel: self.kernel(), message }.into())
         })
     }
 }

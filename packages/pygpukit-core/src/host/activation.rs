@@ -143,7 +143,7 @@ const OUT: usize = 1;
 const PARAMETER: usize = 2;
 
 /// `activation(x (T,K), out (T,K), activation)`: the function numbered `activation` of each element.
-pub(super) const ACTIVATION: HostKernel = HostKernel {
+pub(crate) const ACTIVATION: HostKernel = HostKernel {
     signature: &Signature {
         name: "activation",
         params: &[
@@ -164,7 +164,7 @@ pub(super) const ACTIVATION: HostKernel = HostKernel {
 };
 
 /// `soft_cap(x (T,K), out (T,K), cap)`: `cap · tanh(x / cap)` of each element.
-pub(super) const SOFT_CAP: HostKernel = HostKernel {
+pub(crate) const SOFT_CAP: HostKernel = HostKernel {
     signature: &Signature {
         name: "soft_cap",
         params: &[

@@ -68,7 +68,7 @@ fn largest(values: &[f32], count: usize) -> Vec<usize> {
 
 /// `route(logits (T,E), weights (T,C), experts (T,C), normalize)`: the C largest of the softmax of
 /// each row, largest first, and their columns; divided by their sum where `normalize` isn't 0.
-pub(super) const ROUTE: HostKernel = HostKernel {
+pub(crate) const ROUTE: HostKernel = HostKernel {
     signature: &Signature {
         name: "route",
         params: &[
@@ -170,7 +170,7 @@ fn run_route_by_group(args: &KernelArgs<'_>) {
 /// top_groups, normalize)`: as `route`, of the sigmoid of each logit where `sigmoid` isn't 0, and
 /// among the experts of the `top_groups` best groups only (DeepSeek-AI 2024, arXiv:2405.04434). The
 /// correction counts in what is chosen, not in the weights (arXiv:2412.19437).
-pub(super) const ROUTE_BY_GROUP: HostKernel = HostKernel {
+pub(crate) const ROUTE_BY_GROUP: HostKernel = HostKernel {
     signature: &Signature {
         name: "route_by_group",
         params: &[
@@ -225,7 +225,7 @@ fn run_combine(args: &KernelArgs<'_>) {
 
 /// `combine_experts(x (T·C,N), weights (T,C), residual (T,N), out (T,N), scale)`: `out[t] =
 /// residual[t] + scale · Σ_c weights[t, c] · x[t·C + c]`.
-pub(super) const COMBINE_EXPERTS: HostKernel = HostKernel {
+pub(crate) const COMBINE_EXPERTS: HostKernel = HostKernel {
     signature: &Signature {
         name: "combine_experts",
         params: &[

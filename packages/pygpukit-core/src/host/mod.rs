@@ -16,7 +16,15 @@ mod tests;
 mod topology;
 mod view;
 
+pub(crate) use activation::{ACTIVATION, SOFT_CAP};
+pub(crate) use attention::ATTENTION;
+pub(crate) use experts::{COMBINE_EXPERTS, ROUTE, ROUTE_BY_GROUP};
+pub(crate) use linear::{EXPERT_LINEAR, LINEAR};
+pub(crate) use norm::{LAYER_NORM, RMS_NORM};
 pub use pool::ThreadPool;
+pub(crate) use rope::{APPEND_KV, ROPE_ANGLES};
+pub(crate) use rows::{ADD, EMBEDDING, GATHER_ROWS};
+pub(crate) use sampling::{ADVANCE, ARGMAX, PENALIZE, SAMPLE, TOP_LOGPROBS};
 
 use crate::dispatch::{KernelArgs, LaunchError, Signature};
 
@@ -43,24 +51,24 @@ pub fn kernels() -> &'static [HostKernel] {
 }
 
 static KERNELS: [HostKernel; 20] = [
-    activation::ACTIVATION,
-    activation::SOFT_CAP,
-    attention::ATTENTION,
-    experts::COMBINE_EXPERTS,
-    experts::ROUTE,
-    experts::ROUTE_BY_GROUP,
-    linear::EXPERT_LINEAR,
-    linear::LINEAR,
-    norm::LAYER_NORM,
-    norm::RMS_NORM,
-    rope::APPEND_KV,
-    rope::ROPE_ANGLES,
-    rows::ADD,
-    rows::EMBEDDING,
-    rows::GATHER_ROWS,
-    sampling::ADVANCE,
-    sampling::ARGMAX,
-    sampling::PENALIZE,
-    sampling::SAMPLE,
-    sampling::TOP_LOGPROBS,
+    ACTIVATION,
+    SOFT_CAP,
+    ATTENTION,
+    COMBINE_EXPERTS,
+    EXPERT_LINEAR,
+    ROUTE,
+    ROUTE_BY_GROUP,
+    LINEAR,
+    LAYER_NORM,
+    RMS_NORM,
+    APPEND_KV,
+    ROPE_ANGLES,
+    ADD,
+    EMBEDDING,
+    GATHER_ROWS,
+    ADVANCE,
+    ARGMAX,
+    PENALIZE,
+    SAMPLE,
+    TOP_LOGPROBS,
 ];

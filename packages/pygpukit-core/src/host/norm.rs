@@ -240,14 +240,14 @@ fn run(args: &KernelArgs<'_>, kind: NormKind) {
 
 /// `rms_norm(x (T,K), residual, weight (K,), bias (K,), sum, out, eps, offset)`:
 /// `h = x + residual; sum = h; out = h / sqrt(mean(h²) + eps) · (weight + offset) + bias`.
-pub(super) const RMS_NORM: HostKernel = HostKernel {
+pub(crate) const RMS_NORM: HostKernel = HostKernel {
     signature: &Signature { name: "rms_norm", params: PARAMS },
     check,
     run: |args| run(args, NormKind::Rms),
 };
 
 /// `layer_norm(…)`, as `rms_norm` with the mean taken off first.
-pub(super) const LAYER_NORM: HostKernel = HostKernel {
+pub(crate) const LAYER_NORM: HostKernel = HostKernel {
     signature: &Signature { name: "layer_norm", params: PARAMS },
     check,
     run: |args| run(args, NormKind::Layer),

@@ -12,7 +12,7 @@ use crate::dtype::DType;
 /// `rope_angles(positions (T,), inv_freq (F,), out (T,2,F), scale)`:
 /// `out[t] = scale · (cos, sin)(positions[t] · inv_freq)`, the angle rounded to float32 as
 /// transformers rounds it.
-pub(super) const ROPE_ANGLES: HostKernel = HostKernel {
+pub(crate) const ROPE_ANGLES: HostKernel = HostKernel {
     signature: &Signature {
         name: "rope_angles",
         params: &[
@@ -265,7 +265,7 @@ impl Append {
 /// (S,P), k_cache, v_cache (pages,KV,page_size,D), q_norm…, k_norm…, out (T,H,D), num_heads,
 /// interleaved)`: normalises and rotates each head of `q` into `out` and of `k` into its page, and
 /// copies `v` into its page. A token whose position has no page leaves the cache alone.
-pub(super) const APPEND_KV: HostKernel = HostKernel {
+pub(crate) const APPEND_KV: HostKernel = HostKernel {
     signature: &Signature {
         name: "append_kv",
         params: &[

@@ -101,7 +101,7 @@ fn run_embedding<W: Element, P: Element>(args: &KernelArgs<'_>) {
 /// `embedding(ids (T,), weight (V,K), positions (T,), position_weight (P,K), out (T,K), scale)`:
 /// `out[t] = scale · weight[ids[t]] + position_weight[positions[t]]`; NaN where an index is outside
 /// its table.
-pub(super) const EMBEDDING: HostKernel = HostKernel {
+pub(crate) const EMBEDDING: HostKernel = HostKernel {
     signature: &Signature {
         name: "embedding",
         params: &[
@@ -125,7 +125,7 @@ pub(super) const EMBEDDING: HostKernel = HostKernel {
 
 /// `gather_rows(x (T,K), rows (S,), out (S,K))`: `out[s] = x[rows[s]]`; NaN where there is no such
 /// row.
-pub(super) const GATHER_ROWS: HostKernel = HostKernel {
+pub(crate) const GATHER_ROWS: HostKernel = HostKernel {
     signature: &Signature {
         name: "gather_rows",
         params: &[
@@ -155,7 +155,7 @@ pub(super) const GATHER_ROWS: HostKernel = HostKernel {
 };
 
 /// `add(x (T,K), y (T,K), out (T,K), scale)`: `out = x + scale · y`.
-pub(super) const ADD: HostKernel = HostKernel {
+pub(crate) const ADD: HostKernel = HostKernel {
     signature: &Signature {
         name: "add",
         params: &[

@@ -5,8 +5,9 @@
 //!
 //! A block may be dropped while work that was launched on it is still queued, if that queue is also
 //! the one that all later users of the block go through: the pool belongs to one device, whose
-//! launches are in order. Copies run beside that queue; they keep their tensor's storage alive until
-//! they are done, and so never write to a block that has been freed.
+//! launches are in order. Copies run beside that queue; they wait for what the queue held when they were
+//! asked for, and keep their tensor's storage alive until they are done: so they never write to a block
+//! that earlier work still uses, or that has been freed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::error::OutOfMemory;
 use super::size_class;
 use crate::device::{Allocation, Device, PerDevice};
+use crate::error::Result;
 
 /// A pool of device memory. Threads may share it.
 pub struct MemoryPool {
@@ -85,15 +87,17 @@ impl MemoryPool {
     /// A block of at least `bytes` bytes, aligned to at least 64; it isn't cleared.
     ///
     /// # Errors
-    /// [`OutOfMemory`], with the pool as it was except that free blocks may have been given back.
-    pub fn allocate(self: &Arc<Self>, bytes: usize) -> Result<Block, OutOfMemory> {
+    /// [`OutOfMemory`], with the pool as it was except that free blocks may have been given back; that
+    /// the device can't be used any more.
+    pub fn allocate(self: &Arc<Self>, bytes: usize) -> Result<Block> {
         let mut state = self.state();
         let needed = size_class::block_bytes(bytes).unwrap_or(usize::MAX);
-        let reused = state.reuse(needed);
-        let zeroed = reused.is_none();
-        let chunk = match reused.or_else(|| state.obtain(self.device, needed)) {
-            Some(chunk) => chunk,
-            None => return Err(state.out_of_memory(self.device, needed)),
+        let (chunk, zeroed) = match state.reuse(needed) {
+            Some(chunk) => (chunk, false),
+            None => match state.obtain(self.device, needed)? {
+                Some(chunk) => (chunk, true),
+                None => return Err(state.out_of_memory(self.device, needed).into()),
+            },
         };
         let zeroed = zeroed && chunk.memory.is_zeroed();
         state.stats.hand_out(chunk.bytes);
@@ -185,24 +189,24 @@ impl State {
         Some(chunk)
     }
 
-    /// A chunk fresh from the device, for which free ones may have to go.
-    fn obtain(&mut self, device: Device, needed: usize) -> Option<Chunk> {
-        let room = self.limit().checked_sub(needed)?;
-        if self.stats.in_use > room {
-            return None;
-        }
+    /// A chunk fresh from the device, for which free ones may have to go; `None` without the room.
+    fn obtain(&mut self, device: Device, needed: usize) -> Result<Option<Chunk>> {
+        let room = match self.limit().checked_sub(needed) {
+            Some(room) if self.stats.in_use <= room => room,
+            _ => return Ok(None),
+        };
         while self.stats.held > room {
             self.give_back_oldest();
         }
         let memory = loop {
-            match device.backend().allocate(needed) {
+            match device.backend().allocate(needed)? {
                 Some(memory) => break memory,
                 None if self.give_back_oldest() => {}
-                None => return None,
+                None => return Ok(None),
             }
         };
         self.stats.held += needed;
-        Some(Chunk { memory, bytes: needed })
+        Ok(Some(Chunk { memory, bytes: needed }))
     }
 
     fn give_back_oldest(&mut self) -> bool {

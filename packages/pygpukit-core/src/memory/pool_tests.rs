@@ -4,6 +4,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::Error;
 
 /// What a pool should do, in its simplest form.
 #[derive(Default)]
@@ -129,7 +130,7 @@ proptest! {
                         prop_assert_eq!(block.address().addr() % 64, 0);
                         live.push((key, block));
                     }
-                    (Err(error), None) => {
+                    (Err(Error::OutOfMemory(error)), None) => {
                         prop_assert_eq!(Some(error.needed), size_class::block_bytes(bytes));
                         prop_assert!(error.free < error.needed as u64);
                     }
@@ -196,7 +197,9 @@ fn only_memory_fresh_from_the_system_counts_as_zeroed() {
 fn the_error_says_what_was_needed_and_what_there_is() {
     let pool = MemoryPool::new(Device::Cpu, Some(4096));
     let block = pool.allocate(1024).unwrap();
-    let error = pool.allocate(3500).unwrap_err();
+    let Err(Error::OutOfMemory(error)) = pool.allocate(3500) else {
+        panic!("the quota was broken");
+    };
     let expected = OutOfMemory {
         device: Device::Cpu,
         needed: 3584,

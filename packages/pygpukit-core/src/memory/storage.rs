@@ -5,10 +5,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::error::OutOfMemory;
 use super::pending::PendingWrites;
 use super::pool::{Block, MemoryPool};
 use crate::device::{Backend, Device, Event, Failure};
+use crate::error::Result;
 
 /// A range of device memory that tensors share; it is freed when the last of them is gone.
 ///
@@ -42,8 +42,8 @@ impl Storage {
     /// At least `bytes` bytes from `pool`, with whatever they held before.
     ///
     /// # Errors
-    /// [`OutOfMemory`].
-    pub fn new(pool: &Arc<MemoryPool>, bytes: usize) -> Result<Self, OutOfMemory> {
+    /// [`super::OutOfMemory`], and what else [`MemoryPool::allocate`] returns.
+    pub fn new(pool: &Arc<MemoryPool>, bytes: usize) -> Result<Self> {
         let block = pool.allocate(bytes)?;
         Ok(Storage {
             address: block.address(),
@@ -116,6 +116,20 @@ impl Storage {
         self.pending.wait(range)
     }
 
+    /// Makes what the device is given from here on wait for the copies into `range`, which the host
+    /// waits for only as far as they haven't begun.
+    ///
+    /// # Errors
+    /// The failure of such a copy, as far as it is known; that the device can't be used any more.
+    pub fn order_after_copies(&self, range: &Range<usize>) -> Result<()> {
+        let copies = self.pending.overlapping(range);
+        copies.iter().try_for_each(Event::wait_begun)?;
+        if copies.iter().all(Event::is_complete) {
+            return Ok(());
+        }
+        self.backend().order_after_copies()
+    }
+
     /// Waits until `range` may be overwritten; earlier failures no longer matter.
     pub fn wait_to_overwrite(&self, range: &Range<usize>) {
         for event in self.pending.overlapping(range) {
@@ -131,44 +145,75 @@ impl Storage {
 
     /// Copies the bytes at `offset` out to the host.
     ///
+    /// # Errors
+    /// That the device can't be used any more, perhaps because of a kernel that ran before.
+    ///
     /// # Panics
     /// If the range leaves the storage.
-    pub fn read(&self, offset: usize, out: &mut [u8]) {
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
         let source = self.checked(offset, out.len());
         // SAFETY: the range was checked; the owner keeps it alive; see the type for ordering.
-        unsafe { self.backend().read(source, out) };
+        unsafe { self.backend().read(source, out) }
     }
 
     /// Copies `bytes` from the host to `offset`.
     ///
+    /// # Errors
+    /// As for [`Storage::read`].
+    ///
     /// # Panics
     /// If the range leaves the storage.
-    pub fn write(&self, offset: usize, bytes: &[u8]) {
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         let target = self.checked(offset, bytes.len());
         // SAFETY: the range was checked; the owner keeps it alive; see the type for ordering.
-        unsafe { self.backend().write(target, bytes) };
+        unsafe { self.backend().write(target, bytes) }?;
         self.pending.overwritten(&(offset..offset + bytes.len()));
+        Ok(())
     }
 
-    /// Copies `bytes` bytes at `from` of `source`, which is on the same device, to `offset`.
+    /// Copies `bytes` bytes at `from` of `source`, which is on the same device, to `offset`. They may
+    /// overlap.
+    ///
+    /// # Errors
+    /// As for [`Storage::read`]; [`super::OutOfMemory`] where an overlap needs memory to copy through.
     ///
     /// # Panics
     /// If a range leaves its storage or the devices differ.
-    pub fn copy_from(&self, offset: usize, source: &Storage, from: usize, bytes: usize) {
+    pub fn copy_from(
+        &self,
+        offset: usize,
+        source: &Storage,
+        from: usize,
+        bytes: usize,
+    ) -> Result<()> {
         assert_eq!(self.device(), source.device(), "copies within a device stay there");
         let target = self.checked(offset, bytes);
         let start = source.checked(from, bytes);
-        // SAFETY: both ranges were checked; see the type for ordering.
-        unsafe { self.backend().copy(start, target, bytes) };
+        // SAFETY: the callers below name ranges that were checked and don't overlap; see the type for
+        // ordering.
+        let copy = |from, to| unsafe { self.backend().copy(from, to, bytes) };
+        if start.addr().abs_diff(target.addr()) < bytes {
+            // The block is free again before the second copy has run, for later work of the same queue.
+            let between = self.pool.allocate(bytes)?;
+            copy(start, between.address())?;
+            copy(between.address(), target)?;
+        } else {
+            copy(start, target)?;
+        }
         self.pending.overwritten(&(offset..offset + bytes));
+        Ok(())
     }
 
-    /// Sets all bytes to zero; memory that is fresh from the device isn't touched.
-    pub fn zero(&self) {
-        if !matches!(&self.owner, Owner::Pool(block) if block.is_zeroed()) {
-            // SAFETY: the whole storage, which is live; see the type for ordering.
-            unsafe { self.backend().zero(self.address, self.bytes) };
+    /// Sets all bytes to zero; memory that is fresh from the device and zero isn't touched.
+    ///
+    /// # Errors
+    /// As for [`Storage::read`].
+    pub fn zero(&self) -> Result<()> {
+        if matches!(&self.owner, Owner::Pool(block) if block.is_zeroed()) {
+            return Ok(());
         }
+        // SAFETY: the whole storage, which is live; see the type for ordering.
+        unsafe { self.backend().zero(self.address, self.bytes) }
     }
 
     fn checked(&self, offset: usize, bytes: usize) -> *mut u8 {

@@ -47,7 +47,7 @@ impl Tensor {
     /// As [`Tensor::empty`].
     pub fn zeros(pool: &Arc<MemoryPool>, dtype: DType, shape: Vec<usize>) -> Result<Self> {
         let tensor = Tensor::empty(pool, dtype, shape)?;
-        tensor.storage.zero();
+        tensor.storage.zero()?;
         Ok(tensor)
     }
 
@@ -171,7 +171,7 @@ impl Tensor {
         self.wait()?;
         let (run, starts) = self.runs();
         for (start, piece) in starts.zip(out.chunks_exact_mut(run)) {
-            self.storage.read(start, piece);
+            self.storage.read(start, piece)?;
         }
         Ok(())
     }
@@ -185,7 +185,7 @@ impl Tensor {
         self.storage.wait_to_overwrite(&self.range());
         let (run, starts) = self.runs();
         for (start, piece) in starts.zip(bytes.chunks_exact(run)) {
-            self.storage.write(start, piece);
+            self.storage.write(start, piece)?;
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Tensor {
             .flat_map(|start| split(own_run, start))
             .zip(starts.flat_map(|start| split(run, start)));
         for (target, from) in pairs {
-            self.storage.copy_from(target, &source.storage, from, piece);
+            self.storage.copy_from(target, &source.storage, from, piece)?;
         }
         Ok(())
     }

@@ -21,12 +21,17 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyEvent>()
 }
 
-/// A device that tensors live on and kernels run on: "cpu".
+/// A device that tensors live on and kernels run on.
 ///
 /// It has a default pool, an engine and a controller. Devices of the same name are equal.
 ///
+/// Args:
+///     name: "cpu"; "cuda:N" for the NVIDIA GPU of that number; "cuda" for the first GPU that can be
+///         used; "auto" for that, or for the CPU where there is none.
+///
 /// Raises:
-///     DeviceError: The name isn't known, or the device can't be used here.
+///     DeviceError: The name isn't known, or the device can't be used here: the message says what is
+///         missing and what to do.
 #[pyclass(name = "Device", module = "pygpukit.core", frozen, eq, hash)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PyDevice(pub(super) Device);
@@ -39,7 +44,7 @@ impl PyDevice {
         PyDevice(name.0)
     }
 
-    /// The name: "cpu".
+    /// The name: "cpu" or "cuda:N".
     #[getter]
     fn name(&self) -> String {
         self.0.to_string()
@@ -91,7 +96,8 @@ impl<'a, 'py> FromPyObject<'a, 'py> for DeviceArg {
             let found = object.get_type();
             PyTypeError::new_err(format!("expected a Device or its name, found {found}"))
         })?;
-        Ok(DeviceArg(name.parse()?))
+        // Opening a GPU takes a while.
+        Ok(DeviceArg(object.py().detach(|| name.parse())?))
     }
 }
 
@@ -107,7 +113,7 @@ impl PyDeviceInfo {
         &self.0.name
     }
 
-    /// Logical cores that this process may use.
+    /// Logical cores that this process may use; multiprocessors of a GPU.
     #[getter]
     fn cores(&self) -> usize {
         self.0.cores
@@ -125,11 +131,30 @@ impl PyDeviceInfo {
         self.0.memory.available
     }
 
+    /// The compute capability of a GPU, e.g. (9, 0); else None.
+    #[getter]
+    fn compute_capability(&self) -> Option<(u32, u32)> {
+        self.0.capability
+    }
+
+    /// The CUDA version that a GPU's driver supports, e.g. (13, 0); else None.
+    #[getter]
+    fn cuda_version(&self) -> Option<(u32, u32)> {
+        self.0.driver
+    }
+
     fn __repr__(&self) -> String {
-        let DeviceInfo { name, cores, memory } = &self.0;
+        let DeviceInfo { name, cores, memory, capability, driver } = &self.0;
+        let version = |(major, minor): &(u32, u32)| format!("({major}, {minor})");
+        let gpu = capability.iter().zip(driver).map(|(capability, driver)| {
+            let (capability, driver) = (version(capability), version(driver));
+            format!(", compute_capability={capability}, cuda_version={driver}")
+        });
         format!(
-            "DeviceInfo(name='{name}', cores={cores}, total_memory={}, available_memory={})",
-            memory.total, memory.available
+            "DeviceInfo(name='{name}', cores={cores}, total_memory={}, available_memory={}{})",
+            memory.total,
+            memory.available,
+            gpu.collect::<String>()
         )
     }
 }

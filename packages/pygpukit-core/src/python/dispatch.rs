@@ -1,5 +1,7 @@
 //! `KernelDispatchController`, `Graph`, `GraphNode`, `DispatchStats`.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
@@ -8,6 +10,7 @@ use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyTuple, PyType};
 
 use super::device::PyDevice;
 use super::tensor::PyTensor;
+use crate::cuda;
 use crate::device::Device;
 use crate::dispatch::{
     ArgValue, Argument, DispatchStats, Graph, KernelDispatchController, Launch, LaunchError,
@@ -49,7 +52,8 @@ impl PyKernelDispatchController {
 
     /// Runs a kernel; within a capture of this thread the launch is recorded instead.
     ///
-    /// It waits first for the copies that fill the tensors.
+    /// It comes after the copies that fill the tensors. On a GPU it is queued, behind what was launched
+    /// before: host access to a tensor waits for it.
     ///
     /// Args:
     ///     name: One of `kernels`.
@@ -57,7 +61,8 @@ impl PyKernelDispatchController {
     ///
     /// Raises:
     ///     LaunchError: The kernel isn't known or an argument doesn't fit; nothing has run.
-    ///     KernelError: The kernel broke.
+    ///     KernelError: The kernel broke, or one launched before it on a GPU.
+    ///     DeviceError: The GPU has no such kernel.
     ///     PygpukitError: What went wrong with a copy that was to fill one of the tensors.
     #[pyo3(signature = (name, args, /))]
     fn launch(&self, py: Python<'_>, name: &str, args: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -70,6 +75,16 @@ impl PyKernelDispatchController {
     /// Use it as `with controller.capture() as graph:`. Captures don't nest.
     fn capture(&self) -> PyGraph {
         PyGraph { controller: self.0, graph: OnceLock::new() }
+    }
+
+    /// The files of compiled kernels that a GPU has loaded so far, by source.
+    ///
+    /// A `.cubin` is machine code; a `.ptx` was compiled by the driver.
+    fn images(&self) -> BTreeMap<&'static str, PathBuf> {
+        match self.0.device() {
+            Device::Cpu => BTreeMap::new(),
+            Device::Cuda(ordinal) => cuda::loaded_images(ordinal).into_iter().collect(),
+        }
     }
 
     /// The counters, as of now.
@@ -152,6 +167,7 @@ impl PyGraph {
 
     fn __exit__(
         &self,
+        py: Python<'_>,
         exception: Option<&Bound<'_, PyType>>,
         _value: Option<&Bound<'_, PyAny>>,
         _traceback: Option<&Bound<'_, PyAny>>,
@@ -160,20 +176,21 @@ impl PyGraph {
             self.controller.discard_capture();
         } else {
             // Only `__enter__` lets a capture end here, and only once.
-            let _ = self.graph.set(self.controller.end_capture()?);
+            let _ = self.graph.set(py.detach(|| self.controller.end_capture())?);
         }
         Ok(false)
     }
 
     /// Runs the launches in order, with no Python in between.
     ///
-    /// It waits first for the copies that fill the tensors.
+    /// They come after the copies that fill the tensors. On a GPU they are queued as one.
     ///
     /// Args:
     ///     times: How often to run all of them. Ctrl-C interrupts it between two rounds.
     ///
     /// Raises:
-    ///     KernelError: A kernel broke; the launches after it haven't run.
+    ///     KernelError: A kernel broke, the launches after it not having run; or, on a GPU, one
+    ///         launched before.
     #[pyo3(signature = (times=1))]
     fn replay(&self, py: Python<'_>, times: usize) -> PyResult<()> {
         let graph = self.graph()?;

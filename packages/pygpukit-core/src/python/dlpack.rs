@@ -1,5 +1,6 @@
-//! DLPack, both ways, of host memory (<https://dmlc.github.io/dlpack/latest/>).
+//! DLPack, both ways (<https://dmlc.github.io/dlpack/latest/>).
 
+use std::any::Any;
 use std::ptr;
 use std::sync::Arc;
 
@@ -11,13 +12,26 @@ use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::prelude::*;
 
 use super::array::HostElements;
+use super::cuda;
+use crate::device::{Device, Ordinal};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loader::TensorView;
 use crate::memory::{Layout, MemoryPool, Storage, Tensor};
+use crate::transfer::AsyncEngine;
 
-/// What `__dlpack_device__` answers: host memory.
+/// What `__dlpack_device__` answers for host memory.
 pub(super) const HOST: (u32, i32) = (DLDeviceType::CPU.0, 0);
+
+/// DLPack's name of a device.
+pub(super) fn device_of(device: Device) -> DLDevice {
+    match device {
+        Device::Cpu => DLDevice::CPU,
+        Device::Cuda(ordinal) => {
+            DLDevice { device_type: DLDeviceType::CUDA, device_id: ordinal.index() as i32 }
+        }
+    }
+}
 
 /// Answers `__dlpack__` for a tensor in a weight file.
 ///
@@ -48,53 +62,102 @@ pub(super) fn export_view<'py>(
     }
 }
 
-/// Answers `__dlpack__` for a tensor on the host that no copy is filling.
+/// Answers `__dlpack__` for a tensor that no copy is filling.
 ///
 /// # Errors
-/// BufferError when another device is asked for, or when DLPack lacks the type.
+/// BufferError when a device is asked for that isn't the tensor's or the host, when the host is asked
+/// for and `copy` is false, or when DLPack lacks the type.
 pub(super) fn export_tensor<'py>(
     py: Python<'py>,
     tensor: &Tensor,
     request: &ExportRequest<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     check_type(tensor.dtype())?;
-    let elements = if request.copy() == Some(true) {
-        py.detach(|| -> Result<_> {
-            let mut bytes = vec![0; tensor.nbytes()];
-            tensor.read(&mut bytes)?;
-            HostElements::owned(bytes, tensor.dtype(), tensor.shape())
-        })?
-    } else {
-        HostElements::of_tensor(tensor)
-    };
-    export(py, elements, request)
+    let to_host = request.device() == Some(DLDevice::CPU);
+    match tensor.device() {
+        Device::Cuda(ordinal) if !to_host => {
+            check_device(request, device_of(tensor.device()))?;
+            cuda::export(py, ordinal, tensor, request)
+        }
+        Device::Cuda(_) if request.copy() == Some(false) => Err(PyBufferError::new_err(
+            "the elements are in a GPU's memory: in host memory they are a copy",
+        )),
+        Device::Cpu if request.copy() != Some(true) => {
+            export(py, HostElements::of_tensor(tensor), request)
+        }
+        device => {
+            let elements = py.detach(|| -> Result<_> {
+                let mut bytes = vec![0; tensor.nbytes()];
+                AsyncEngine::default_of(device).download(tensor, &mut bytes)?;
+                HostElements::owned(bytes, tensor.dtype(), tensor.shape())
+            })?;
+            export(py, elements, request)
+        }
+    }
 }
 
-/// A tensor over the memory of an object that speaks DLPack, whose results go to `pool`.
+/// A tensor over the memory of an object that speaks DLPack, whose results go to `pool`, or to the
+/// default pool of its device.
 ///
 /// # Errors
-/// BufferError when the memory is read-only or on another device, or when the elements are of a type,
-/// or in an order, that a tensor can't have.
-pub(super) fn import(object: &Bound<'_, PyAny>, pool: &Arc<MemoryPool>) -> PyResult<Tensor> {
-    let imported = import_managed(object)?;
+/// BufferError when the memory is read-only or on a device that isn't the pool's or can't be used, or
+/// when the elements are of a type, or in an order, that a tensor can't have.
+pub(super) fn import(object: &Bound<'_, PyAny>, pool: Option<Arc<MemoryPool>>) -> PyResult<Tensor> {
+    let request = ImportRequest::new(object.as_borrowed())?;
+    // What doesn't say where it is before it is imported, a capsule say, is taken to be on the host.
+    let place = request.device().unwrap_or(DLDevice::CPU);
+    let device = device_named(place)?;
+    let pool = pool.unwrap_or_else(|| MemoryPool::default_of(device).clone());
+    if pool.device() != device {
+        return Err(PyBufferError::new_err(format!(
+            "the array is on {device} and the pool on {}",
+            pool.device()
+        )));
+    }
+    let imported = match device {
+        Device::Cpu => import_from_host(object, request)?,
+        Device::Cuda(ordinal) => request.import(Some(&cuda::ComputeStream(ordinal)), None)?,
+    };
     if imported.flags().contains(DlpackFlags::READ_ONLY) {
         return Err(PyBufferError::new_err(
             "the array is read-only, a tensor isn't; copy it with Tensor.from_numpy",
         ));
     }
-    let (dtype, layout, address) = describe(&imported)?;
+    let (dtype, layout, address) = describe(&imported, place)?;
     let bytes = layout.extent() * dtype.block_bytes();
-    let keeper = Box::new(imported.into_deleter());
+    let deleter = imported.into_deleter();
+    let keeper: Box<dyn Any + Send + Sync> = match device {
+        Device::Cpu => Box::new(deleter),
+        Device::Cuda(ordinal) => Box::new(cuda::Borrowed::new(ordinal, deleter)),
+    };
     // SAFETY: the producer vouches that the memory holds elements of that shape, strides and type, and
     // stays in place until the deleter runs, which is when the storage drops it. It is writable.
-    let storage = unsafe { Storage::foreign(pool, address, bytes, keeper) };
+    let storage = unsafe { Storage::foreign(&pool, address, bytes, keeper) };
     Ok(Tensor::from_storage(Arc::new(storage), dtype, layout, 0)?)
 }
 
+/// The device that DLPack names so.
+fn device_named(place: DLDevice) -> PyResult<Device> {
+    match place {
+        DLDevice { device_type: DLDeviceType::CUDA, device_id } => {
+            let index = device_id.try_into().unwrap_or(u32::MAX);
+            Ok(Device::Cuda(Ordinal::open(index).map_err(Error::from)?))
+        }
+        DLDevice::CPU => Ok(Device::Cpu),
+        other => Err(PyBufferError::new_err(format!(
+            "the array is on DLPack device {:?}; a tensor can be in host memory, (1, 0), or on a CUDA \
+             GPU, (2, N)",
+            (other.device_type.0, other.device_id)
+        ))),
+    }
+}
+
 /// Asks for the current version of the protocol, then for the first one.
-fn import_managed(object: &Bound<'_, PyAny>) -> PyResult<ImportedDlpack> {
-    let imported = ImportRequest::new(object.as_borrowed())?.import(None, None);
-    match imported {
+fn import_from_host(
+    object: &Bound<'_, PyAny>,
+    request: ImportRequest<'_>,
+) -> PyResult<ImportedDlpack> {
+    match request.import(None, None) {
         Err(error)
             if error.is_instance_of::<PyTypeError>(object.py())
                 && object.hasattr("__dlpack__")? =>
@@ -106,11 +169,11 @@ fn import_managed(object: &Bound<'_, PyAny>) -> PyResult<ImportedDlpack> {
 }
 
 /// What an imported tensor is, once it is known to be one that we can use.
-fn describe(imported: &ImportedDlpack) -> PyResult<(DType, Layout, *mut u8)> {
+fn describe(imported: &ImportedDlpack, expected: DLDevice) -> PyResult<(DType, Layout, *mut u8)> {
     let refuse = |reason: String| PyBufferError::new_err(reason);
     let tensor = imported.validate().map_err(|error| refuse(error.to_string()))?;
-    if tensor.device() != DLDevice::CPU {
-        return Err(refuse("the array isn't in host memory".to_owned()));
+    if tensor.device() != expected {
+        return Err(refuse("the array isn't on the device that it named".to_owned()));
     }
     let dtype = DType::ALL
         .into_iter()
@@ -142,49 +205,97 @@ fn describe(imported: &ImportedDlpack) -> PyResult<(DType, Layout, *mut u8)> {
     Ok((dtype, layout, address))
 }
 
-/// The capsule of `elements`, in the version that the consumer asks for.
+/// The capsule of elements in host memory.
 fn export<'py>(
     py: Python<'py>,
     elements: HostElements,
     request: &ExportRequest<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    match request.device() {
-        Some(device) if device != DLDevice::CPU => {
-            return Err(PyBufferError::new_err(format!(
-                "the elements are in host memory, they can't be exported to DLPack device {:?}",
-                (device.device_type.0, device.device_id)
-            )));
-        }
-        _ => {}
-    }
-    match request.abi() {
-        ExportAbi::Versioned => managed::<DLManagedTensorVersioned>(elements)?.into_pyobject(py),
-        ExportAbi::Legacy => managed::<DLManagedTensor>(elements)?.into_pyobject(py),
-    }
-}
-
-/// The managed tensor that owns `elements`.
-fn managed<M: ManagedTensorBase>(elements: HostElements) -> PyResult<Managed<M>> {
-    let element = check_type(elements.dtype())?;
-    let layout = elements.layout().clone();
-    let address = if layout.elements() == 0 { 0 } else { elements.address() };
+    check_device(request, DLDevice::CPU)?;
     let mut flags = DlpackFlags::empty();
     flags.set(DlpackFlags::READ_ONLY, elements.is_read_only());
     flags.set(DlpackFlags::IS_COPIED, elements.is_copy());
-    let mut tensor = Dynamic::new(layout.shape(), layout.strides())
-        .initialize_as::<M>(Box::new(elements))
-        .map_err(|error| PyBufferError::new_err(error.to_string()))?;
-    tensor
-        .set_data(ptr::with_exposed_provenance_mut(address))
-        .set_dtype(element)
-        .set_device(DLDevice::CPU);
-    // SAFETY: a mapped file is flagged as read-only; a copy was made for this export and belongs to
-    // the tensor alone; a tensor's memory is neither, and the flags say so.
-    unsafe { tensor.set_flags_unchecked(flags) };
-    // SAFETY: the address is that of `elements`, which hold as many elements of that type as the shape
-    // says, at those strides, and live in the tensor until its deleter runs; shape and strides were
-    // copied.
-    Ok(unsafe { tensor.finish() })
+    let exported = Exported {
+        address: elements.address(),
+        dtype: elements.dtype(),
+        layout: elements.layout().clone(),
+        place: DLDevice::CPU,
+        flags,
+    };
+    // SAFETY: the elements lie there for as long as `elements` lives. A mapped file is flagged as
+    // read-only; a copy was made for this export and belongs to it alone; a tensor's memory is neither.
+    unsafe { exported.into_capsule(py, request, elements) }
+}
+
+fn check_device(request: &ExportRequest<'_>, place: DLDevice) -> PyResult<()> {
+    let numbers = |device: DLDevice| (device.device_type.0, device.device_id);
+    match request.device() {
+        Some(device) if device != place => Err(PyBufferError::new_err(format!(
+            "the elements are on DLPack device {:?}, they can't be exported to {:?}",
+            numbers(place),
+            numbers(device)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Elements to hand out.
+pub(super) struct Exported {
+    pub(super) address: usize,
+    pub(super) dtype: DType,
+    pub(super) layout: Layout,
+    pub(super) place: DLDevice,
+    pub(super) flags: DlpackFlags,
+}
+
+impl Exported {
+    /// The capsule of the elements, in the version that the consumer asks for; it drops `keeper` when
+    /// the consumer is done with them.
+    ///
+    /// # Errors
+    /// BufferError when DLPack lacks the type.
+    ///
+    /// # Safety
+    /// Elements of that type and layout are at the address, on that device, as long as `keeper` lives,
+    /// and may be used as the flags say.
+    pub(super) unsafe fn into_capsule<'py, K: Send + 'static>(
+        self,
+        py: Python<'py>,
+        request: &ExportRequest<'py>,
+        keeper: K,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: the caller's, for both.
+        unsafe {
+            match request.abi() {
+                ExportAbi::Versioned => {
+                    self.managed::<DLManagedTensorVersioned, K>(keeper)?.into_pyobject(py)
+                }
+                ExportAbi::Legacy => self.managed::<DLManagedTensor, K>(keeper)?.into_pyobject(py),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Exported::into_capsule`].
+    unsafe fn managed<M: ManagedTensorBase, K: Send + 'static>(
+        self,
+        keeper: K,
+    ) -> PyResult<Managed<M>> {
+        let element = check_type(self.dtype)?;
+        let address = if self.layout.elements() == 0 { 0 } else { self.address };
+        let mut tensor = Dynamic::new(self.layout.shape(), self.layout.strides())
+            .initialize_as::<M>(Box::new(keeper))
+            .map_err(|error| PyBufferError::new_err(error.to_string()))?;
+        tensor
+            .set_data(ptr::with_exposed_provenance_mut(address))
+            .set_dtype(element)
+            .set_device(self.place);
+        // SAFETY: the caller vouches for the flags.
+        unsafe { tensor.set_flags_unchecked(self.flags) };
+        // SAFETY: the caller vouches for the elements, which live in the tensor until its deleter runs;
+        // shape and strides were copied.
+        Ok(unsafe { tensor.finish() })
+    }
 }
 
 fn check_type(dtype: DType) -> PyResult<DLDataType> {

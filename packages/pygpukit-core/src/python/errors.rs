@@ -131,7 +131,7 @@ fn launch_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 }
 
 fn kernel_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    let doc = "A kernel broke while it ran; what it was to write is unspecified.";
+    let doc = "A kernel broke while it ran, or couldn't be launched; what it was to write is unspecified.";
     exception(py, &KERNEL_ERROR, "KernelError", doc, || {
         Ok((py.get_type::<PygpukitError>(), py.get_type::<PyRuntimeError>()))
     })

@@ -2,6 +2,7 @@
 //! run around every wait and copy.
 
 mod array;
+mod cuda;
 mod device;
 mod dispatch;
 mod dlpack;
@@ -23,6 +24,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     errors::register(module)?;
     loader::register(module)?;
+    cuda::register(module)?;
     device::register(module)?;
     memory::register(module)?;
     tensor::register(module)?;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use dlpark::python::ExportRequest;
 use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PySlice, PyTuple};
+use pyo3::types::{PyDict, PyList, PySlice, PyTuple};
 
 use super::array::HostElements;
+use super::cuda;
 use super::device::{self, DeviceArg, PyDevice};
 use super::dlpack;
 use super::dtype::DTypeArg;
@@ -15,6 +16,7 @@ use super::memory::{PyMemoryPool, pool_of};
 use super::numpy::{self, ArrayBytes};
 use super::shape::{ShapeArg, reshaped};
 use super::tensor_view::PyTensorView;
+use crate::device::Device;
 use crate::memory::{Scalar, Tensor};
 use crate::transfer::AsyncEngine;
 
@@ -109,19 +111,43 @@ impl PyTensor {
     /// Nothing is copied: either sees what is written to the other.
     ///
     /// Args:
-    ///     array: The array, in host memory.
-    ///     pool: Where results computed from the tensor go.
+    ///     array: The array, in host memory or on a GPU.
+    ///     pool: Where results computed from the tensor go: the device's default pool if not given.
     ///
     /// Raises:
-    ///     BufferError: The array is read-only, isn't aligned or isn't in host memory, or its dtype
-    ///         or strides are such as a tensor can't have.
+    ///     BufferError: The array is read-only, isn't aligned, or is on another device than the pool
+    ///         or on one of another kind, or its dtype or strides are such as a tensor can't have.
+    ///     DeviceError: The array is on a GPU that can't be used.
     #[staticmethod]
     #[pyo3(signature = (array, /, *, pool=None))]
     fn from_dlpack(
         array: &Bound<'_, PyAny>,
         pool: Option<&Bound<'_, PyMemoryPool>>,
     ) -> PyResult<Self> {
-        Ok(PyTensor(dlpack::import(array, &pool_of(None, pool)?)?))
+        Ok(PyTensor(dlpack::import(array, pool.map(|pool| Arc::clone(&pool.get().0)))?))
+    }
+
+    /// A tensor over the memory of an array on a GPU with the CUDA array interface.
+    ///
+    /// CuPy's and Numba's have it. Nothing is copied: either sees what is written to the other.
+    ///
+    /// Args:
+    ///     array: The array.
+    ///     pool: As for `from_dlpack`.
+    ///
+    /// Raises:
+    ///     BufferError: The array is read-only or masked, is on another device than the pool, or its
+    ///         dtype or strides are such as a tensor can't have.
+    ///     DeviceError: The array is on a GPU that can't be used.
+    ///     TypeError: The array doesn't have the interface.
+    #[staticmethod]
+    #[pyo3(signature = (array, /, *, pool=None))]
+    fn from_cuda_array_interface(
+        array: &Bound<'_, PyAny>,
+        pool: Option<&Bound<'_, PyMemoryPool>>,
+    ) -> PyResult<Self> {
+        let pool = pool.map(|pool| Arc::clone(&pool.get().0));
+        Ok(PyTensor(cuda::import_interface(array, pool)?))
     }
 
     /// A new tensor with the elements of a tensor in a weight file, of any format.
@@ -293,13 +319,14 @@ impl PyTensor {
     /// Args:
     ///     dtype: The type to convert them to. Quantised elements need one, e.g. "float32": they
     ///         are dequantised as ggml does it.
-    ///     copy: Whether to copy them. Otherwise the array is the tensor's own memory (on "cpu"),
-    ///         where a later launch that writes the tensor changes the array.
+    ///     copy: Whether to copy them. Otherwise the array is the tensor's own memory, where a later
+    ///         launch that writes the tensor changes the array.
     ///
     /// Raises:
     ///     TypeError: Elements are quantised and no dtype was given.
     ///     ImportError: The dtype is one of ml_dtypes (bfloat16, float8), and that isn't installed.
-    ///     ValueError: `copy=False`, and the dtype differs.
+    ///     ValueError: `copy=False`, and the dtype differs or the tensor is on a GPU.
+    ///     KernelError: A kernel that was launched before broke.
     #[pyo3(signature = (dtype=None, *, copy=true))]
     fn numpy<'py>(
         &self,
@@ -313,10 +340,11 @@ impl PyTensor {
             let engine = AsyncEngine::default_of(self.0.device());
             return numpy::download(py, engine, &self.0, dtype);
         }
-        if dtype != self.0.dtype() {
+        if dtype != self.0.dtype() || !self.is_on_host() {
             return Err(PyValueError::new_err(format!(
-                "{} elements as {dtype} are a copy; copy=False rules that out",
-                self.0.dtype()
+                "{} elements on {} as {dtype} in host memory are a copy; copy=False rules that out",
+                self.0.dtype(),
+                self.0.device()
             )));
         }
         HostElements::of_tensor(&self.0).into_numpy(py)
@@ -392,11 +420,11 @@ impl PyTensor {
         copy: Option<bool>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let Some(dtype) = dtype else {
-            return self.numpy(py, None, copy == Some(true));
+            return self.numpy(py, None, copy.unwrap_or(!self.is_on_host()));
         };
         match dtype.extract() {
             Ok(DTypeArg(known)) => {
-                let copy = copy.unwrap_or(known != self.0.dtype());
+                let copy = copy.unwrap_or(known != self.0.dtype() || !self.is_on_host());
                 self.numpy(py, Some(DTypeArg(known)), copy)
             }
             Err(_) if copy == Some(false) => Err(PyValueError::new_err(format!(
@@ -408,8 +436,16 @@ impl PyTensor {
         }
     }
 
+    /// The CUDA array interface, version 3, of a tensor on a GPU.
+    #[getter]
+    fn __cuda_array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.wait(py)?;
+        cuda::cuda_array_interface(py, &self.0)
+    }
+
     fn __dlpack_device__(&self) -> (u32, i32) {
-        dlpack::HOST
+        let device = dlpack::device_of(self.0.device());
+        (device.device_type.0, device.device_id)
     }
 
     #[pyo3(signature = (*, stream=None, max_version=None, dl_device=None, copy=None))]
@@ -433,6 +469,10 @@ impl PyTensor {
 }
 
 impl PyTensor {
+    fn is_on_host(&self) -> bool {
+        self.0.device() == Device::Cpu
+    }
+
     fn scalars(&self, py: Python<'_>) -> PyResult<Vec<Scalar>> {
         self.wait(py)?;
         py.detach(|| self.0.scalars())?.ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! The engine that runs every copy between host and device.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::error::TransferError;
@@ -86,30 +86,25 @@ impl AsyncEngine {
     /// elements that are still under way are waited for first.
     ///
     /// # Errors
-    /// [`TransferError`] when the sizes differ or the target isn't contiguous. That the source can't
-    /// be read shows when the event, or the tensor, is waited for.
+    /// [`TransferError`] when the sizes differ or the target isn't contiguous; that the device can't be
+    /// used any more. That the source can't be read shows when the event, or the tensor, is waited for.
     pub fn upload(&self, source: Arc<dyn ByteSource>, target: &Tensor) -> Result<Event> {
         let bytes = self.check_upload(&*source, target)?;
-        let event = Event::new();
         self.counters.add(&self.counters.bytes_uploaded, bytes);
         if bytes == 0 {
             source.release();
+            let event = Event::new();
             event.complete(Ok(()));
             return Ok(event);
         }
-        let range = target.range();
-        let storage = Arc::clone(target.storage());
+        let (range, storage) = (target.range(), Arc::clone(target.storage()));
         storage.wait_to_overwrite(&range);
-        storage.add_pending(range.clone(), event.clone());
-        self.enqueue(Upload {
-            piece: piece_bytes(source.granularity()),
-            offset: range.start,
-            failure: OnceLock::new(),
-            event: event.clone(),
-            source,
-            storage,
-            bytes,
-        });
+        let fence = self.device.backend().fence()?;
+        let piece = piece_bytes(source.granularity());
+        let upload = Upload::new(source, Arc::clone(&storage), range.clone(), piece, fence);
+        let event = upload.event().clone();
+        storage.add_pending(range, event.clone());
+        self.enqueue(upload);
         Ok(event)
     }
 

@@ -29,6 +29,7 @@ from ._core import (
     load_gguf,
     load_safetensors,
     load_tensors,
+    register_kernel_images,
 )
 
 __all__ = [
@@ -60,4 +61,5 @@ __all__ = [
     "load_gguf",
     "load_safetensors",
     "load_tensors",
+    "register_kernel_images",
 ]

@@ -36,6 +36,7 @@ __all__ = [
     "load_gguf",
     "load_safetensors",
     "load_tensors",
+    "register_kernel_images",
 ]
 
 __version__: str
@@ -74,7 +75,7 @@ class LaunchError(PygpukitError, ValueError):
     """A launch was refused before it ran: unknown kernel, or arguments that don't fit."""
 
 class KernelError(PygpukitError, RuntimeError):
-    """A kernel broke while it ran; what it was to write is unspecified."""
+    """A kernel broke while it ran, or couldn't be launched; what it was to write is unspecified."""
 
 class LoadError(PygpukitError, ValueError):
     """A weight file was refused, or a tensor in it."""
@@ -127,6 +128,20 @@ def load_tensors(path: _Path, *, mmap: bool = True) -> TensorMap:
     Raises:
         MissingFileError: The file, or shards that an index names, aren't there.
         LoadError: Something is malformed, ambiguous or of no known format.
+    """
+
+def register_kernel_images(folder: _Path, /) -> None:
+    """Makes a folder of compiled CUDA kernels known; pygpukit.kernels does so when it is imported.
+
+    The files are called `<source>.sm_<N>.cubin` and `<source>.compute_<N>.ptx`. One is read when a
+    kernel in it is first launched. Of two folders with files of one source the one registered last
+    is used.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        DeviceError: The folder can't be read.
     """
 
 @final
@@ -309,12 +324,17 @@ class TensorView:
 
 @final
 class Device:
-    """A device that tensors live on and kernels run on: "cpu".
+    """A device that tensors live on and kernels run on.
 
     It has a default pool, an engine and a controller. Devices of the same name are equal.
 
+    Args:
+        name: "cpu"; "cuda:N" for the NVIDIA GPU of that number; "cuda" for the first GPU that can
+            be used; "auto" for that, or for the CPU where there is none.
+
     Raises:
-        DeviceError: The name isn't known, or the device can't be used here.
+        DeviceError: The name isn't known, or the device can't be used here: the message says what
+            is missing and what to do.
     """
 
     def __new__(cls, name: _Device) -> Self: ...
@@ -322,7 +342,7 @@ class Device:
     def __hash__(self) -> int: ...
     @property
     def name(self) -> str:
-        """The name: "cpu"."""
+        """The name: "cpu" or "cuda:N"."""
     def info(self) -> DeviceInfo:
         """What the device is, as of now."""
     @property
@@ -344,13 +364,19 @@ class DeviceInfo:
         """The model name, as the hardware reports it."""
     @property
     def cores(self) -> int:
-        """Logical cores that this process may use."""
+        """Logical cores that this process may use; multiprocessors of a GPU."""
     @property
     def total_memory(self) -> int:
         """Bytes of memory that there are, or that this process may use where that is less."""
     @property
     def available_memory(self) -> int:
         """Bytes of memory that could be allocated."""
+    @property
+    def compute_capability(self) -> tuple[int, int] | None:
+        """The compute capability of a GPU, e.g. (9, 0); else None."""
+    @property
+    def cuda_version(self) -> tuple[int, int] | None:
+        """The CUDA version that a GPU's driver supports, e.g. (13, 0); else None."""
 
 @final
 class Event:
@@ -501,12 +527,30 @@ class Tensor:
         Nothing is copied: either sees what is written to the other.
 
         Args:
-            array: The array, in host memory.
-            pool: Where results computed from the tensor go.
+            array: The array, in host memory or on a GPU.
+            pool: Where results computed from the tensor go: the device's default pool if not given.
 
         Raises:
-            BufferError: The array is read-only, isn't aligned or isn't in host memory, or its dtype
-                or strides are such as a tensor can't have.
+            BufferError: The array is read-only, isn't aligned, or is on another device than the
+                pool or on one of another kind, or its dtype or strides are such as a tensor can't
+                have.
+            DeviceError: The array is on a GPU that can't be used.
+        """
+    @staticmethod
+    def from_cuda_array_interface(array: Any, /, *, pool: MemoryPool | None = None) -> Tensor:
+        """A tensor over the memory of an array on a GPU with the CUDA array interface.
+
+        CuPy's and Numba's have it. Nothing is copied: either sees what is written to the other.
+
+        Args:
+            array: The array.
+            pool: As for `from_dlpack`.
+
+        Raises:
+            BufferError: The array is read-only or masked, is on another device than the pool, or
+                its dtype or strides are such as a tensor can't have.
+            DeviceError: The array is on a GPU that can't be used.
+            TypeError: The array doesn't have the interface.
         """
     @staticmethod
     def from_safetensor(
@@ -603,13 +647,14 @@ class Tensor:
         Args:
             dtype: The type to convert them to. Quantised elements need one, e.g. "float32": they
                 are dequantised as ggml does it.
-            copy: Whether to copy them. Otherwise the array is the tensor's own memory (on "cpu"),
-                where a later launch that writes the tensor changes the array.
+            copy: Whether to copy them. Otherwise the array is the tensor's own memory, where a
+                later launch that writes the tensor changes the array.
 
         Raises:
             TypeError: Elements are quantised and no dtype was given.
             ImportError: The dtype is one of ml_dtypes (bfloat16, float8), and that isn't installed.
-            ValueError: `copy=False`, and the dtype differs.
+            ValueError: `copy=False`, and the dtype differs or the tensor is on a GPU.
+            KernelError: A kernel that was launched before broke.
         """
     def item(self) -> Any:
         """The one element as a Python number.
@@ -636,6 +681,9 @@ class Tensor:
         copy: bool | None = None,
     ) -> Any: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """The CUDA array interface, version 3, of a tensor on a GPU."""
 
 _Index: TypeAlias = int | slice[Any, Any, Any] | EllipsisType
 
@@ -707,7 +755,8 @@ class KernelDispatchController:
     def launch(self, name: str, args: Iterable[Tensor | _Number | None], /) -> None:
         """Runs a kernel; within a capture of this thread the launch is recorded instead.
 
-        It waits first for the copies that fill the tensors.
+        It comes after the copies that fill the tensors. On a GPU it is queued, behind what was
+        launched before: host access to a tensor waits for it.
 
         Args:
             name: One of `kernels`.
@@ -715,13 +764,19 @@ class KernelDispatchController:
 
         Raises:
             LaunchError: The kernel isn't known or an argument doesn't fit; nothing has run.
-            KernelError: The kernel broke.
+            KernelError: The kernel broke, or one launched before it on a GPU.
+            DeviceError: The GPU has no such kernel.
             PygpukitError: What went wrong with a copy that was to fill one of the tensors.
         """
     def capture(self) -> Graph:
         """A graph that records this thread's launches, and runs none of them.
 
         Use it as `with controller.capture() as graph:`. Captures don't nest.
+        """
+    def images(self) -> dict[str, Path]:
+        """The files of compiled kernels that a GPU has loaded so far, by source.
+
+        A `.cubin` is machine code; a `.ptx` was compiled by the driver.
         """
     def stats(self) -> DispatchStats:
         """The counters, as of now."""
@@ -745,13 +800,14 @@ class Graph:
     def replay(self, times: int = 1) -> None:
         """Runs the launches in order, with no Python in between.
 
-        It waits first for the copies that fill the tensors.
+        They come after the copies that fill the tensors. On a GPU they are queued as one.
 
         Args:
             times: How often to run all of them. Ctrl-C interrupts it between two rounds.
 
         Raises:
-            KernelError: A kernel broke; the launches after it haven't run.
+            KernelError: A kernel broke, the launches after it not having run; or, on a GPU, one
+                launched before.
         """
     def nodes(self) -> list[GraphNode]:
         """The launches, in order, as they were captured."""

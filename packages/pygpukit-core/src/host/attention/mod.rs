@@ -205,7 +205,7 @@ impl Attention {
 /// sequences (T,), out (T,H·D), scale, window, soft_cap)`: token `t` of sequence `s` sees positions
 /// `max(0, p-window+1)` (0 without a window) to `p`, its own. Scores are `scale · q·k`, soft-capped
 /// to `cap · tanh(score / cap)` where a cap is given. NaN where a page isn't there.
-pub(super) const ATTENTION: HostKernel = HostKernel {
+pub(crate) const ATTENTION: HostKernel = HostKernel {
     signature: &Signature {
         name: "attention",
         params: &[

@@ -148,7 +148,7 @@ fn run(args: &KernelArgs<'_>) {
 /// activation, gated)`: row `t·C + c` of the result is `act(W · x)` with the weight of expert
 /// `experts[t, c]` and row `t` or `t·C + c` of `x`; gated: `act(y[:N]) · y[N:]`; NaN where there is
 /// no such expert.
-pub(in super::super) const EXPERT_LINEAR: HostKernel = HostKernel {
+pub(crate) const EXPERT_LINEAR: HostKernel = HostKernel {
     signature: &Signature {
         name: "expert_linear",
         params: &[

@@ -11,7 +11,7 @@ mod experts;
 mod tiles;
 
 use self::epilogue::Epilogue;
-pub(super) use self::experts::EXPERT_LINEAR;
+pub(crate) use self::experts::EXPERT_LINEAR;
 use super::HostKernel;
 use super::activation::Activation;
 use super::norm::Norm;
@@ -161,7 +161,7 @@ fn run(args: &KernelArgs<'_>) {
 /// `linear(x (T,K), weight (N,K) | (2N,K), bias, norm…, residual (T,N), out (T,N), activation, gated,
 /// scale)`: `y = W · norm(x) + b`; gated: `act(y[:N]) · y[N:]`, else `act(y)`; `out = residual +
 /// scale ·` that. Products are summed in float32.
-pub(super) const LINEAR: HostKernel = HostKernel {
+pub(crate) const LINEAR: HostKernel = HostKernel {
     signature: &Signature {
         name: "linear",
         params: &[

@@ -8,8 +8,8 @@ mod random;
 mod sample;
 mod step;
 
-pub(super) use argmax::ARGMAX;
-pub(super) use logprobs::TOP_LOGPROBS;
-pub(super) use penalize::PENALIZE;
-pub(super) use sample::SAMPLE;
-pub(super) use step::ADVANCE;
+pub(crate) use argmax::ARGMAX;
+pub(crate) use logprobs::TOP_LOGPROBS;
+pub(crate) use penalize::PENALIZE;
+pub(crate) use sample::SAMPLE;
+pub(crate) use step::ADVANCE;

@@ -1,0 +1,232 @@
+//! Arguments of entry points: structs laid out as in the device code, and how they are filled.
+
+use bytemuck::{NoUninit, Zeroable};
+
+use crate::cuda::{CudaLaunch, Parameters};
+use crate::dispatch::{KernelArgs, TensorArg};
+use crate::dtype::DType;
+
+/// The name of an entry point that there is for several dtypes.
+macro_rules! entry {
+    ($name:literal, $dtype:expr) => {
+        match $dtype {
+            $crate::dtype::DType::F32 => concat!($name, "_f32"),
+            $crate::dtype::DType::F16 => concat!($name, "_f16"),
+            $crate::dtype::DType::BF16 => concat!($name, "_bf16"),
+            other => unreachable!("the signature admits no {other}"),
+        }
+    };
+}
+pub(super) use entry;
+
+/// A launch of blocks with threads in one dimension.
+pub(super) fn launch(
+    source: &'static str,
+    function: &'static str,
+    grid: [usize; 3],
+    threads: usize,
+    shared_bytes: usize,
+    arguments: impl NoUninit,
+) -> CudaLaunch {
+    CudaLaunch {
+        source,
+        function,
+        grid: grid.map(|blocks| u32::try_from(blocks).expect("checked: dimensions fit i32")),
+        block: [threads as u32, 1, 1],
+        cluster: [1, 1, 1],
+        shared_bytes: shared_bytes as u32,
+        overlap: true,
+        reads_early: 0..0,
+        parameters: Parameters::new().value(arguments),
+    }
+}
+
+/// A dimension or a number of elements as kernels take it.
+pub(super) fn int(value: usize) -> i32 {
+    i32::try_from(value).expect("checked: dimensions fit i32")
+}
+
+/// The address of a tensor's first element; 0 for none.
+pub(super) fn address<'a>(tensor: impl Into<Option<&'a TensorArg>>) -> u64 {
+    tensor.into().map_or(0, |tensor| tensor.data.addr() as u64)
+}
+
+/// Elements from one index of dimension `axis` to the next; 0 for no tensor.
+pub(super) fn stride<'a>(tensor: impl Into<Option<&'a TensorArg>>, axis: usize) -> i64 {
+    tensor.into().map_or(0, |tensor| tensor.strides[axis] as i64)
+}
+
+/// Bytes of an element of a type that kernels compute with.
+pub(super) fn element_bytes(dtype: DType) -> usize {
+    if dtype == DType::F32 { 4 } else { 2 }
+}
+
+/// `enum DType` of common/types.cuh.
+fn number(dtype: DType) -> i32 {
+    match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::BF16 => 2,
+        other => unreachable!("the signature admits no {other}"),
+    }
+}
+
+/// `Floats` of common/memory.cuh.
+#[derive(Clone, Copy, NoUninit, Zeroable)]
+#[repr(C)]
+pub(super) struct Floats {
+    data: u64,
+    dtype: i32,
+    padding: i32,
+}
+
+impl Floats {
+    pub(super) fn of(tensor: Option<&TensorArg>) -> Floats {
+        tensor.map_or(Floats::zeroed(), |tensor| Floats {
+            data: address(tensor),
+            dtype: number(tensor.dtype),
+            padding: 0,
+        })
+    }
+}
+
+/// `NormArgs` of common/normalize.cuh.
+#[derive(Clone, Copy, NoUninit, Zeroable)]
+#[repr(C)]
+pub(super) struct Norm {
+    pub(super) weight: Floats,
+    pub(super) bias: Floats,
+    /// 0 none, 1 RMS, 2 layer.
+    pub(super) kind: i32,
+    pub(super) eps: f32,
+    pub(super) offset: f32,
+    pub(super) padding: i32,
+}
+
+/// `Table` of rows.cu.
+#[derive(Clone, Copy, NoUninit, Zeroable)]
+#[repr(C)]
+pub(super) struct Table {
+    first: Floats,
+    stride: i64,
+    count: i32,
+    padding: i32,
+}
+
+impl Table {
+    pub(super) fn of(tensor: Option<&TensorArg>) -> Table {
+        tensor.map_or(Table::zeroed(), |tensor| Table {
+            first: Floats::of(Some(tensor)),
+            stride: stride(tensor, 0),
+            count: int(tensor.shape[0]),
+            padding: 0,
+        })
+    }
+}
+
+/// `Output` of rows.cu.
+#[derive(Clone, Copy, NoUninit)]
+#[repr(C)]
+pub(super) struct Output {
+    data: u64,
+    stride: i64,
+    dtype: i32,
+    length: i32,
+}
+
+impl Output {
+    pub(super) fn of(tensor: &TensorArg) -> Output {
+        Output {
+            data: address(tensor),
+            stride: stride(tensor, 0),
+            dtype: number(tensor.dtype),
+            length: int(tensor.shape[1]),
+        }
+    }
+}
+
+/// `Pages` of common/pages.cuh.
+#[derive(Clone, Copy, NoUninit)]
+#[repr(C)]
+pub(super) struct Pages {
+    tables: u64,
+    table_stride: i64,
+    sequences: i32,
+    columns: i32,
+    page_size: i32,
+    pages: i32,
+}
+
+impl Pages {
+    pub(super) fn of(tables: &TensorArg, cache: &TensorArg) -> Pages {
+        Pages {
+            tables: address(tables),
+            table_stride: stride(tables, 0),
+            sequences: int(tables.shape[0]),
+            columns: int(tables.shape[1]),
+            page_size: int(cache.shape[2]),
+            pages: int(cache.shape[0]),
+        }
+    }
+}
+
+/// `CacheStrides` of common/pages.cuh.
+#[derive(Clone, Copy, NoUninit)]
+#[repr(C)]
+pub(super) struct CacheStrides([i64; 3]);
+
+impl CacheStrides {
+    pub(super) fn of(cache: &TensorArg) -> CacheStrides {
+        CacheStrides([0, 1, 2].map(|axis| stride(cache, axis)))
+    }
+}
+
+/// Reads the arguments of a launch one after the other, in the order of the signature.
+pub(super) struct Reader<'a> {
+    args: &'a KernelArgs<'a>,
+    next: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(args: &'a KernelArgs<'a>) -> Reader<'a> {
+        Reader { args, next: 0 }
+    }
+
+    fn advance(&mut self) -> usize {
+        self.next += 1;
+        self.next - 1
+    }
+
+    pub(super) fn tensor(&mut self) -> &'a TensorArg {
+        let index = self.advance();
+        self.args.tensor(index)
+    }
+
+    pub(super) fn optional(&mut self) -> Option<&'a TensorArg> {
+        let index = self.advance();
+        self.args.optional(index)
+    }
+
+    /// A whole number that the check has found small.
+    pub(super) fn int(&mut self) -> i32 {
+        let index = self.advance();
+        i32::try_from(self.args.int(index)).unwrap_or(i32::MAX)
+    }
+
+    pub(super) fn float(&mut self) -> f32 {
+        let index = self.advance();
+        self.args.float(index) as f32
+    }
+
+    /// The five arguments of a norm.
+    pub(super) fn norm(&mut self) -> Norm {
+        Norm {
+            kind: self.int(),
+            weight: Floats::of(self.optional()),
+            bias: Floats::of(self.optional()),
+            eps: self.float(),
+            offset: self.float(),
+            padding: 0,
+        }
+    }
+}

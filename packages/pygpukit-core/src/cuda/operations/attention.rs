@@ -1,0 +1,197 @@
+//! `attention`: attention_decode.cu for tokens that stand alone, attention_prefill.cu for prompts,
+//! attention_plain.cu for the rest. The first two give the same bits.
+
+use bytemuck::NoUninit;
+
+use super::arguments::{CacheStrides, Pages, Reader, address, entry, int, launch, stride};
+use super::signature::{check_same_dtype, check_sizes, signature};
+use crate::cuda::{CudaKernel, Plan};
+use crate::device::Limits;
+use crate::dispatch::{KernelArgs, TensorArg};
+use crate::dtype::DType;
+use crate::host;
+
+/// Positions that are merged before others, `SPAN_KEYS` of common/attention.cuh.
+const SPAN: usize = 256;
+/// Query heads of a token that one block of attention_decode has, at most.
+const DECODE_QUERIES: usize = 16;
+/// Queries of a block of attention_prefill.
+const PREFILL_QUERIES: usize = 64;
+/// Tokens of a sequence above which they count as a prompt.
+const PROMPT: usize = 4;
+
+/// `AttentionArgs` of common/attention.cuh.
+#[derive(Clone, Copy, NoUninit)]
+#[repr(C)]
+struct AttentionArgs {
+    out: u64,
+    spans: u64,
+    q: u64,
+    k_cache: u64,
+    v_cache: u64,
+    positions: u64,
+    sequences: u64,
+    pages: Pages,
+    k_strides: CacheStrides,
+    v_strides: CacheStrides,
+    q_stride: i64,
+    q_head_stride: i64,
+    out_stride: i64,
+    tokens: i32,
+    heads: i32,
+    kv_heads: i32,
+    dim: i32,
+    window: i32,
+    most_spans: i32,
+    scale: f32,
+    soft_cap: f32,
+}
+const _: () = assert!(size_of::<AttentionArgs>() == 192);
+
+/// One operation.
+struct Attention<'a> {
+    q: &'a TensorArg,
+    caches: [&'a TensorArg; 2],
+    sequences: usize,
+    tokens: usize,
+    heads: usize,
+    kv_heads: usize,
+    dim: usize,
+    most_spans: usize,
+    arguments: AttentionArgs,
+}
+
+impl<'a> Attention<'a> {
+    fn of(args: &'a KernelArgs<'a>) -> Attention<'a> {
+        let mut next = Reader::new(args);
+        let (q, k_cache, v_cache, tables) =
+            (next.tensor(), next.tensor(), next.tensor(), next.tensor());
+        let (positions, sequences, out) = (next.tensor(), next.tensor(), next.tensor());
+        let [tokens, heads, dim] = [0, 1, 2].map(|axis| q.shape[axis]);
+        let kv_heads = k_cache.shape[1];
+        let most_spans = (tables.shape[1] * k_cache.shape[2]).div_ceil(SPAN);
+        let arguments = AttentionArgs {
+            out: address(out),
+            spans: 0,
+            q: address(q),
+            k_cache: address(k_cache),
+            v_cache: address(v_cache),
+            positions: address(positions),
+            sequences: address(sequences),
+            pages: Pages::of(tables, k_cache),
+            k_strides: CacheStrides::of(k_cache),
+            v_strides: CacheStrides::of(v_cache),
+            q_stride: stride(q, 0),
+            q_head_stride: stride(q, 1),
+            out_stride: stride(out, 0),
+            tokens: int(tokens),
+            heads: int(heads),
+            kv_heads: int(kv_heads),
+            dim: int(dim),
+            scale: next.float(),
+            window: next.int(),
+            most_spans: int(most_spans),
+            soft_cap: next.float(),
+        };
+        let (caches, sequences) = ([k_cache, v_cache], tables.shape[0]);
+        Attention { q, caches, sequences, tokens, heads, kv_heads, dim, most_spans, arguments }
+    }
+
+    /// Query heads that share a key/value head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// The head size that the tensor-core kernels round this one up to, if they take it: they copy 16
+    /// bytes at a time.
+    fn padded_dim(&self) -> Option<usize> {
+        let aligned = |tensor: &&TensorArg| {
+            let outer = &tensor.strides[..tensor.strides.len() - 1];
+            tensor.data.addr().is_multiple_of(16) && outer.iter().all(|s| s.is_multiple_of(8))
+        };
+        let fits = self.q.dtype != DType::F32
+            && self.dim.is_multiple_of(8)
+            && [self.q, self.caches[0], self.caches[1]].iter().all(aligned);
+        [64, 128, 256].into_iter().find(|&padded| fits && self.dim <= padded)
+    }
+
+    fn plan(self, plan: &mut Plan) {
+        let Some(padded) = self.padded_dim() else { return self.plain(plan) };
+        let prefill_bytes = 640 * padded;
+        let fits = prefill_bytes <= plan.limits().shared_bytes_per_block as usize;
+        if self.tokens > PROMPT * self.sequences && fits {
+            self.prefill(plan, padded, prefill_bytes);
+        } else {
+            self.decode(plan, padded);
+        }
+    }
+
+    fn plain(&self, plan: &mut Plan) {
+        let function = entry!("attention_plain", self.q.dtype);
+        let grid = [self.tokens, self.heads, 1];
+        plan.launch(launch("attention_plain", function, grid, 128, 8 * self.dim, self.arguments));
+    }
+
+    fn prefill(&self, plan: &mut Plan, padded: usize, shared: usize) {
+        let function = match padded {
+            64 => entry!("attention_prefill_64", self.q.dtype),
+            128 => entry!("attention_prefill_128", self.q.dtype),
+            _ => entry!("attention_prefill_256", self.q.dtype),
+        };
+        let grid = [(self.tokens * self.group()).div_ceil(PREFILL_QUERIES), self.kv_heads, 1];
+        plan.launch(launch("attention_prefill", function, grid, 128, shared, self.arguments));
+    }
+
+    fn decode(mut self, plan: &mut Plan, padded: usize) {
+        let results = self.tokens * self.heads * self.most_spans;
+        self.arguments.spans = plan.scratch(4 * results * (self.dim + 2)).addr() as u64;
+        let (warps, shared) = decode_shape(padded, self.group(), plan.limits());
+        let function = match (padded, warps) {
+            (64, _) => entry!("attention_decode_64_4", self.q.dtype),
+            (128, 4) => entry!("attention_decode_128_4", self.q.dtype),
+            (128, _) => entry!("attention_decode_128_2", self.q.dtype),
+            (_, 2) => entry!("attention_decode_256_2", self.q.dtype),
+            _ => entry!("attention_decode_256_1", self.q.dtype),
+        };
+        let blocks = self.kv_heads * self.group().div_ceil(DECODE_QUERIES);
+        let splits = self.splits(self.tokens * blocks, shared, plan.limits());
+        let grid = [self.tokens, blocks, splits];
+        let name = "attention_decode";
+        plan.launch(launch(name, function, grid, 32 * warps, shared, self.arguments));
+        let function = entry!("attention_decode_merge", self.q.dtype);
+        plan.launch(launch(name, function, [self.tokens, self.heads, 1], 128, 0, self.arguments));
+    }
+
+    /// Blocks that share the spans of each of `rows` groups of queries: as many as fill the GPU.
+    fn splits(&self, rows: usize, shared: usize, limits: &Limits) -> usize {
+        const MOST_BLOCKS_PER_SM: usize = 4;
+        const BLOCK_RESERVE: usize = 1 << 10;
+        let blocks_per_sm = limits.shared_bytes_per_sm as usize / (shared + BLOCK_RESERVE);
+        let blocks = limits.sm_count as usize * blocks_per_sm.clamp(1, MOST_BLOCKS_PER_SM);
+        (blocks / rows.max(1)).clamp(1, self.most_spans.max(1))
+    }
+}
+
+/// Warps of a block of attention_decode and the shared memory that it takes.
+fn decode_shape(padded: usize, group: usize, limits: &Limits) -> (usize, usize) {
+    let most_warps = if padded < 256 { 4 } else { 2 };
+    let bytes = |warps: usize| {
+        32 * padded + warps * 256 * padded + 16 * group.min(DECODE_QUERIES) * (padded + 2)
+    };
+    let warps = if bytes(most_warps) <= limits.shared_bytes_per_block as usize {
+        most_warps
+    } else {
+        most_warps / 2
+    };
+    (warps, bytes(warps))
+}
+
+pub(super) const ATTENTION: CudaKernel = CudaKernel {
+    signature: signature!(host::ATTENTION, &["q", "k_cache", "v_cache", "out"]),
+    check: |args| {
+        (host::ATTENTION.check)(args)?;
+        check_sizes(args)?;
+        check_same_dtype(args, &["q", "k_cache", "v_cache", "out"])
+    },
+    plan: |args, plan| Attention::of(args).plan(plan),
+};

@@ -1,0 +1,191 @@
+//! `route`, `expert_linear` and `combine_experts`: experts.cu.
+
+use bytemuck::NoUninit;
+
+use super::arguments::{Reader, address, entry, int, launch, stride};
+use super::signature::{check_same_dtype, check_sizes, signature};
+use crate::cuda::CudaKernel;
+use crate::dtype::DType;
+use crate::host;
+
+const WARPS: usize = 4;
+const THREADS: usize = WARPS * 32;
+
+#[derive(Clone, Copy, NoUninit)]
+#[repr(C)]
+struct RouteArgs {
+    weights: u64,
+    experts: u64,
+    logits: u64,
+    logits_stride: i64,
+    weights_stride: i64,
+    experts_stride: i64,
+    tokens: i32,
+    count: i32,
+    choices: i32,
+    normalize: i32,
+}
+const _: () = assert!(size_of::<RouteArgs>() == 64);
+
+pub(super) const ROUTE: CudaKernel = CudaKernel {
+    signature: host::ROUTE.signature,
+    check: |args| {
+        // What a block may have without asking for more.
+        const MOST_EXPERTS: usize = (48 << 10) / (4 * WARPS);
+        (host::ROUTE.check)(args)?;
+        check_sizes(args)?;
+        let experts = args.tensor(0).shape[1];
+        if experts > MOST_EXPERTS {
+            let reason = format!("expected at most {MOST_EXPERTS} experts, found {experts}");
+            return Err(args.refuse(0, reason));
+        }
+        Ok(())
+    },
+    plan: |args, plan| {
+        let mut next = Reader::new(args);
+        let (logits, weights, experts) = (next.tensor(), next.tensor(), next.tensor());
+        let (tokens, count) = (logits.shape[0], logits.shape[1]);
+        let arguments = RouteArgs {
+            weights: address(weights),
+            experts: address(experts),
+            logits: address(logits),
+            logits_stride: stride(logits, 0),
+            weights_stride: stride(weights, 0),
+            experts_stride: stride(experts, 0),
+            tokens: int(tokens),
+            count: int(count),
+            choices: int(weights.shape[1]),
+            normalize: next.int(),
+        };
+        let (grid, shared) = ([tokens.div_ceil(WARPS), 1, 1], 4 * WARPS * count);
+        plan.launch(launch("experts", "experts_route", grid, THREADS, shared, arguments));
+    },
+};
+
+#[derive(Clone, Copy, NoUninit)]
+#[repr(C)]
+struct CombineArgs {
+    out: u64,
+    x: u64,
+    weights: u64,
+    residual: u64,
+    out_stride: i64,
+    x_stride: i64,
+    weights_stride: i64,
+    residual_stride: i64,
+    length: i32,
+    choices: i32,
+    scale: f32,
+    padding: i32,
+}
+const _: () = assert!(size_of::<CombineArgs>() == 80);
+
+pub(super) const COMBINE_EXPERTS: CudaKernel = CudaKernel {
+    signature: signature!(host::COMBINE_EXPERTS, &["x", "residual", "out"]),
+    check: |args| {
+        (host::COMBINE_EXPERTS.check)(args)?;
+        check_sizes(args)?;
+        check_same_dtype(args, &["x", "residual", "out"])
+    },
+    plan: |args, plan| {
+        let mut next = Reader::new(args);
+        let (x, weights) = (next.tensor(), next.tensor());
+        let (residual, out) = (next.optional(), next.tensor());
+        let arguments = CombineArgs {
+            out: address(out),
+            x: address(x),
+            weights: address(weights),
+            residual: address(residual),
+            out_stride: stride(out, 0),
+            x_stride: stride(x, 0),
+            weights_stride: stride(weights, 0),
+            residual_stride: stride(residual, 0),
+            length: int(out.shape[1]),
+            choices: int(weights.shape[1]),
+            scale: next.float(),
+            padding: 0,
+        };
+        let function = entry!("experts_combine", x.dtype);
+        plan.launch(launch("experts", function, [out.shape[0], 1, 1], THREADS, 0, arguments));
+    },
+};
+
+#[derive(Clone, Copy, NoUninit)]
+#[repr(C)]
+struct ExpertLinearArgs {
+    out: u64,
+    x: u64,
+    weight: u64,
+    experts: u64,
+    out_stride: i64,
+    x_stride: i64,
+    expert_stride: i64,
+    weight_stride: i64,
+    experts_stride: i64,
+    n: i32,
+    k: i32,
+    count: i32,
+    choices: i32,
+    rows_per_input: i32,
+    activation: i32,
+    gated: i32,
+    padding: i32,
+}
+const _: () = assert!(size_of::<ExpertLinearArgs>() == 104);
+
+pub(super) const EXPERT_LINEAR: CudaKernel = CudaKernel {
+    signature: signature!(host::EXPERT_LINEAR, &["x", "out"]),
+    check: |args| {
+        // Rows of the grid, and the row of x in shared memory.
+        const MOST_ROWS: usize = 65535;
+        const MOST_INPUTS: usize = (96 << 10) / 4;
+        (host::EXPERT_LINEAR.check)(args)?;
+        check_sizes(args)?;
+        check_same_dtype(args, &["x", "out"])?;
+        if args.tensor(0).dtype != DType::F32 {
+            check_same_dtype(args, &["x", "weight"])?;
+        }
+        let (inputs, rows) = (args.tensor(0).shape[1], args.tensor(3).shape[0]);
+        if inputs > MOST_INPUTS {
+            let reason = format!("expected at most {MOST_INPUTS} columns, found {inputs}");
+            return Err(args.refuse(0, reason));
+        }
+        if rows > MOST_ROWS {
+            let reason = format!("expected at most {MOST_ROWS} rows, found {rows}");
+            return Err(args.refuse(3, reason));
+        }
+        Ok(())
+    },
+    plan: |args, plan| {
+        let mut next = Reader::new(args);
+        let (x, weight, experts, out) =
+            (next.tensor(), next.tensor(), next.tensor(), next.tensor());
+        let (rows, n, k) = (out.shape[0], out.shape[1], x.shape[1]);
+        let arguments = ExpertLinearArgs {
+            out: address(out),
+            x: address(x),
+            weight: address(weight),
+            experts: address(experts),
+            out_stride: stride(out, 0),
+            x_stride: stride(x, 0),
+            expert_stride: stride(weight, 0),
+            weight_stride: stride(weight, 1),
+            experts_stride: stride(experts, 0),
+            n: int(n),
+            k: int(k),
+            count: int(weight.shape[0]),
+            choices: int(experts.shape[1]),
+            rows_per_input: int(rows / x.shape[0].max(1)),
+            activation: next.int(),
+            gated: next.int(),
+            padding: 0,
+        };
+        let function = match x.dtype {
+            DType::F32 => entry!("experts_linear_f32", weight.dtype),
+            DType::F16 => "experts_linear_f16_f16",
+            _ => "experts_linear_bf16_bf16",
+        };
+        let (grid, shared) = ([n.div_ceil(WARPS), rows, 1], 4 * k.next_multiple_of(8));
+        plan.launch(launch("experts", function, grid, THREADS, shared, arguments));
+    },
+};

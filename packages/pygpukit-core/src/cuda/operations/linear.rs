@@ -1,0 +1,260 @@
+//! `linear`: linear_gemv.cu for few rows, linear_mma.cu for many, linear_plain.cu for the rest. All of
+//! them sum in the same order, so which one it is can't be seen in the result.
+
+use bytemuck::NoUninit;
+
+use super::arguments::{Floats, Norm, Reader, address, entry, int, launch, stride};
+use super::norm::{Rows, norm_rows};
+use super::signature::{check_same_dtype, check_sizes, signature};
+use crate::cuda::{CudaKernel, CudaLaunch, Plan};
+use crate::device::Limits;
+use crate::dispatch::{KernelArgs, LaunchError, TensorArg};
+use crate::dtype::DType;
+use crate::host;
+
+/// `LinearArgs` of common/linear.cuh.
+#[derive(Clone, Copy, NoUninit)]
+#[repr(C)]
+struct LinearArgs {
+    out: u64,
+    x: u64,
+    weight: u64,
+    residual: u64,
+    bias: Floats,
+    norm: Norm,
+    x_stride: i64,
+    weight_stride: i64,
+    residual_stride: i64,
+    out_stride: i64,
+    rows: i32,
+    n: i32,
+    k: i32,
+    activation: i32,
+    gated: i32,
+    out_float32: i32,
+    scale: f32,
+    padding: i32,
+}
+const _: () = assert!(size_of::<LinearArgs>() == 160);
+
+/// One operation.
+struct Linear<'a> {
+    x: &'a TensorArg,
+    weight: &'a TensorArg,
+    rows: usize,
+    /// Outputs.
+    n: usize,
+    k: usize,
+    gated: bool,
+    arguments: LinearArgs,
+}
+
+impl<'a> Linear<'a> {
+    fn of(args: &'a KernelArgs<'a>) -> Linear<'a> {
+        let mut next = Reader::new(args);
+        let (x, weight, bias) = (next.tensor(), next.tensor(), next.optional());
+        let norm = next.norm();
+        let (residual, out) = (next.optional(), next.tensor());
+        let (activation, gated, scale) = (next.int(), next.int() != 0, next.float());
+        let (rows, k, n) = (x.shape[0], x.shape[1], out.shape[1]);
+        let arguments = LinearArgs {
+            out: address(out),
+            x: address(x),
+            weight: address(weight),
+            residual: address(residual),
+            bias: Floats::of(bias),
+            norm,
+            x_stride: stride(x, 0),
+            weight_stride: stride(weight, 0),
+            residual_stride: stride(residual, 0),
+            out_stride: stride(out, 0),
+            rows: int(rows),
+            n: int(n),
+            k: int(k),
+            activation,
+            gated: i32::from(gated),
+            out_float32: i32::from(out.dtype != x.dtype),
+            scale,
+            padding: 0,
+        };
+        Linear { x, weight, rows, n, k, gated, arguments }
+    }
+
+    /// Weight rows for each output.
+    fn parts(&self) -> usize {
+        if self.gated { 2 } else { 1 }
+    }
+
+    /// Whether 16 bytes can be copied at a time, as the tensor-core kernels do.
+    fn is_aligned(&self) -> bool {
+        let aligned = |tensor: &TensorArg| {
+            tensor.data.addr().is_multiple_of(16) && tensor.strides[0].is_multiple_of(8)
+        };
+        self.k.is_multiple_of(8) && aligned(self.x) && aligned(self.weight)
+    }
+
+    fn plan(mut self, plan: &mut Plan) {
+        if self.rows == 0 || self.n == 0 {
+            return;
+        }
+        let limits = *plan.limits();
+        if self.x.dtype != DType::F32 && self.is_aligned() {
+            if let Some(launch) = self.gemv(&limits) {
+                return plan.launch(launch);
+            }
+            self.normalize(plan);
+            return plan.launch(self.mma(&limits));
+        }
+        self.normalize(plan);
+        plan.launch(self.plain(&limits));
+    }
+
+    /// Writes the norm of `x` to scratch memory, in place of `x`.
+    fn normalize(&mut self, plan: &mut Plan) {
+        if self.arguments.norm.kind == 0 {
+            return;
+        }
+        let pitch = self.k.next_multiple_of(8);
+        let scratch = plan.scratch(self.rows * pitch * self.x.dtype.block_bytes()).addr() as u64;
+        let out = Rows::at(scratch, pitch as i64);
+        let rows = [Rows::of(self.x), Rows::at(0, 0), Rows::at(0, 0), out];
+        plan.launch(norm_rows(self.x.dtype, rows, [self.rows, self.k], self.arguments.norm));
+        self.arguments.x = scratch;
+        self.arguments.x_stride = pitch as i64;
+    }
+
+    /// The matrix-vector kernel, if it can have the rows.
+    fn gemv(&self, limits: &Limits) -> Option<CudaLaunch> {
+        const MOST_ROWS: usize = 8;
+        const MOST_BLOCKS_PER_SM: usize = 4;
+        if self.rows > MOST_ROWS {
+            return None;
+        }
+        let shared = gemv_shared_bytes(self.rows, self.k, self.parts());
+        let blocks_per_sm = limits.shared_bytes_per_sm as usize / (shared + BLOCK_RESERVE);
+        if shared > limits.shared_bytes_per_block as usize || blocks_per_sm == 0 {
+            return None;
+        }
+        let most = limits.sm_count as usize * blocks_per_sm.min(MOST_BLOCKS_PER_SM);
+        // Blocks with as many tiles each, so that they end together.
+        let tiles = self.n.div_ceil(GEMV_TILE);
+        let blocks = tiles.div_ceil(tiles.div_ceil(most));
+        let function = entry!("linear_gemv", self.x.dtype);
+        let launch = launch("linear_gemv", function, [blocks, 1, 1], 128, shared, self.arguments);
+        Some(CudaLaunch { reads_early: self.weight.addresses(), ..launch })
+    }
+
+    fn mma(&self, limits: &Limits) -> CudaLaunch {
+        let tiling = Tiling::choose(self.rows, self.n * self.parts(), limits);
+        let function = tiling.function(self.x.dtype);
+        let blocks = tiling.blocks(self.rows, self.n * self.parts());
+        let shared = tiling.shared_bytes();
+        launch("linear_mma", function, [blocks, 1, 1], tiling.threads, shared, self.arguments)
+    }
+
+    fn plain(&self, limits: &Limits) -> CudaLaunch {
+        const MOST_ROWS: usize = 8;
+        const TILE: usize = 64;
+        let shared = 260 * self.k.div_ceil(64);
+        let weight = self.weight.dtype;
+        let few = self.rows <= MOST_ROWS && shared <= limits.shared_bytes_per_block as usize;
+        if few && self.x.dtype == DType::F32 {
+            let function = entry!("linear_plain_gemv_f32", weight);
+            let grid = [self.n.div_ceil(4), self.rows, 1];
+            return launch("linear_plain", function, grid, 128, shared, self.arguments);
+        }
+        let function = match self.x.dtype {
+            DType::F32 => entry!("linear_plain_tiled_f32", weight),
+            DType::F16 => "linear_plain_tiled_f16_f16",
+            _ => "linear_plain_tiled_bf16_bf16",
+        };
+        let grid = [self.n.div_ceil(TILE), self.rows.div_ceil(TILE), 1];
+        launch("linear_plain", function, grid, 256, 0, self.arguments)
+    }
+}
+
+/// Shared memory that the driver takes for each block.
+const BLOCK_RESERVE: usize = 1 << 10;
+/// Outputs of a tile of linear_gemv.cu.
+const GEMV_TILE: usize = 8;
+
+/// As linear_gemv.cu has it.
+fn gemv_shared_bytes(rows: usize, k: usize, parts: usize) -> usize {
+    const WARPS: usize = 4;
+    const STAGES: usize = 4;
+    const SPAN: usize = 256;
+    let ring = WARPS * STAGES * GEMV_TILE * (SPAN + 8) * 2;
+    let x = 2 * rows * (k.next_multiple_of(SPAN) + 8);
+    let sums = 2 * 4 * parts * k.div_ceil(256) * rows * GEMV_TILE;
+    let scratch = 4 * 2 * (2 * WARPS);
+    ring + 16 + x + sums + scratch
+}
+
+/// A tiling of linear_mma.cu.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tiling {
+    rows: usize,
+    columns: usize,
+    threads: usize,
+    stages: usize,
+}
+
+impl Tiling {
+    const T16X32: Tiling = Tiling { rows: 16, columns: 32, threads: 64, stages: 6 };
+    const T64X32: Tiling = Tiling { rows: 64, columns: 32, threads: 128, stages: 5 };
+    const T128X64: Tiling = Tiling { rows: 128, columns: 64, threads: 256, stages: 4 };
+    const T128X128: Tiling = Tiling { rows: 128, columns: 128, threads: 256, stages: 4 };
+
+    /// The largest tiling that fills the GPU.
+    fn choose(rows: usize, columns: usize, limits: &Limits) -> Tiling {
+        if rows <= Self::T16X32.rows {
+            return Self::T16X32;
+        }
+        let enough = limits.sm_count as usize * 3 / 4;
+        let large = [Self::T128X128, Self::T128X64]
+            .into_iter()
+            .find(|tiling| rows > Self::T64X32.rows && tiling.blocks(rows, columns) >= enough);
+        large.unwrap_or(Self::T64X32)
+    }
+
+    fn blocks(self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
+    }
+
+    fn shared_bytes(self) -> usize {
+        let ring = self.stages * (self.rows + self.columns) * 128;
+        let sums = 4 * self.rows * (self.columns + 4);
+        ring.max(sums)
+    }
+
+    fn function(self, dtype: DType) -> &'static str {
+        match (self.rows, self.columns) {
+            (16, _) => entry!("linear_mma_16x32", dtype),
+            (64, _) => entry!("linear_mma_64x32", dtype),
+            (_, 64) => entry!("linear_mma_128x64", dtype),
+            _ => entry!("linear_mma_128x128", dtype),
+        }
+    }
+}
+
+fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
+    const OUT: usize = 9;
+    (host::LINEAR.check)(args)?;
+    check_sizes(args)?;
+    check_same_dtype(args, &["x", "residual"])?;
+    let (x, out) = (args.tensor(0).dtype, args.tensor(OUT).dtype);
+    if x != DType::F32 {
+        check_same_dtype(args, &["x", "weight"])?;
+    }
+    if out != x && out != DType::F32 {
+        let reason = format!("expected {x}, the dtype of x, or float32, found {out}");
+        return Err(args.refuse(OUT, reason));
+    }
+    Ok(())
+}
+
+pub(super) const LINEAR: CudaKernel = CudaKernel {
+    signature: signature!(host::LINEAR, &["x", "residual", "out"]),
+    check,
+    plan: |args, plan| Linear::of(args).plan(plan),
+};

@@ -1,0 +1,108 @@
+//! `rms_norm` and `layer_norm`: norm.cu.
+
+use bytemuck::NoUninit;
+
+use super::arguments::{Floats, Norm, Reader, address, element_bytes, entry, int, launch, stride};
+use super::signature::{check_same_dtype, check_sizes, signature};
+use crate::cuda::{CudaKernel, CudaLaunch, Plan};
+use crate::dispatch::{KernelArgs, LaunchError, TensorArg};
+use crate::dtype::DType;
+use crate::host;
+
+const THREADS: usize = 128;
+/// Shared memory that a row may take to be read only once: what every GPU has.
+const MOST_SHARED_BYTES: usize = 96 << 10;
+
+const RMS: i32 = 1;
+const LAYER: i32 = 2;
+
+#[derive(Clone, Copy, NoUninit)]
+#[repr(C)]
+struct NormRowsArgs {
+    out: u64,
+    sum: u64,
+    x: u64,
+    residual: u64,
+    norm: Norm,
+    x_stride: i64,
+    residual_stride: i64,
+    sum_stride: i64,
+    out_stride: i64,
+    length: i32,
+    resident: i32,
+}
+const _: () = assert!(size_of::<NormRowsArgs>() == 120);
+
+/// Rows of `length` elements of one dtype.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    address: u64,
+    stride: i64,
+}
+
+impl Rows {
+    pub(super) fn of<'a>(tensor: impl Into<Option<&'a TensorArg>> + Copy) -> Rows {
+        Rows { address: address(tensor), stride: stride(tensor, 0) }
+    }
+
+    pub(super) fn at(address: u64, stride: i64) -> Rows {
+        Rows { address, stride }
+    }
+}
+
+/// The launch that writes the norm of `count` rows of `x`, or of `x + residual`, to `out`, and the sum
+/// to `sum`.
+pub(super) fn norm_rows(
+    dtype: DType,
+    [x, residual, sum, out]: [Rows; 4],
+    [count, length]: [usize; 2],
+    norm: Norm,
+) -> CudaLaunch {
+    let bytes = length.next_multiple_of(8) * element_bytes(dtype);
+    let resident = bytes <= MOST_SHARED_BYTES;
+    let arguments = NormRowsArgs {
+        out: out.address,
+        sum: sum.address,
+        x: x.address,
+        residual: residual.address,
+        norm,
+        x_stride: x.stride,
+        residual_stride: residual.stride,
+        sum_stride: sum.stride,
+        out_stride: out.stride,
+        length: int(length),
+        resident: i32::from(resident),
+    };
+    let shared = if resident { bytes } else { 0 };
+    launch("norm", entry!("norm", dtype), [count, 1, 1], THREADS, shared, arguments)
+}
+
+fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
+    check_sizes(args)?;
+    check_same_dtype(args, &["x", "residual", "sum", "out"])
+}
+
+fn plan(args: &KernelArgs<'_>, plan: &mut Plan, kind: i32) {
+    let mut next = Reader::new(args);
+    let (x, residual) = (next.tensor(), next.optional());
+    let (weight, bias) = (Floats::of(next.optional()), Floats::of(next.optional()));
+    let (sum, out) = (next.optional(), next.tensor());
+    let (eps, offset) = (next.float(), next.float());
+    let norm = Norm { weight, bias, kind, eps, offset, padding: 0 };
+    let rows = [Rows::of(x), Rows::of(residual), Rows::of(sum), Rows::of(out)];
+    plan.launch(norm_rows(x.dtype, rows, [x.shape[0], x.shape[1]], norm));
+}
+
+const WIDENED: &[&str] = &["x", "residual", "sum", "out"];
+
+pub(super) const RMS_NORM: CudaKernel = CudaKernel {
+    signature: signature!(host::RMS_NORM, WIDENED),
+    check: |args| (host::RMS_NORM.check)(args).and_then(|()| check(args)),
+    plan: |args, into| plan(args, into, RMS),
+};
+
+pub(super) const LAYER_NORM: CudaKernel = CudaKernel {
+    signature: signature!(host::LAYER_NORM, WIDENED),
+    check: |args| (host::LAYER_NORM.check)(args).and_then(|()| check(args)),
+    plan: |args, into| plan(args, into, LAYER),
+};

@@ -1,0 +1,244 @@
+//! What is planned, without a GPU.
+
+use crate::cuda::{CudaKernel, CudaLaunch, Plan, kernels};
+use crate::device::{Device, Limits};
+use crate::dispatch::{ArgValue, KernelArgs, LaunchError, TensorArg};
+use crate::dtype::DType;
+use crate::host;
+use crate::memory::MemoryPool;
+
+use super::super::scratch::Scratch;
+
+const H100: Limits = Limits {
+    capability: (9, 0),
+    sm_count: 132,
+    shared_bytes_per_block: 227 << 10,
+    shared_bytes_per_sm: 228 << 10,
+    l2_bytes: 50 << 20,
+};
+/// GeForce RTX 4090.
+const ADA: Limits = Limits {
+    capability: (8, 9),
+    sm_count: 128,
+    shared_bytes_per_block: 99 << 10,
+    shared_bytes_per_sm: 100 << 10,
+    l2_bytes: 72 << 20,
+};
+
+fn find(name: &str) -> &'static CudaKernel {
+    kernels().iter().find(|kernel| kernel.signature.name == name).unwrap()
+}
+
+/// A row-major tensor at some address.
+fn tensor(shape: &[usize], dtype: DType) -> ArgValue {
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis];
+    }
+    let data = std::ptr::without_provenance_mut(0x1000);
+    ArgValue::Tensor(TensorArg { data, dtype, shape: shape.to_vec(), strides })
+}
+
+fn plan(name: &str, values: &[ArgValue], limits: Limits) -> Result<Vec<CudaLaunch>, LaunchError> {
+    let kernel = find(name);
+    let args = KernelArgs::new(kernel.signature, values)?;
+    (kernel.check)(&args)?;
+    let mut plan = Plan::new(limits, Scratch::new(&MemoryPool::new(Device::Cpu, None)));
+    (kernel.plan)(&args, &mut plan);
+    Ok(plan.finish().unwrap().0)
+}
+
+fn functions(launches: &[CudaLaunch]) -> Vec<&'static str> {
+    launches.iter().map(|launch| launch.function).collect()
+}
+
+struct Linear {
+    rows: usize,
+    n: usize,
+    k: usize,
+    gated: bool,
+    norm: bool,
+    types: [DType; 3],
+}
+
+impl Linear {
+    fn of(rows: usize, n: usize, k: usize, dtype: DType) -> Linear {
+        Linear { rows, n, k, gated: false, norm: false, types: [dtype; 3] }
+    }
+
+    fn plan(&self, limits: Limits) -> Result<Vec<CudaLaunch>, LaunchError> {
+        let [x, weight, out] = self.types;
+        let weight_rows = if self.gated { 2 * self.n } else { self.n };
+        let mut values = vec![
+            tensor(&[self.rows, self.k], x),
+            tensor(&[weight_rows, self.k], weight),
+            ArgValue::None,
+            ArgValue::Int(i64::from(self.norm)),
+        ];
+        values.extend([
+            ArgValue::None,
+            ArgValue::None,
+            ArgValue::Float(1e-5),
+            ArgValue::Float(0.0),
+        ]);
+        values.extend([ArgValue::None, tensor(&[self.rows, self.n], out)]);
+        values.extend([
+            ArgValue::Int(1),
+            ArgValue::Int(i64::from(self.gated)),
+            ArgValue::Float(1.0),
+        ]);
+        plan("linear", &values, limits)
+    }
+}
+
+#[test]
+fn every_operation_is_that_of_the_host() {
+    for (ours, theirs) in kernels().iter().zip(host::kernels()) {
+        let (ours, theirs) = (ours.signature, theirs.signature);
+        assert_eq!(ours.name, theirs.name);
+        let names = |params: &[crate::dispatch::Param]| {
+            params.iter().map(|param| param.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(ours.params), names(theirs.params), "{}", ours.name);
+    }
+}
+
+#[test]
+fn the_linear_kernel_depends_on_the_rows_and_on_what_fits() {
+    let plan = |linear: Linear, limits| functions(&linear.plan(limits).unwrap());
+    let bf16 = |rows, n, k| Linear::of(rows, n, k, DType::BF16);
+    assert_eq!(plan(bf16(1, 4096, 4096), H100), ["linear_gemv_bf16"]);
+    assert_eq!(plan(Linear { norm: true, ..bf16(8, 4096, 4096) }, H100), ["linear_gemv_bf16"]);
+    // Eight rows of 14336 activations don't fit beside the ring.
+    assert_eq!(plan(bf16(8, 4096, 14336), H100), ["linear_mma_16x32_bf16"]);
+    assert_eq!(plan(bf16(1, 4096, 14336), ADA), ["linear_gemv_bf16"]);
+    let normalised = Linear { norm: true, ..bf16(16, 4096, 4096) };
+    assert_eq!(plan(normalised, H100), ["norm_bf16", "linear_mma_16x32_bf16"]);
+    assert_eq!(plan(bf16(64, 4096, 4096), H100), ["linear_mma_64x32_bf16"]);
+    assert_eq!(plan(bf16(4096, 4096, 4096), H100), ["linear_mma_128x128_bf16"]);
+    assert_eq!(plan(bf16(512, 2048, 8192), H100), ["linear_mma_128x64_bf16"]);
+    // 16 bytes can't be copied at a time.
+    assert_eq!(plan(bf16(3, 100, 33), H100), ["linear_plain_tiled_bf16_bf16"]);
+    let f32 = |rows, k, weight| Linear {
+        types: [DType::F32, weight, DType::F32],
+        ..Linear::of(rows, 96, k, DType::F32)
+    };
+    assert_eq!(plan(f32(8, 576, DType::F16), H100), ["linear_plain_gemv_f32_f16"]);
+    assert_eq!(plan(f32(9, 576, DType::F32), H100), ["linear_plain_tiled_f32_f32"]);
+    assert!(plan(bf16(0, 4096, 4096), H100).is_empty());
+}
+
+#[test]
+fn launches_of_the_linear_kernels_fit_their_tiles() {
+    let launches = Linear::of(1, 3072, 2048, DType::BF16).plan(H100).unwrap();
+    // 384 tiles on 132 multiprocessors of three blocks each.
+    let [gemv] = &launches[..] else { panic!("one launch") };
+    assert_eq!((gemv.grid, gemv.block, gemv.overlap), ([384, 1, 1], [128, 1, 1], true));
+    assert_eq!(gemv.parameters.bytes().len(), 160);
+    let launches =
+        Linear { gated: true, ..Linear::of(300, 1000, 512, DType::F16) }.plan(H100).unwrap();
+    // 5 by 63 tiles of 64 rows by 32 weight rows, and a ring of five stages.
+    let [mma] = &launches[..] else { panic!("one launch") };
+    assert_eq!((mma.grid, mma.shared_bytes), ([5 * 63, 1, 1], 5 * 96 * 128));
+}
+
+#[test]
+fn dtypes_that_do_not_go_together_are_refused() {
+    let message = |types| {
+        let linear = Linear { types, ..Linear::of(2, 8, 16, DType::BF16) };
+        linear.plan(H100).unwrap_err().to_string()
+    };
+    let found = message([DType::BF16, DType::F16, DType::BF16]);
+    assert!(
+        found.contains("linear, argument weight: expected bfloat16, the dtype of x"),
+        "{found}"
+    );
+    let found = message([DType::BF16, DType::BF16, DType::F16]);
+    assert!(found.contains("argument out"), "{found}");
+    let types = [DType::BF16, DType::BF16, DType::F32];
+    assert!(Linear { types, ..Linear::of(2, 8, 16, DType::BF16) }.plan(H100).is_ok());
+}
+
+struct Attention {
+    tokens: usize,
+    heads: [usize; 2],
+    dim: usize,
+    sequences: usize,
+    context: usize,
+    dtype: DType,
+}
+
+impl Attention {
+    fn plan(&self, limits: Limits) -> Vec<CudaLaunch> {
+        let Attention { tokens, heads: [heads, kv_heads], dim, sequences, context, dtype } = *self;
+        let cache = || tensor(&[context / 64, kv_heads, 64, dim], dtype);
+        let index = |length| tensor(&[length], DType::I32);
+        let values = [
+            tensor(&[tokens, heads, dim], dtype),
+            cache(),
+            cache(),
+            tensor(&[sequences, context / 64], DType::I32),
+            index(tokens),
+            index(tokens),
+            tensor(&[tokens, heads * dim], dtype),
+            ArgValue::Float(0.1),
+            ArgValue::Int(0),
+            ArgValue::Float(0.0),
+        ];
+        plan("attention", &values, limits).unwrap()
+    }
+}
+
+#[test]
+fn attention_splits_long_contexts_over_the_gpu() {
+    let decode = Attention {
+        tokens: 1,
+        heads: [32, 8],
+        dim: 128,
+        sequences: 1,
+        context: 32768,
+        dtype: DType::BF16,
+    };
+    let launches = decode.plan(H100);
+    assert_eq!(
+        functions(&launches),
+        ["attention_decode_128_4_bf16", "attention_decode_merge_bf16"]
+    );
+    assert_eq!((launches[0].grid, launches[1].grid), ([1, 8, 16], [1, 32, 1]));
+    let launches = decode.plan(ADA);
+    assert_eq!(functions(&launches)[0], "attention_decode_128_2_bf16");
+    assert!(launches[0].shared_bytes <= ADA.shared_bytes_per_block);
+    let short = Attention { context: 512, ..decode };
+    assert_eq!(short.plan(H100)[0].grid, [1, 8, 2]);
+}
+
+#[test]
+fn prompts_and_heads_of_odd_sizes_have_kernels_of_their_own() {
+    let prompt = |dim, dtype| Attention {
+        tokens: 500,
+        heads: [32, 8],
+        dim,
+        sequences: 2,
+        context: 1024,
+        dtype,
+    };
+    let launches = prompt(128, DType::F16).plan(H100);
+    assert_eq!(functions(&launches), ["attention_prefill_128_f16"]);
+    assert_eq!(launches[0].grid, [500 * 4 / 64 + 1, 8, 1]);
+    assert_eq!(functions(&prompt(80, DType::BF16).plan(H100)), ["attention_prefill_128_bf16"]);
+    assert_eq!(functions(&prompt(20, DType::BF16).plan(H100)), ["attention_plain_bf16"]);
+    assert_eq!(functions(&prompt(64, DType::F32).plan(H100)), ["attention_plain_f32"]);
+    // A prompt's block of such heads needs more shared memory than there is.
+    assert_eq!(functions(&prompt(256, DType::BF16).plan(ADA))[0], "attention_decode_256_1_bf16");
+}
+
+#[test]
+fn logits_are_searched_before_they_are_sampled() {
+    let (logits, ids) = (tensor(&[3, 50_000], DType::F32), tensor(&[3], DType::I32));
+    let launches = plan("argmax", &[logits.clone(), ids.clone()], H100).unwrap();
+    assert_eq!(functions(&launches), ["argmax_maxima", "argmax_rows"]);
+    assert_eq!((launches[0].grid, launches[1].grid), ([3, 32, 1], [3, 1, 1]));
+    let too_many = [logits, ids, tensor(&[3, 2000], DType::F32), tensor(&[3, 2000], DType::I32)];
+    let error = plan("top_logprobs", &too_many, H100).unwrap_err().to_string();
+    assert!(error.contains("at most 1025 columns"), "{error}");
+}

@@ -1,0 +1,123 @@
+//! Operations on a GPU: planned and launched, or captured as one graph.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::CudaKernel;
+use super::library::Library;
+use super::plan::{CudaLaunch, Plan};
+use super::scratch::Scratch;
+use crate::device::cuda::{CudaGraph, Function, LaunchCall, LaunchShape};
+use crate::device::{Device, Ordinal};
+use crate::dispatch::{KernelArgs, TensorArg};
+use crate::error::Result;
+use crate::memory::MemoryPool;
+
+/// A launch with its entry point at hand.
+struct Ready {
+    kernel: &'static str,
+    function: Arc<Function>,
+    launch: CudaLaunch,
+}
+
+/// Queues `kernel` on the GPU.
+///
+/// # Errors
+/// [`crate::device::DeviceError`] when the GPU has no such kernel, [`crate::memory::OutOfMemory`] for
+/// its scratch memory, and [`crate::dispatch::KernelError`] when the launch is refused, or when a kernel
+/// launched earlier broke.
+pub(crate) fn run(ordinal: Ordinal, kernel: &CudaKernel, args: &KernelArgs<'_>) -> Result<()> {
+    let mut ready = Vec::new();
+    // What the launches work in may go to later launches of the same queue when this returns.
+    let _scratch = plan(ordinal, kernel, args, Scratch::new(pool(ordinal)), &mut ready)?;
+    for launch in &mut ready {
+        // Who writes what it reads early isn't known.
+        launch.launch.overlap &= launch.launch.reads_early.is_empty();
+        // SAFETY: the arguments were checked; what `CudaKernel::plan` promises makes the launch valid for
+        // them; the caller holds the tensors until they go back to the pool, whose memory is used in the
+        // order of the queue, and has ordered the queue after the copies that fill them.
+        unsafe { ordinal.cuda().launch(&launch.call()) }?;
+    }
+    Ok(())
+}
+
+/// Operations captured as one graph of the GPU.
+pub(crate) struct Program {
+    graph: CudaGraph,
+    _scratch: Scratch,
+}
+
+impl Program {
+    /// Plans the operations and makes a graph of their launches.
+    ///
+    /// # Errors
+    /// As for [`run`].
+    pub(crate) fn new<'a>(
+        ordinal: Ordinal,
+        operations: impl Iterator<Item = (&'static CudaKernel, KernelArgs<'a>)>,
+    ) -> Result<Self> {
+        let mut ready = Vec::new();
+        let mut written = Vec::new();
+        let mut scratch = Scratch::new(pool(ordinal));
+        for (kernel, args) in operations {
+            scratch = plan(ordinal, kernel, &args, scratch, &mut ready)?;
+            written.extend(args.written().map(TensorArg::addresses));
+        }
+        for Ready { launch, .. } in &mut ready {
+            let early = &launch.reads_early;
+            launch.overlap &= written.iter().all(|range| disjoint(range, early));
+        }
+        let calls: Vec<_> = ready.iter().map(Ready::call).collect();
+        // SAFETY: as in `run`; the graph's owner holds the tensors, and orders each replay after copies.
+        let graph = unsafe { ordinal.cuda().graph(&calls) }?;
+        Ok(Program { graph, _scratch: scratch })
+    }
+
+    /// Queues all of it.
+    ///
+    /// # Errors
+    /// [`crate::dispatch::KernelError`] when a kernel launched earlier broke.
+    pub(crate) fn replay(&self) -> Result<()> {
+        // SAFETY: as in `new`.
+        unsafe { self.graph.replay() }
+    }
+}
+
+/// Adds what `kernel` launches to `ready`. Gives the scratch memory back, in use until they have run.
+fn plan(
+    ordinal: Ordinal,
+    kernel: &CudaKernel,
+    args: &KernelArgs<'_>,
+    scratch: Scratch,
+    ready: &mut Vec<Ready>,
+) -> Result<Scratch> {
+    let mut plan = Plan::new(*ordinal.cuda().limits(), scratch);
+    (kernel.plan)(args, &mut plan);
+    let (launches, scratch) = plan.finish()?;
+    for launch in launches {
+        let function = Library::of(ordinal).function(launch.source, launch.function)?;
+        ready.push(Ready { kernel: kernel.signature.name, function, launch });
+    }
+    Ok(scratch)
+}
+
+fn disjoint(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start.max(b.start) >= a.end.min(b.end)
+}
+
+fn pool(ordinal: Ordinal) -> &'static Arc<MemoryPool> {
+    MemoryPool::default_of(Device::Cuda(ordinal))
+}
+
+impl Ready {
+    fn call(&self) -> LaunchCall<'_> {
+        let CudaLaunch { grid, block, cluster, shared_bytes, overlap, ref parameters, .. } =
+            self.launch;
+        LaunchCall {
+            kernel: self.kernel,
+            function: &self.function,
+            shape: LaunchShape { grid, block, cluster, shared_bytes, overlap },
+            parameters: parameters.bytes(),
+        }
+    }
+}

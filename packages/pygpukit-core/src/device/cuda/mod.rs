@@ -1,0 +1,314 @@
+//! NVIDIA GPUs, through the driver API. Every driver call is in here.
+//!
+//! A GPU has one compute stream, which launches, host access and copies within the GPU go through in
+//! order, and a copy stream for each fill thread. Events order them: a copy waits for what was computed
+//! before its upload began, and the compute stream for the copies that fill what is launched on. Nothing
+//! waits for the whole GPU, but the return of memory to it.
+
+mod context;
+mod driver;
+#[cfg(feature = "python")]
+mod foreign;
+mod graph;
+mod journal;
+mod lane;
+mod launch;
+mod limits;
+mod memory;
+mod module;
+mod ring;
+mod stream;
+
+use std::ffi::{CStr, c_int};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::result::{self, DriverError};
+
+use self::context::{Context, text};
+pub use self::driver::Ordinal;
+#[cfg(feature = "python")]
+pub(crate) use self::foreign::ForeignStream;
+use self::graph::ExecutableGraph;
+use self::lane::{CopyStreams, CudaLane};
+pub(crate) use self::launch::LaunchShape;
+pub use self::limits::Limits;
+use self::memory::{DeviceMemory, PinnedMemory};
+pub(crate) use self::module::{Function, Module};
+use self::ring::Ring;
+use self::stream::Stream;
+pub(crate) use self::stream::StreamEvent;
+use super::{Allocation, Backend, DeviceError, DeviceInfo, Fence, Lane, MemoryInfo};
+use crate::dispatch::KernelError;
+use crate::error::{Error, Result};
+
+/// The oldest GPUs that kernels are written for: Ampere.
+const CAPABILITY_NEEDED: (u32, u32) = (8, 0);
+
+/// The first GPUs that may start a kernel before the one before has ended: Hopper.
+const OVERLAP_SINCE: (u32, u32) = (9, 0);
+
+/// Writes and reads up to this size go through pinned memory, which is quicker, and writes don't keep
+/// the caller waiting.
+const SMALL: usize = 64 << 10;
+
+/// Small writes that may be under way at once.
+const SMALL_WRITES: usize = 16;
+
+/// A GPU.
+pub(crate) struct Cuda {
+    context: &'static Context,
+    name: String,
+    driver: (u32, u32),
+    limits: Limits,
+    compute: Stream,
+    copies: CopyStreams,
+    small_writes: Mutex<Ring>,
+    small_reads: Mutex<(PinnedMemory, StreamEvent)>,
+    /// Whether the environment asks for launches to wait for their end.
+    launches_block: bool,
+}
+
+/// What is launched and with which parameters.
+pub(crate) struct LaunchCall<'a> {
+    /// The name of the operation, for errors.
+    pub(crate) kernel: &'static str,
+    pub(crate) function: &'a Function,
+    pub(crate) shape: LaunchShape,
+    pub(crate) parameters: &'a [u8],
+}
+
+/// Launches that are replayed together.
+pub(crate) struct CudaGraph {
+    cuda: &'static Cuda,
+    executable: Mutex<ExecutableGraph>,
+    /// Every kernel once, for errors.
+    kernels: Vec<&'static str>,
+}
+
+impl Cuda {
+    /// Opens the GPU with the number `index`, under a driver of that version.
+    fn open(index: u32, driver: (u32, u32)) -> Result<Self, DeviceError> {
+        let action = "opening the GPU";
+        let failed = |error| DeviceError::Driver { index, action, reason: text(error) };
+        let device = result::device::get(index as c_int).map_err(failed)?;
+        let name = result::device::get_name(device).map_err(failed)?;
+        let limits = Limits::of(device).map_err(failed)?;
+        if limits.capability < CAPABILITY_NEEDED {
+            let (found, needed) = (limits.capability, CAPABILITY_NEEDED);
+            return Err(DeviceError::GpuTooOld { index, name, found, needed });
+        }
+        // Streams, memory and kernels refer to it until the process ends.
+        let context: &'static Context =
+            Box::leak(Box::new(Context::retain(index, device).map_err(failed)?));
+        Ok(Cuda {
+            context,
+            name,
+            driver,
+            limits,
+            compute: Stream::new(context).map_err(failed)?,
+            copies: CopyStreams::default(),
+            small_writes: Mutex::new(Ring::new(context, SMALL_WRITES, SMALL).map_err(failed)?),
+            small_reads: Mutex::new((
+                PinnedMemory::new(context, SMALL).map_err(failed)?,
+                StreamEvent::new(context).map_err(failed)?,
+            )),
+            launches_block: std::env::var("CUDA_LAUNCH_BLOCKING").is_ok_and(|value| value == "1"),
+        })
+    }
+
+    /// What a kernel may count on.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Model name and number, for errors.
+    pub(crate) fn describe(&self) -> String {
+        let (major, minor) = self.limits.capability;
+        format!("{} (compute capability {major}.{minor})", self.name)
+    }
+
+    /// Loads a cubin or PTX.
+    ///
+    /// # Errors
+    /// What the driver, and its compiler, say.
+    pub(crate) fn load_module(&self, image: Vec<u8>) -> Result<Module, String> {
+        Module::load(self.context, image)
+    }
+
+    /// The entry point `name` of `module`.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(crate) fn function(&self, module: &Module, name: &CStr) -> Result<Function, String> {
+        module.function(name).map_err(text)
+    }
+
+    /// Queues a launch.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the driver refuses the launch, or a kernel launched earlier broke.
+    ///
+    /// # Safety
+    /// As for [`Stream::launch`].
+    pub(crate) unsafe fn launch(&self, call: &LaunchCall<'_>) -> Result<()> {
+        self.context.journal().note(call.kernel);
+        // SAFETY: the caller vouches for it.
+        unsafe { self.launch_on(&self.compute, call) }?;
+        if self.launches_block {
+            self.context.journal().clear_until(&self.context.journal().mark());
+        }
+        Ok(())
+    }
+
+    /// Makes a graph of launches.
+    ///
+    /// # Errors
+    /// As for [`Cuda::launch`].
+    ///
+    /// # Safety
+    /// As for [`Stream::launch`], for every launch and each time that the graph is replayed.
+    pub(crate) unsafe fn graph(&'static self, calls: &[LaunchCall<'_>]) -> Result<CudaGraph> {
+        let executable = ExecutableGraph::capture(&self.compute, |stream| {
+            // SAFETY: the caller vouches for each.
+            calls.iter().try_for_each(|call| unsafe { self.launch_on(stream, call) })
+        })?;
+        let mut kernels: Vec<_> = calls.iter().map(|call| call.kernel).collect();
+        kernels.sort_unstable();
+        kernels.dedup();
+        Ok(CudaGraph { cuda: self, executable: Mutex::new(executable), kernels })
+    }
+
+    /// # Safety
+    /// As for [`Stream::launch`].
+    unsafe fn launch_on(&self, stream: &Stream, call: &LaunchCall<'_>) -> Result<()> {
+        let mut shape = call.shape;
+        shape.overlap &= self.limits.capability >= OVERLAP_SINCE;
+        // SAFETY: the caller vouches for it.
+        let launched = unsafe { stream.launch(call.function, &shape, call.parameters) };
+        launched.map_err(|error| match self.context.explain("a launch", error) {
+            Error::Device(DeviceError::Driver { reason, .. }) => {
+                let kernel = call.kernel;
+                KernelError::Refused { kernel, reason: format!("{reason}: {shape:?}") }.into()
+            }
+            fault => fault,
+        })
+    }
+
+    /// Waits until everything queued on the compute stream so far is done.
+    fn wait(&self) -> Result<(), DriverError> {
+        self.wait_by(&StreamEvent::new(self.context)?)
+    }
+
+    /// [`Cuda::wait`], by an event that nobody else uses meanwhile.
+    fn wait_by(&self, event: &StreamEvent) -> Result<(), DriverError> {
+        let mark = self.context.journal().mark();
+        event.record(&self.compute)?;
+        event.wait()?;
+        self.context.journal().clear_until(&mark);
+        Ok(())
+    }
+
+    fn explained<T>(&self, action: &'static str, result: Result<T, DriverError>) -> Result<T> {
+        result.map_err(|error| self.context.explain(action, error))
+    }
+}
+
+impl CudaGraph {
+    /// Queues all launches.
+    ///
+    /// # Errors
+    /// As for [`Cuda::launch`].
+    ///
+    /// # Safety
+    /// As for [`Cuda::graph`].
+    pub(crate) unsafe fn replay(&self) -> Result<()> {
+        for kernel in &self.kernels {
+            self.cuda.context.journal().note(kernel);
+        }
+        let mut executable = self.executable.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller vouches for the launches.
+        unsafe { executable.launch(&self.cuda.compute) }
+    }
+}
+
+impl Backend for Cuda {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: self.name.clone(),
+            cores: self.limits.sm_count as usize,
+            memory: self.memory(),
+            capability: Some(self.limits.capability),
+            driver: Some(self.driver),
+        }
+    }
+
+    fn memory(&self) -> MemoryInfo {
+        let info = self.context.bind().and_then(|_bound| result::mem_get_info());
+        // A GPU that can't say has none to give.
+        let (available, total) = info.unwrap_or_default();
+        MemoryInfo { total: total as u64, available: available as u64 }
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Option<Box<dyn Allocation>>> {
+        let memory = self.explained("allocating", DeviceMemory::new(self.context, bytes))?;
+        Ok(memory.map(|memory| Box::new(memory) as _))
+    }
+
+    fn lane(&'static self) -> Box<dyn Lane> {
+        Box::new(CudaLane::new(self.context, &self.copies))
+    }
+
+    fn fence(&self) -> Result<Fence> {
+        let event = self.compute.is_idle().and_then(|idle| match idle {
+            true => Ok(None),
+            false => self.compute.event().map(|event| Some(Arc::new(event))),
+        });
+        self.explained("ordering a copy", event).map(Fence)
+    }
+
+    fn order_after_copies(&self) -> Result<()> {
+        self.explained("waiting for copies", self.copies.order_before(&self.compute))
+    }
+
+    unsafe fn read(&self, source: *const u8, out: &mut [u8]) -> Result<()> {
+        let copied = if out.len() > SMALL {
+            // SAFETY: the caller vouches for the source; `out` is its own memory, and is left alone
+            // until the copy is done.
+            unsafe { self.compute.download(source, out) }.and_then(|()| self.wait())
+        } else {
+            let mut slot = self.small_reads.lock().unwrap_or_else(PoisonError::into_inner);
+            let (memory, event) = &mut *slot;
+            let bytes = &mut memory.as_mut_slice()[..out.len()];
+            // SAFETY: as above; whoever has the lock has the slot.
+            unsafe { self.compute.download(source, bytes) }
+                .and_then(|()| self.wait_by(event))
+                .map(|()| out.copy_from_slice(bytes))
+        };
+        self.explained("copying from the GPU", copied)
+    }
+
+    unsafe fn write(&self, target: *mut u8, bytes: &[u8]) -> Result<()> {
+        if bytes.len() > SMALL {
+            // SAFETY: the caller vouches for the target; `bytes` are there until the copy is done.
+            let copied = unsafe { self.compute.upload(target, bytes) }.and_then(|()| self.wait());
+            return self.explained("copying to the GPU", copied);
+        }
+        let mut fill = |slot: &mut [u8]| {
+            slot.copy_from_slice(bytes);
+            Ok(())
+        };
+        let mut ring = self.small_writes.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller vouches for the target; the stream orders it with everything else.
+        unsafe { ring.send(&self.compute, target, bytes.len(), &mut fill) }.map(drop)
+    }
+
+    unsafe fn copy(&self, source: *const u8, target: *mut u8, bytes: usize) -> Result<()> {
+        // SAFETY: the caller vouches for both; the stream orders them with everything else.
+        self.explained("copying", unsafe { self.compute.copy(source, target, bytes) })
+    }
+
+    unsafe fn zero(&self, target: *mut u8, bytes: usize) -> Result<()> {
+        // SAFETY: the caller vouches for the target; the stream orders it with everything else.
+        self.explained("clearing memory", unsafe { self.compute.zero(target, bytes) })
+    }
+}
