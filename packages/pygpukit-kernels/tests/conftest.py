@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from pygpukit.core import Device, DeviceError, Tensor
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 Array = npt.NDArray[Any]
 Put = Callable[..., Tensor]

@@ -1,26 +1,12 @@
-import math
-
 import numpy as np
 import pytest
 from pygpukit import kernels
 from pygpukit.core import LaunchError, Tensor
 from pygpukit.kernels import Norm
+from reference import ACTIVATIONS
 
 DTYPES = ["float32", "float16", "bfloat16"]
 SHAPES = [(1, 1, 1), (1, 576, 96), (2, 64, 30), (3, 33, 7), (17, 100, 65), (70, 257, 33)]
-
-erf = np.vectorize(math.erf, otypes=[np.float64])
-ACTIVATIONS = {
-    "identity": lambda x: x,
-    "silu": lambda x: x / (1 + np.exp(-x)),
-    "gelu": lambda x: x * 0.5 * (1 + erf(x / math.sqrt(2))),
-    "gelu_tanh": lambda x: x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-    "gelu_quick": lambda x: x / (1 + np.exp(-1.702 * x)),
-    "relu": lambda x: np.maximum(x, 0),
-    "relu_squared": lambda x: np.maximum(x, 0) ** 2,
-    "tanh": np.tanh,
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-}
 
 
 def assert_close(actual, expected, magnitude):

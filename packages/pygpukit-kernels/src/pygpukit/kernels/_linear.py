@@ -19,6 +19,7 @@ def linear(
     gated: bool = False,
     residual: Tensor | None = None,
     scale: float = 1.0,
+    dtype: str = "",
     out: Tensor | None = None,
 ) -> Tensor:
     """`residual + scale · f(norm(x) · weightᵀ + bias)`.
@@ -35,6 +36,7 @@ def linear(
         gated: Whether the activation of one half of the rows scales the other.
         residual: (T, N), added at the end.
         scale: Of everything but the residual.
+        dtype: Of the result: that of `x`, the default, or float32.
         out: (T, N), may be `residual`.
 
     Returns:
@@ -43,7 +45,7 @@ def linear(
     Raises:
         ValueError: There is no activation of that name.
     """
-    out = result(out, (x.shape[0], weight.shape[0] // (2 if gated else 1)), x)
+    out = result(out, (x.shape[0], weight.shape[0] // (2 if gated else 1)), x, dtype)
     launch(
         "linear",
         x,

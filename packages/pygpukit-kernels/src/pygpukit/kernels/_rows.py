@@ -14,6 +14,7 @@ def embedding(
     scale: float = 1.0,
     positions: Tensor | None = None,
     position_weight: Tensor | None = None,
+    dtype: str = "float32",
     out: Tensor | None = None,
 ) -> Tensor:
     """`scale · weight[ids] + position_weight[positions]`; a row of NaN where an index is outside.
@@ -24,12 +25,13 @@ def embedding(
         scale: Of the rows of `weight`.
         positions: (T,) int32, together with `position_weight`.
         position_weight: (context, K).
-        out: (T, K) of the dtype of activations.
+        dtype: Of the result, that of activations: float32 on "cpu".
+        out: (T, K).
 
     Returns:
-        (T, K), float32.
+        (T, K).
     """
-    out = result(out, (ids.shape[0], weight.shape[1]), ids, "float32")
+    out = result(out, (ids.shape[0], weight.shape[1]), ids, dtype)
     launch("embedding", ids, ids, weight, positions, position_weight, out, float(scale))
     return out
 

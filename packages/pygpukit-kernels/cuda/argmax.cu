@@ -1,0 +1,48 @@
+// The most likely token of each row of logits.
+#include "common/launch.cuh"
+#include "common/logits.cuh"
+
+constexpr int THREADS = 256;
+constexpr int LANES = 8;  // that share one of the maxima
+
+struct MaximaArgs {
+  Ranked* maxima;       // (rows, MAXIMA)
+  const float* logits;  // (rows, vocabulary)
+  long long logits_stride;
+  int vocabulary;
+};
+
+// The first logits of 1024 parts of each row, for argmax, sample and top_logprobs.
+// Launch: 256 threads, blocks (rows, 32).
+extern "C" __global__ void __launch_bounds__(THREADS) argmax_maxima(const __grid_constant__ MaximaArgs a) {
+  start_dependents();
+  wait_for_inputs();
+  static_assert(MAXIMA % (THREADS / LANES) == 0, "blocks make whole maxima");
+  const int stride = gridDim.y * THREADS;
+  const float* logits = a.logits + blockIdx.x * a.logits_stride;
+  Ranked first = 0;
+#pragma unroll 4
+  for (int i = blockIdx.y * THREADS + threadIdx.x; i < a.vocabulary; i += stride) {
+    const float x = logits[i];
+    const Ranked ranked = x < INFINITY_F32 ? rank(x, i) : UNSOUND;
+    first = Later()(first, ranked);
+  }
+  first = warp_reduce<LANES>(first, Later());
+  if (threadIdx.x % LANES == 0)
+    a.maxima[blockIdx.x * MAXIMA + blockIdx.y * (THREADS / LANES) + threadIdx.x / LANES] = first;
+}
+
+struct ArgmaxArgs {
+  int* out;  // (rows)
+  const Ranked* maxima;
+};
+
+// The token of the largest logit, the first of equals; -1 where a logit is NaN or +∞ or all are -∞.
+// Launch: 1024 threads, a block for each row.
+extern "C" __global__ void __launch_bounds__(ROW_THREADS) argmax_rows(const __grid_constant__ ArgmaxArgs a) {
+  __shared__ Ranked scratch[ROW_WARPS];
+  start_dependents();
+  wait_for_inputs();
+  const Ranked first = block_reduce<ROW_WARPS>(a.maxima[blockIdx.x * MAXIMA + threadIdx.x], scratch, Later());
+  if (threadIdx.x == 0) a.out[blockIdx.x] = is_sound(first) ? token(first) : -1;
+}

@@ -1,0 +1,144 @@
+// Loads and stores of eight elements at a time, asynchronous copies to shared memory, vectors of parameters.
+#pragma once
+#include "types.cuh"
+
+// Eight consecutive elements as float32: the unit in which kernels walk along a row.
+struct Eight {
+  float value[8];
+};
+
+__device__ __forceinline__ uint4 load16(const void* p) { return *static_cast<const uint4*>(p); }
+__device__ __forceinline__ void store16(void* p, uint4 v) { *static_cast<uint4*>(p) = v; }
+
+template <class T>
+__device__ __forceinline__ bool is_aligned16(const T* p) {
+  return reinterpret_cast<unsigned long long>(p) % 16 == 0;
+}
+
+// Whether rows of `length` elements, `stride` apart, can be walked in aligned groups of eight.
+template <class T>
+__device__ __forceinline__ bool is_vectorizable(const T* p, int length, long long stride) {
+  return is_aligned16(p) && length % 8 == 0 && stride % 8 == 0;
+}
+
+template <class T>
+__device__ __forceinline__ Eight load8(const T* p) {
+  Eight e;
+  if constexpr (same_type<T, float>) {
+    const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
+    e = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+  } else {
+    const uint4 v = load16(p);
+    unpack2<T>(v.x, e.value[0], e.value[1]);
+    unpack2<T>(v.y, e.value[2], e.value[3]);
+    unpack2<T>(v.z, e.value[4], e.value[5]);
+    unpack2<T>(v.w, e.value[6], e.value[7]);
+  }
+  return e;
+}
+
+template <class T>
+__device__ __forceinline__ void store8(T* p, const Eight& e) {
+  const float* v = e.value;
+  if constexpr (same_type<T, float>) {
+    reinterpret_cast<float4*>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
+    reinterpret_cast<float4*>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
+  } else {
+    store16(p, make_uint4(pack2<T>(v[0], v[1]), pack2<T>(v[2], v[3]), pack2<T>(v[4], v[5]), pack2<T>(v[6], v[7])));
+  }
+}
+
+// Elements start … start+7 of a row, with zeros past its end. `vectorizable` is is_vectorizable of the row.
+template <class T>
+__device__ __forceinline__ Eight load8(const T* row, int start, int length, bool vectorizable) {
+  if (vectorizable && start + 8 <= length) return load8(row + start);
+  Eight e;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) e.value[i] = start + i < length ? to_float(row[start + i]) : 0.f;
+  return e;
+}
+
+template <class T>
+__device__ __forceinline__ void store8(T* row, int start, int length, bool vectorizable, const Eight& e) {
+  if (vectorizable && start + 8 <= length) {
+    store8(row + start, e);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    if (start + i < length) row[start + i] = from_float<T>(e.value[i]);
+}
+
+__device__ __forceinline__ unsigned shared_address(const void* p) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(p));
+}
+
+// Copies 16 bytes to shared memory in the background, or writes 16 zero bytes where `valid` is false; then the source
+// isn't read and may be any address.
+__device__ __forceinline__ void copy16_async(unsigned destination, const void* source, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(valid ? 16 : 0)
+               : "memory");
+}
+
+// The policy for what is read once: it leaves the L2 cache to the rest (activations, the cache of keys and values, and
+// the kernels' own code).
+__device__ __forceinline__ unsigned long long evict_first_policy() {
+  unsigned long long policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ __forceinline__ void copy16_async(unsigned destination, const void* source, bool valid,
+                                             unsigned long long policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(destination), "l"(source),
+               "r"(valid ? 16 : 0), "l"(policy)
+               : "memory");
+}
+__device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most PENDING of this thread's newest groups are under way.
+template <int PENDING>
+__device__ __forceinline__ void copy_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// A vector (a bias, a norm's weight, a row of a table) whose type is known at run time only, or absent (null data).
+struct Floats {
+  const void* data;
+  int dtype;
+
+  // From element `start` on.
+  __device__ __forceinline__ Floats from(long long start) const {
+    return {static_cast<const char*>(data) + start * (dtype == DTYPE_F32 ? 4 : 2), dtype};
+  }
+
+  __device__ __forceinline__ explicit operator bool() const { return data; }
+
+  __device__ __forceinline__ float operator[](long long i) const {
+    if (dtype == DTYPE_F32) return static_cast<const float*>(data)[i];
+    if (dtype == DTYPE_F16) return to_float(static_cast<const f16*>(data)[i]);
+    return to_float(static_cast<const bf16*>(data)[i]);
+  }
+
+  // Elements start … start+7 of `length`, zeros past the end.
+  __device__ __forceinline__ Eight eight(int start, int length) const {
+    const bool vectorizable = is_aligned16(data);
+    if (dtype == DTYPE_F32) return load8(static_cast<const float*>(data), start, length, vectorizable);
+    if (dtype == DTYPE_F16) return load8(static_cast<const f16*>(data), start, length, vectorizable);
+    return load8(static_cast<const bf16*>(data), start, length, vectorizable);
+  }
+
+  // Has the block fetch the first `length` elements into the L2 cache.
+  __device__ __forceinline__ void prefetch(int length) const {
+    if (!data) return;
+    const int bytes = length * (dtype == DTYPE_F32 ? 4 : 2);
+    for (int i = threadIdx.x * 128; i < bytes; i += blockDim.x * 128)
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(data) + i));
+  }
+};
+
+// Elements start … start+7 of a row of `length` whose type is known at run time only.
+__device__ __forceinline__ void store8(void* row, int dtype, int start, int length, const Eight& e) {
+  const bool vectorizable = is_aligned16(row);
+  if (dtype == DTYPE_F32) return store8(static_cast<float*>(row), start, length, vectorizable, e);
+  if (dtype == DTYPE_F16) return store8(static_cast<f16*>(row), start, length, vectorizable, e);
+  store8(static_cast<bf16*>(row), start, length, vectorizable, e);
+}

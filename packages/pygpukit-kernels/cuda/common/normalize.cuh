@@ -1,0 +1,74 @@
+// Root-mean-square and layer normalisation of a row by a block of 128 threads.
+//
+//   rms:    y = x / √(mean(x²) + eps) * (weight + offset) + bias             Zhang & Sennrich 2019, arXiv:1910.07467
+//   layer:  y = (x - mean(x)) / √(var(x) + eps) * (weight + offset) + bias   Ba, Kiros & Hinton 2016, arXiv:1607.06450
+//
+// Thread i owns the groups of eight elements i, i + 128, …. Whoever normalises a row does it here, so that a norm
+// fused into a product rounds as the norm alone.
+#pragma once
+#include "memory.cuh"
+#include "reduce.cuh"
+
+constexpr int NORM_THREADS = 128;
+// Floats of scratch that block_moments takes.
+constexpr int NORM_SCRATCH = 2 * NORM_THREADS / WARP;
+
+enum NormKind : int { NORM_NONE = 0, NORM_RMS = 1, NORM_LAYER = 2 };
+
+struct NormArgs {
+  Floats weight;  // (k), or absent for ones
+  Floats bias;    // (k), or absent for zeros
+  int kind;       // NormKind
+  float eps, offset;
+};
+
+struct Moments {
+  float mean, reciprocal_deviation;
+
+  // Normalises a group of eight elements, the first of which is number k of a row of `length`.
+  __device__ __forceinline__ Eight operator()(const NormArgs& norm, int k, int length, Eight x) const {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x.value[i] = (x.value[i] - mean) * reciprocal_deviation;
+    if (norm.weight) {
+      const Eight weight = norm.weight.eight(k, length);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x.value[i] *= weight.value[i] + norm.offset;
+    }
+    if (norm.bias) {
+      const Eight bias = norm.bias.eight(k, length);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x.value[i] += bias.value[i];
+    }
+    return x;
+  }
+};
+
+// The moments of a row; `group(g)` gives its elements 8g … 8g+7, zeros past `length`, and is called only by the thread
+// that owns g. `scratch` holds NORM_SCRATCH floats, which are free again two barriers later.
+template <class Group>
+__device__ __forceinline__ Moments block_moments(const NormArgs& norm, int length, Group group, float* scratch) {
+  constexpr int WARPS = NORM_THREADS / WARP;
+  const int groups = ceil_div(length, 8);
+  float mean = 0.f;
+  if (norm.kind == NORM_LAYER) {
+    float sum = 0.f;
+    for (int g = threadIdx.x; g < groups; g += NORM_THREADS) {
+      const Eight e = group(g);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) sum += e.value[i];
+    }
+    mean = block_reduce<WARPS>(sum, scratch, Sum()) / length;
+  }
+  // In two passes the variance can't cancel.
+  float squares = 0.f;
+  for (int g = threadIdx.x; g < groups; g += NORM_THREADS) {
+    const Eight e = group(g);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float d = e.value[i] - mean;
+      squares = 8 * g + i < length ? fmaf(d, d, squares) : squares;
+    }
+  }
+  squares = block_reduce<WARPS>(squares, scratch + WARPS, Sum());
+  return {mean, 1.f / sqrtf(squares / length + norm.eps)};
+}

@@ -1,0 +1,170 @@
+// Linear layer of up to eight rows: reads each weight once, at the speed of the memory.
+//
+// A tile is eight weight rows (and, when gated, the eight that are multiplied with them). A block takes tiles
+// blockIdx, blockIdx + gridDim, …. Its four warps share a tile's chunks of k: warp w takes chunks w, w+4, …, and
+// streams their weights through a ring of its own in shared memory, which runs ahead of the products across tiles.
+// The first weights are asked for before the kernel waits for the one that makes x.
+//
+// Launch: 128 threads, dynamic shared memory as shared_bytes() below. k and the strides of x and weight are multiples
+// of 8, x and weight aligned to 16 bytes.
+#include "common/launch.cuh"
+#include "common/linear.cuh"
+#include "common/mma.cuh"
+
+constexpr int WARPS = NORM_THREADS / WARP;
+constexpr int TILE = 8;        // weight rows
+constexpr int SPAN = 256;      // values of k in a stage
+constexpr int STAGES = 4;      // of a warp's ring
+constexpr int PITCH = SPAN + 8;  // elements from row to row in a stage: rows start in different banks
+
+// Where a warp's stream of weights has come to.
+struct Position {
+  int tile, part, chunk, offset;  // part 1: the weight rows from n on, when gated
+
+  template <class T>
+  __device__ __forceinline__ void advance(const LinearArgs<T>& a, int chunks) {
+    offset += SPAN;
+    if (offset < CHUNK<T>) return;
+    offset = 0;
+    chunk += WARPS;
+    if (chunk < chunks) return;
+    chunk = warp_index();
+    if (++part <= a.gated) return;
+    part = 0;
+    tile += gridDim.x;
+  }
+};
+
+// Begins the copy of one stage; the part of it that lies outside the matrix is filled with zeros.
+template <class T>
+__device__ __forceinline__ void copy_stage(const LinearArgs<T>& a, const Position& p, unsigned stage,
+                                           unsigned long long policy) {
+  const int k = p.chunk * CHUNK<T> + p.offset;
+  if (k < a.k && p.tile * TILE < a.n) {
+#pragma unroll
+    for (int i = 0; i < TILE * SPAN / 8 / WARP; ++i) {
+      const int piece = lane_index() + i * WARP, row = piece / (SPAN / 8), column = piece % (SPAN / 8) * 8;
+      const int weight_row = p.tile * TILE + row;
+      const bool valid = weight_row < a.n && k + column < a.k;
+      const T* source = a.weight + (p.part * a.n + weight_row) * a.weight_stride + k + column;
+      copy16_async(stage + (row * PITCH + column) * sizeof(T), source, valid, policy);
+    }
+  }
+  copy_async_commit();
+}
+
+// d += the products of one stage. `x` is the shared address that this lane gives for loading matrices of x.
+template <class T>
+__device__ __forceinline__ void multiply_stage(float (&d)[4], unsigned stage, unsigned x, unsigned x_step) {
+  const int lane = lane_index();
+  const unsigned w = stage + ((lane % 8) * PITCH + lane / 8 * 8) * sizeof(T);
+#pragma unroll
+  for (int k = 0; k < SPAN; k += 32) {
+    unsigned b[4], c[4];
+    load_matrix_x4(b, w + k * sizeof(T));
+    load_matrix_x4(c, x + k * x_step);
+    mma<T>(d, c[0], 0, c[1], 0, b[0], b[1]);
+    mma<T>(d, c[2], 0, c[3], 0, b[2], b[3]);
+  }
+}
+
+// Brings the rows of x into shared memory, normalised, with zeros from k to `padded`.
+template <class T>
+__device__ __forceinline__ void load_rows(const LinearArgs<T>& a, T* xs, int pitch, int padded, float* scratch) {
+  for (int r = 0; r < a.rows; ++r) {
+    T* row = xs + r * pitch;
+    for (int g = threadIdx.x; g < padded / 8; g += NORM_THREADS)
+      store16(row + 8 * g, 8 * g < a.k ? load16(a.x + r * a.x_stride + 8 * g) : make_uint4(0, 0, 0, 0));
+    if (a.norm.kind == NORM_NONE) continue;
+    const Moments moments = block_moments(
+        a.norm, a.k, [&](int g) { return load8(row + 8 * g); }, scratch + r % 2 * NORM_SCRATCH);
+    for (int g = threadIdx.x; g < a.k / 8; g += NORM_THREADS)
+      store8(row + 8 * g, moments(a.norm, 8 * g, a.k, load8(row + 8 * g)));
+  }
+}
+
+// Adds up the chunks of a tile, in order, and finishes its results. `sums` is (part, chunk, row, TILE).
+template <class T>
+__device__ __forceinline__ void finish_tile(const LinearArgs<T>& a, int tile, const float* sums, int chunks) {
+#pragma unroll 1
+  for (int i = lane_index(); i < a.rows * TILE; i += WARP) {
+    const int row = i / TILE, column = tile * TILE + i % TILE;
+    if (column >= a.n) continue;
+    float y[2] = {};
+    for (int part = 0; part <= a.gated; ++part)
+#pragma unroll 4
+      for (int chunk = 0; chunk < chunks; ++chunk) y[part] += sums[(part * chunks + chunk) * a.rows * TILE + i];
+    store(a, row, column, epilogue(a, row, column, y[0], y[1]));
+  }
+}
+
+// Shared memory, in bytes: the rings, 16 zeros, x, the sums of two tiles, scratch.
+//   128 STAGES PITCH + 16 + 2 rows (⌈k⌉₁₂₈ + 8) + 64 (1 + gated) ⌈k / 256⌉ rows + 4 * 2 NORM_SCRATCH
+template <class T>
+__device__ __forceinline__ void linear_gemv(const LinearArgs<T>& a) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  const int chunks = ceil_div(a.k, CHUNK<T>), padded = ceil_div(a.k, SPAN) * SPAN, pitch = padded + 8;
+  const int tiles = ceil_div(a.n, TILE), sums_size = (1 + a.gated) * chunks * a.rows * TILE;
+  constexpr int STAGE_BYTES = TILE * PITCH * sizeof(T);
+  T* zeros = reinterpret_cast<T*>(shared + WARPS * STAGES * STAGE_BYTES);
+  T* xs = zeros + 8;
+  float* sums = reinterpret_cast<float*>(xs + a.rows * pitch);
+  float* scratch = sums + 2 * sums_size;
+  const int lane = lane_index(), warp = warp_index();
+  const unsigned ring = shared_address(shared) + warp * STAGES * STAGE_BYTES;
+
+  const unsigned long long policy = evict_first_policy();
+  const bool busy = warp < chunks;
+  Position ahead = {busy ? static_cast<int>(blockIdx.x) : tiles, 0, warp, 0};
+#pragma unroll 1
+  for (int s = 0; s < STAGES - 1; ++s) {
+    copy_stage(a, ahead, ring + s * STAGE_BYTES, policy);
+    ahead.advance(a, chunks);
+  }
+  if (a.norm.kind != NORM_NONE) {
+    a.norm.weight.prefetch(a.k);
+    a.norm.bias.prefetch(a.k);
+  }
+  start_dependents();
+  wait_for_inputs();
+  if (threadIdx.x < 8) zeros[threadIdx.x] = from_float<T>(0.f);
+  load_rows(a, xs, pitch, padded, scratch);
+  __syncthreads();
+
+  // Rows of the 8x8 matrices of x that there are no rows for are all the same 16 zeros.
+  const bool has_row = lane % 8 < a.rows;
+  const unsigned x = shared_address(has_row ? xs + lane % 8 * pitch + lane / 8 * 8 : zeros);
+  const unsigned x_step = has_row ? sizeof(T) : 0;
+  int slot = 0;
+  for (int tile = blockIdx.x, turn = 0; tile < tiles; tile += gridDim.x, ++turn) {
+    float* tile_sums = sums + turn % 2 * sums_size;
+    for (int part = 0; part <= a.gated; ++part)
+      for (int chunk = warp; chunk < chunks; chunk += WARPS) {
+        float d[4] = {};
+#pragma unroll
+        for (int offset = 0; offset < CHUNK<T>; offset += SPAN) {
+          copy_async_wait<STAGES - 2>();
+          __syncwarp();
+          copy_stage(a, ahead, ring + (slot ? slot - 1 : STAGES - 1) * STAGE_BYTES, policy);
+          ahead.advance(a, chunks);
+          const int k = chunk * CHUNK<T> + offset;
+          if (k < a.k) multiply_stage<T>(d, ring + slot * STAGE_BYTES, x + k * x_step, x_step);
+          slot = slot + 1 == STAGES ? 0 : slot + 1;
+        }
+        if (lane / 4 < a.rows) {
+          float* sum = tile_sums + ((part * chunks + chunk) * a.rows + lane / 4) * TILE + lane % 4 * 2;
+          sum[0] = d[0];
+          sum[1] = d[1];
+        }
+      }
+    __syncthreads();
+    if (warp == turn % WARPS) finish_tile(a, tile, tile_sums, chunks);
+  }
+}
+
+#define ENTRY(T)                                                                                   \
+  extern "C" __global__ void __launch_bounds__(NORM_THREADS)                                       \
+      linear_gemv_##T(const __grid_constant__ LinearArgs<T> a) {                                   \
+    linear_gemv(a);                                                                                \
+  }
+FOR_EACH_16BIT(ENTRY)

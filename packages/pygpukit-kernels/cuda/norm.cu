@@ -1,0 +1,86 @@
+// rms_norm and layer_norm of rows, with an optional residual:
+//
+//   h = x + residual;  sum = h;  out = norm(h)          x, residual, sum, out (rows, length)
+//
+// h is rounded to the type of x before it is normalised, as if the addition were a kernel of its own.
+//
+// Launch: 128 threads, a block for each row, dynamic shared memory for a row of x where `resident` (then x is read
+// once), else none.
+#include "common/launch.cuh"
+#include "common/normalize.cuh"
+
+template <class T>
+struct NormRowsArgs {
+  T* out;
+  T* sum;             // or null
+  const T* x;
+  const T* residual;  // or null
+  NormArgs norm;
+  long long x_stride, residual_stride, sum_stride, out_stride;  // elements from row to row
+  int length, resident;
+};
+
+template <class T>
+struct NormRow {
+  const NormRowsArgs<T>& a;
+  const T* x;
+  const T* residual;
+  bool vectorizable;
+
+  __device__ __forceinline__ explicit NormRow(const NormRowsArgs<T>& args) : a(args) {
+    const long long row = blockIdx.x;
+    x = a.x + row * a.x_stride;
+    residual = a.residual ? a.residual + row * a.residual_stride : nullptr;
+    vectorizable = is_vectorizable(a.x, a.length, a.x_stride) && is_vectorizable(a.residual, a.length, a.residual_stride);
+  }
+
+  // Elements 8g … 8g+7 of h.
+  __device__ __forceinline__ Eight operator()(int g) const {
+    Eight e = load8(x, 8 * g, a.length, vectorizable);
+    if (!residual) return e;
+    const Eight r = load8(residual, 8 * g, a.length, vectorizable);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) e.value[i] = to_float(from_float<T>(e.value[i] + r.value[i]));
+    return e;
+  }
+};
+
+template <class T>
+__device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  __shared__ float scratch[NORM_SCRATCH];
+  T* kept = reinterpret_cast<T*>(shared);
+  a.norm.weight.prefetch(a.length);
+  a.norm.bias.prefetch(a.length);
+  start_dependents();
+  wait_for_inputs();
+  const NormRow<T> row(a);
+  const long long index = blockIdx.x;
+  const int groups = ceil_div(a.length, 8);
+  const bool sum_vectorizable = is_vectorizable(a.sum, a.length, a.sum_stride);
+  for (int g = threadIdx.x; g < groups; g += NORM_THREADS) {
+    if (!a.resident && !a.sum) break;
+    const Eight h = row(g);
+    if (a.resident) store8(kept + 8 * g, h);
+    if (a.sum) store8(a.sum + index * a.sum_stride, 8 * g, a.length, sum_vectorizable, h);
+  }
+  // Each thread reads back only what it has kept itself, so that no barrier is needed. What isn't kept is read again,
+  // from `sum` where there is one, because that may be the same tensor as x or the residual.
+  const auto group = [&](int g) {
+    if (a.resident) return load8(kept + 8 * g);
+    return a.sum ? load8(a.sum + index * a.sum_stride, 8 * g, a.length, sum_vectorizable) : row(g);
+  };
+  const Moments moments = block_moments(a.norm, a.length, group, scratch);
+  const bool out_vectorizable = is_vectorizable(a.out, a.length, a.out_stride);
+  for (int g = threadIdx.x; g < groups; g += NORM_THREADS) {
+    const Eight y = moments(a.norm, 8 * g, a.length, group(g));
+    store8(a.out + index * a.out_stride, 8 * g, a.length, out_vectorizable, y);
+  }
+}
+
+#define ENTRY(T)                                                                                  \
+  extern "C" __global__ void __launch_bounds__(NORM_THREADS)                                      \
+      norm_##T(const __grid_constant__ NormRowsArgs<T> a) {                                       \
+    norm(a);                                                                                      \
+  }
+FOR_EACH_DTYPE(ENTRY)

@@ -1,0 +1,281 @@
+"""What only GPUs have: activations and a cache of keys and values in 16 bits.
+
+Every result is compared with NumPy in float64, computed from the rounded inputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pygpukit import kernels
+from pygpukit.core import Device, DeviceError, LaunchError
+from pygpukit.kernels import Norm
+from reference import ACTIVATIONS, Cache, attend, ints, rotate
+
+pytestmark = pytest.mark.gpu
+
+DTYPES = ["float16", "bfloat16"]
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Half the distance between two numbers, relative to them, or a little more."""
+
+
+@pytest.fixture
+def device() -> Device:
+    try:
+        return Device("cuda")
+    except DeviceError as error:
+        pytest.skip(f"no cuda device: {error}")
+
+
+def assert_close(actual, expected, dtype, factor=1.0):
+    """Within `factor` roundings to `dtype`, relative to the norm of all numbers."""
+    error = np.linalg.norm(actual.astype(np.float64) - expected) / np.linalg.norm(expected)
+    assert error <= factor * ROUNDING[dtype], error
+
+
+SHAPES = [
+    *[(1, 8, 8), (1, 7, 16), (3, 100, 136), (8, 64, 520), (2, 1536, 576), (5, 33, 2048)],
+    *[(9, 40, 264), (17, 130, 520), (70, 200, 328), (130, 136, 1000), (300, 260, 72)],
+    *[(1, 1, 1), (4, 9, 7), (66, 65, 67), (2, 512, 14336), (600, 1032, 256)],
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_linear(put, normal, shape, dtype, gated):
+    tokens, outputs, inputs = shape
+    x = normal(tokens, inputs, dtype=dtype)
+    weight = normal(outputs * (1 + gated), inputs, dtype=dtype)
+    y = kernels.linear(put(x, dtype), put(weight, dtype), gated=gated, dtype="float32")
+    sums = x.astype(np.float64) @ weight.T.astype(np.float64)
+    expected = sums[:, :outputs] * sums[:, outputs:] if gated else sums
+    assert y.dtype == "float32"
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    rounded = kernels.linear(put(x, dtype), put(weight, dtype), gated=gated)
+    if dtype == "bfloat16" or np.abs(expected).max() < 6e4:
+        assert_close(rounded.numpy("float32"), expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "gelu_quick"])
+@pytest.mark.parametrize("tokens", [1, 4, 12, 90, 150])
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+def test_everything_fused(put, normal, dtype, activation, tokens, kind):
+    inputs, outputs = 776, 300
+    x, weight = normal(tokens, inputs, dtype=dtype), normal(2 * outputs, inputs, dtype=dtype) / 32
+    bias, residual = normal(2 * outputs), normal(tokens, outputs, dtype=dtype)
+    gamma = normal(inputs)
+    y = kernels.linear(
+        put(x, dtype),
+        put(weight, dtype),
+        put(bias),
+        norm=Norm(kind, put(gamma), None, 1e-5, 1.0),
+        activation=activation,
+        gated=True,
+        residual=put(residual, dtype),
+        scale=0.25,
+    )
+    h = x.astype(np.float64)
+    h = h - h.mean(1, keepdims=True) if kind == "layer" else h
+    h = h / np.sqrt((h**2).mean(1, keepdims=True) + 1e-5) * (gamma + 1)
+    sums = h @ weight.T.astype(np.float64) + bias
+    expected = residual + 0.25 * ACTIVATIONS[activation](sums[:, :outputs]) * sums[:, outputs:]
+    assert_close(y.numpy("float32"), expected, dtype, factor=2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize(("outputs", "inputs"), [(328, 1096), (512, 14336), (64, 576), (2048, 256)])
+def test_a_row_is_the_same_whichever_kernel_computes_it(put, normal, dtype, gated, outputs, inputs):
+    x = put(normal(520, inputs, dtype=dtype), dtype)
+    weight = put(normal(outputs * (1 + gated), inputs, dtype=dtype) / 64, dtype)
+    norm = Norm("rms", put(normal(inputs)), None, 1e-6)
+
+    def run(start, stop):
+        part = x[start:stop]
+        return kernels.linear(part, weight, norm=norm, gated=gated, dtype="float32").numpy()
+
+    together = run(0, 520)
+    for start, stop in [(0, 1), (5, 7), (3, 11), (20, 33), (60, 124), (100, 300)]:
+        np.testing.assert_array_equal(run(start, stop), together[start:stop])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 1000), (4, 4096), (2, 70000), (300, 576)])
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_norms(put, normal, dtype, shape, with_residual):
+    x, residual = normal(*shape, dtype=dtype) + 1, normal(*shape, dtype=dtype)
+    x = put(x, dtype)
+    gamma, beta = normal(shape[1]), normal(shape[1])
+    residual = put(residual, dtype) if with_residual else None
+    rms = kernels.rms_norm(x, put(gamma), 1e-6, residual=residual, offset=0.5)
+    layer = kernels.layer_norm(x, put(gamma), put(beta), 1e-6, residual=residual)
+    h = x.numpy("float32").astype(np.float64)
+    if residual is not None:
+        (rms, total), (layer, _) = rms, layer
+        assert_close(total.numpy("float32"), h + residual.numpy("float32"), dtype)
+        h = total.numpy("float32").astype(np.float64)
+    expected = h / np.sqrt((h**2).mean(1, keepdims=True) + 1e-6) * (gamma + 0.5)
+    assert_close(rms.numpy("float32"), expected, dtype)
+    centered = h - h.mean(1, keepdims=True)
+    expected = centered / np.sqrt((centered**2).mean(1, keepdims=True) + 1e-6) * gamma + beta
+    assert_close(layer.numpy("float32"), expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 24, 1000])
+def test_rows(put, normal, dtype, length):
+    weight, table = normal(50, length, dtype=dtype), normal(20, length, dtype=dtype)
+    ids, positions = put(ints([3, 49, 0, 7])), put(ints([0, 19, 5, 1]))
+    y = kernels.embedding(
+        ids,
+        put(weight, dtype),
+        scale=1.5,
+        positions=positions,
+        position_weight=put(table, dtype),
+        dtype=dtype,
+    )
+    expected = 1.5 * weight[[3, 49, 0, 7]].astype(np.float64) + table[[0, 19, 5, 1]]
+    assert y.dtype == dtype
+    assert_close(y.numpy("float32"), expected, dtype)
+    picked = kernels.gather_rows(put(weight, dtype), ids)
+    np.testing.assert_array_equal(picked.numpy("float32"), weight[[3, 49, 0, 7]])
+    total = kernels.add(y, picked, scale=-0.5).numpy("float32")
+    assert_close(total, y.numpy("float32") - 0.5 * weight[[3, 49, 0, 7]].astype(np.float64), dtype)
+    for name, function in ACTIVATIONS.items():
+        expected = function(weight.astype(np.float64))
+        found = kernels.activation(put(weight, dtype), name).numpy("float32")
+        if np.abs(expected).max():
+            assert_close(found, expected, dtype)
+    capped = kernels.soft_cap(put(weight, dtype), 2.5).numpy("float32")
+    assert_close(capped, 2.5 * np.tanh(weight.astype(np.float64) / 2.5), dtype)
+
+
+def filled(put, rng, normal, lengths, kv_heads, dim, dtype):
+    """A cache with random keys and values of sequences, and these."""
+    cache = Cache(put, rng, lengths, kv_heads, dim)
+    cache.keys = put(np.full(cache.keys.shape, np.nan, np.float32), dtype)
+    cache.values = put(np.full(cache.values.shape, np.nan, np.float32), dtype)
+    content = [normal(2, length, kv_heads, dim, dtype=dtype) for length in lengths]
+    for sequence, (k, v) in enumerate(content):
+        qkv = np.concatenate([np.zeros_like(k), k, v], axis=1).reshape(len(k), -1)
+        kernels.append_kv(
+            put(qkv, dtype),
+            None,
+            put(ints(range(len(k)))),
+            put(ints([sequence] * len(k))),
+            cache.block_tables,
+            *cache,
+            num_heads=kv_heads,
+        )
+    return cache, content
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [64, 80, 128, 256, 20])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (20, 1)])
+@pytest.mark.parametrize(("window", "soft_cap"), [(0, 0.0), (70, 0.0), (0, 3.0)])
+def test_attention(put, rng, normal, dtype, dim, heads, kv_heads, window, soft_cap):
+    lengths = [300, 37]
+    cache, content = filled(put, rng, normal, lengths, kv_heads, dim, dtype)
+
+    def run(tokens):
+        sequences, positions = (ints(column) for column in zip(*tokens, strict=True))
+        q = queries[[offsets[s] + p for s, p in tokens]]
+        return kernels.attention(
+            put(q, dtype),
+            *cache,
+            cache.block_tables,
+            put(positions),
+            put(sequences),
+            scale=dim**-0.5,
+            window=window,
+            soft_cap=soft_cap,
+        ).numpy("float32")  # fmt: skip
+
+    offsets = [0, lengths[0]]
+    queries = normal(sum(lengths), heads, dim, dtype=dtype)
+    everything = [(s, p) for s, length in enumerate(lengths) for p in range(length)]
+    together = run(everything)
+    expected = np.concatenate(
+        [
+            attend(
+                queries[offsets[s] : offsets[s] + length],
+                *content[s],
+                np.arange(length),
+                dim**-0.5,
+                window,
+                soft_cap,
+            )
+            for s, length in enumerate(lengths)
+        ]
+    )
+    assert_close(together, expected, dtype, factor=2)
+    for part in [[(0, 299)], [(0, 0), (1, 36)], [(0, p) for p in range(60, 200)]]:
+        rows = [offsets[s] + p for s, p in part]
+        np.testing.assert_array_equal(run(part), together[rows])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_long_contexts(put, rng, normal, dtype):
+    cache, ((k, v),) = filled(put, rng, normal, [5000], 2, 128, dtype)
+    q = normal(1, 8, 128, dtype=dtype)
+    where = cache.block_tables, put(ints([4999])), put(ints([0]))
+    y = kernels.attention(put(q, dtype), *cache, *where, scale=0.2).numpy("float32")
+    assert_close(y, attend(q, k, v, np.array([4999]), 0.2), dtype, factor=2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_queries_and_keys_are_rotated(put, rng, normal, dtype, interleaved):
+    heads, kv_heads, dim, tokens = 6, 2, 64, 19
+    cache = Cache(put, rng, [40], kv_heads, dim)
+    cache.keys = put(np.zeros(cache.keys.shape, np.float32), dtype)
+    cache.values = put(np.zeros(cache.values.shape, np.float32), dtype)
+    positions, gamma = ints(range(9, 9 + tokens)), normal(dim)
+    qkv = normal(tokens, (heads + 2 * kv_heads) * dim, dtype=dtype)
+    inv_freq = (10_000.0 ** -np.linspace(0, 1, 32)).astype("f4")
+    norm = Norm("rms", put(gamma), None, 1e-6)
+    q = kernels.append_kv(
+        put(qkv, dtype),
+        kernels.rope_angles(put(positions), put(inv_freq)),
+        put(positions),
+        put(ints([0] * tokens)),
+        cache.block_tables,
+        *cache,
+        num_heads=heads,
+        interleaved=interleaved,
+        q_norm=norm,
+        k_norm=norm,
+    )
+    parts = qkv.reshape(tokens, -1, dim)[:, : heads + kv_heads].astype(np.float64)
+    parts = parts / np.sqrt((parts**2).mean(-1, keepdims=True) + 1e-6) * gamma
+    rotated = rotate(parts, positions, inv_freq, interleaved)
+    assert_close(q.numpy("float32"), rotated[:, :heads], dtype, factor=2)
+    keys, tables = cache.keys.numpy("float32"), cache.block_tables.numpy()
+    found = np.stack([keys[tables[0, p // 16], :, p % 16] for p in positions])
+    assert_close(found, rotated[:, heads:], dtype, factor=2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_experts(put, normal, rng, dtype):
+    x, weight = normal(9, 72, dtype=dtype), normal(5, 2 * 33, 72, dtype=dtype)
+    experts, shares = rng.integers(0, 5, (9, 2)).astype(np.int32), normal(9, 2)
+    y = kernels.expert_linear(
+        put(x, dtype), put(weight, dtype), put(experts), activation="silu", gated=True
+    )
+    sums = np.einsum("rk,rnk->rn", x.repeat(2, 0).astype(np.float64), weight[experts.reshape(-1)])
+    expected = ACTIVATIONS["silu"](sums[:, :33]) * sums[:, 33:]
+    assert_close(y.numpy("float32"), expected, dtype)
+    total = kernels.combine_experts(y, put(shares)).numpy("float32")
+    wanted = (y.numpy("float32").reshape(9, 2, 33) * shares[:, :, None]).sum(1)
+    assert_close(total, wanted, dtype)
+
+
+def test_types_that_do_not_go_together_are_refused(put, normal):
+    x, weight = put(normal(2, 16), "bfloat16"), put(normal(8, 16), "float16")
+    with pytest.raises(LaunchError, match=r"weight: expected bfloat16, the dtype of x"):
+        kernels.linear(x, weight)
+    with pytest.raises(LaunchError, match=r"out: expected bfloat16, the dtype of x, or float32"):
+        kernels.linear(x, put(normal(8, 16), "bfloat16"), dtype="float16")
