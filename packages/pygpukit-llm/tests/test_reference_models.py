@@ -10,11 +10,7 @@ import pytest
 from pygpukit.llm import LLM
 from pygpukit.llm.config import read_json
 from pygpukit.llm.models import FAMILIES
-
-HERE = Path(__file__).parent / "reference_models"
-NAMES = sorted(
-    file.parent.relative_to(HERE).as_posix() for file in HERE.rglob("reference.safetensors")
-)
+from reference_names import HERE, NAMES
 
 
 def test_every_family_has_a_model() -> None:

@@ -27,13 +27,17 @@ class PagedCache:
         config: The model's shape.
         device: Where the pages are.
         pages: How many to begin with.
+        dtype: Of keys and values.
 
     Attributes:
         layers: The tensors of each layer; others after `grow`.
     """
 
-    def __init__(self, config: ModelConfig, device: Device, pages: int) -> None:
+    def __init__(
+        self, config: ModelConfig, device: Device, pages: int, dtype: str = "float32"
+    ) -> None:
         self._device = device
+        self._dtype = dtype
         self._page_shape = (config.num_kv_heads, PAGE_SIZE, config.head_dim)
         self._pages = pages
         self._free = list(range(pages - 1, -1, -1))
@@ -74,4 +78,4 @@ class PagedCache:
         return new
 
     def _allocate(self, pages: int) -> Tensor:
-        return Tensor.empty((pages, *self._page_shape), "float32", device=self._device)
+        return Tensor.empty((pages, *self._page_shape), self._dtype, device=self._device)

@@ -31,12 +31,20 @@ class Decoder:
         config: What it computes.
         weights: What with.
         device: Where.
+        dtype: Of activations, and of keys and values: what `Plan.dtype` says for the weights.
     """
 
-    def __init__(self, config: ModelConfig, weights: ModelWeights, device: Device) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        device: Device,
+        dtype: str = "float32",
+    ) -> None:
         self.config = config
         self.weights = weights
-        self._embedding = Embedding(scale=config.embedding_scale)
+        self.dtype = dtype
+        self._embedding = Embedding(scale=config.embedding_scale, dtype=dtype)
         self._norm = _norm(config)
         self._blocks = tuple(_block(config, layer) for layer in range(config.num_layers))
         self._lm_head = Linear()
@@ -65,7 +73,7 @@ class Decoder:
                 each token its row in twice T, in the second half where its sequence is.
 
         Returns:
-            The residual stream behind the last layer, (T, hidden), float32.
+            The residual stream behind the last layer, (T, hidden).
         """
         weights = self.weights
         x = self._embedding.forward(
@@ -84,10 +92,10 @@ class Decoder:
         return x
 
     def logits(self, x: Tensor) -> Tensor:
-        """The logits of rows of the residual stream: (T, hidden) → (T, vocab_size)."""
+        """The logits of rows of the residual stream: (T, hidden) → (T, vocab_size), float32."""
         norm, config = self._norm.fused(self.weights.norm), self.config
         logits = self._lm_head.forward(
-            x, *self.weights.lm_head, norm=norm, scale=config.logit_scale
+            x, *self.weights.lm_head, norm=norm, scale=config.logit_scale, dtype="float32"
         )
         if config.logit_soft_cap:
             kernels.soft_cap(logits, config.logit_soft_cap, out=logits)

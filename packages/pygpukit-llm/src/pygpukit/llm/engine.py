@@ -96,7 +96,7 @@ class Engine:
     def _logits_chunks(self, ids: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """The logits at every position, some rows at a time, each with the first row's number."""
         request = Request(list(ids), len(ids), len(ids))
-        cache = PagedCache(self._decoder.config, self._device, pages_for(len(ids)))
+        cache = self._cache(pages_for(len(ids)))
         batch = Batch([request], SamplingParams(), self._device)
         batch.reserve(0, cache)
         row = 0
@@ -124,7 +124,7 @@ class Engine:
         ahead = GROWTH if params.max_new_tokens is None else params.max_new_tokens
         batch = Batch(requests, params, self._device)
         pages = sum(request.missing_pages(ahead) for request in requests)
-        cache = PagedCache(self._decoder.config, self._device, pages)
+        cache = self._cache(pages)
         batch.reserve(ahead, cache)
         hidden = self._prefill(batch, cache)
         yield self._read(batch, *batch.choose(self._decoder.logits(hidden)))
@@ -143,6 +143,9 @@ class Engine:
                 continue
             step = step or self._step(batch, cache)
             yield self._read(batch, *step.run())
+
+    def _cache(self, pages: int) -> PagedCache:
+        return PagedCache(self._decoder.config, self._device, pages, self._decoder.dtype)
 
     def _continue(
         self, batch: Batch, live: list[Request], cache: PagedCache, *, ahead: int
@@ -177,7 +180,7 @@ class Engine:
         """Runs what isn't cached through the layers; returns each last row, (S, hidden)."""
         ends = list(accumulate(len(request.ids) - request.cached for request in batch.requests))
         shape = (len(ends), self._decoder.config.hidden_size)
-        last = Tensor.empty(shape, "float32", device=self._device)
+        last = Tensor.empty(shape, self._decoder.dtype, device=self._device)
         start = done = 0
         for hidden in self._prefill_chunks(batch, cache):
             stop = start + hidden.shape[0]

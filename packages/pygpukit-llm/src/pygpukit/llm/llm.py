@@ -84,6 +84,7 @@ class LLM:
         model: str | os.PathLike[str],
         *,
         device: str = "auto",
+        dtype: str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
@@ -95,6 +96,9 @@ class LLM:
             model: A folder with config.json and safetensors, a .gguf file, or a hub id
                 (`owner/name`), which is downloaded once.
             device: "cuda", "cuda:N", "cpu", or "auto" for a GPU where there is one.
+            dtype: Of activations, keys and values: "float32", on a GPU also "float16" and
+                "bfloat16". By default float32 on the CPU, and on a GPU the type of the weights;
+                with float32 a GPU is as exact as the CPU, but slow.
             revision: A branch, tag or commit of a hub id.
             token: What the hub asks for private and gated models; by default the one that
                 `hf auth login` has stored, or HF_TOKEN.
@@ -111,16 +115,17 @@ class LLM:
             TokenizerLoadError: Its tokenizer isn't understood.
             DeviceError: There is no such device.
             OutOfMemoryError: The device can't hold it.
+            ValueError: The device has no activations of that dtype.
         """
         chosen, no_gpu = choose_device(device)
         path = locate(model, revision=revision, token=token, local_files_only=local_files_only)
         checkpoint = open_checkpoint(path)
         config, tensors = checkpoint.config, checkpoint.tensors
-        planned = plan(config, tensors, checkpoint.names)
+        planned = plan(config, tensors, checkpoint.names).on(chosen, dtype)
         if no_gpu is not None:
             warn_no_gpu(no_gpu)
         weights = load(planned, tensors, chosen, progress)
-        return cls(checkpoint, Decoder(config, weights, chosen), chosen)
+        return cls(checkpoint, Decoder(config, weights, chosen, planned.dtype), chosen)
 
     @overload
     def generate(

@@ -31,7 +31,7 @@ class AttentionWeights(NamedTuple):
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer, each (pages, KV, page_size, D), float32 on the CPU."""
+    """Keys and values of one layer, each (pages, KV, page_size, D), of the type of activations."""
 
     keys: Tensor
     values: Tensor

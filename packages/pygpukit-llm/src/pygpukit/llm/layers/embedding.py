@@ -15,11 +15,15 @@ class Embedding:
     Args:
         weight: Bound table; else it is passed to `forward`.
         scale: Of the table's rows.
+        dtype: Of the result.
     """
 
-    def __init__(self, weight: Tensor | None = None, *, scale: float = 1.0) -> None:
+    def __init__(
+        self, weight: Tensor | None = None, *, scale: float = 1.0, dtype: str = "float32"
+    ) -> None:
         self.weight = weight
         self.scale = scale
+        self.dtype = dtype
 
     def forward(
         self,
@@ -40,7 +44,7 @@ class Embedding:
             out: Where the result goes.
 
         Returns:
-            (T, width), float32.
+            (T, width).
         """
         if weight is None:
             weight = required(self.weight, "Embedding", "weight")
@@ -52,5 +56,6 @@ class Embedding:
             scale=self.scale,
             positions=positions,
             position_weight=position_weight,
+            dtype=self.dtype,
             out=out,
         )

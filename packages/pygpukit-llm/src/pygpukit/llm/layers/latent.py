@@ -92,7 +92,7 @@ class LatentAttention:
         """Attends from the T tokens of `x` as `Attention.forward` does; arguments as there."""
         tokens, width = x.shape[0], self.num_heads * (self.rotated + self.plain)
         # Values are written over the zeros that they are filled up with.
-        qkv = Tensor.zeros((tokens, 3 * width), "float32", device=x.device)
+        qkv = Tensor.zeros((tokens, 3 * width), x.dtype, device=x.device)
         self._queries(x, weights, norm, out=qkv.narrow(1, 0, width))
         narrow = self._project.forward(x, *weights.kv_down, norm=norm)
         rank = narrow.shape[1] - self.rotated
@@ -139,7 +139,7 @@ class LatentAttention:
         """Each head's own part behind the part that they share."""
         tokens, heads = plain.shape[0], self.num_heads
         width = self.rotated + self.plain
-        keys = Tensor.empty((tokens * heads, width), "float32", device=plain.device)
+        keys = Tensor.empty((tokens * heads, width), plain.dtype, device=plain.device)
         kernels.gather_rows(
             shared,
             self._each_for_all_heads(tokens, plain.device),
@@ -152,7 +152,7 @@ class LatentAttention:
     def _values(self, values: Tensor, *, out: Tensor) -> None:
         tokens, heads = values.shape[0], self.num_heads
         width = self.rotated + self.plain
-        padded = Tensor.zeros((tokens * heads, width), "float32", device=values.device)
+        padded = Tensor.zeros((tokens * heads, width), values.dtype, device=values.device)
         own = values.reshape(tokens * heads, self.value)
         kernels.activation(own, "identity", out=padded.narrow(1, 0, self.value))
         kernels.activation(padded.reshape(tokens, heads * width), "identity", out=out)
@@ -162,7 +162,7 @@ class LatentAttention:
         if self.value == width:
             return heads
         rows = heads.reshape(tokens * self.num_heads, width).narrow(1, 0, self.value)
-        out = Tensor.empty(rows.shape, "float32", device=heads.device)
+        out = Tensor.empty(rows.shape, heads.dtype, device=heads.device)
         return kernels.activation(rows, "identity", out=out).reshape(
             tokens, self.num_heads * self.value
         )

@@ -56,6 +56,7 @@ class Linear:
         norm: Norm | None = None,
         residual: Tensor | None = None,
         scale: float = 1.0,
+        dtype: str = "",
         out: Tensor | None = None,
     ) -> Tensor:
         """Computes `residual + scale * act(norm(x) Wᵀ + b)`.
@@ -67,6 +68,7 @@ class Linear:
             norm: Normalises `x` on its way in.
             residual: (T, outputs), added at the end.
             scale: Of everything but the residual.
+            dtype: Of the result: that of `x`, the default, or float32.
             out: Where the result goes; else it is allocated.
 
         Returns:
@@ -83,6 +85,7 @@ class Linear:
             gated=self.gated,
             residual=residual,
             scale=scale,
+            dtype=dtype,
             out=out,
         )
 

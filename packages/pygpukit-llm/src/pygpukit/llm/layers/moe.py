@@ -95,7 +95,7 @@ class MoE:
         return self._shared.forward(x, weights.shared, residual=mixed, scale=scale)
 
     def _route(self, x: Tensor, weights: MoEWeights) -> tuple[Tensor, Tensor]:
-        scores = kernels.linear(x, *weights.router)
+        scores = kernels.linear(x, *weights.router, dtype="float32")
         if self.groups == 1 and not self.sigmoid and weights.correction is None:
             return kernels.route(scores, self.chosen, normalize=self.normalized)
         return kernels.route_by_group(

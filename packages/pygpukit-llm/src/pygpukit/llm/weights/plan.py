@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pygpukit.core import TensorMap, TensorView
+from pygpukit.core import Device, TensorMap, TensorView
 from pygpukit.llm.config import ModelConfig
 from pygpukit.llm.errors import WeightsError
 from pygpukit.llm.models.names import Names
@@ -80,10 +81,44 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where every weight of a model comes from."""
+    """Where every weight of a model comes from.
+
+    Attributes:
+        config: What the model computes.
+        placements: Its weights.
+        dtype: Of the activations that go with them.
+    """
 
     config: ModelConfig
     placements: tuple[Placement, ...]
+    dtype: str = "float32"
+
+    def on(self, device: Device, dtype: str | None = None) -> Plan:
+        """The plan for a device: on a GPU 16-bit activations go with matrices of their type.
+
+        Args:
+            device: Where the weights go.
+            dtype: Of activations; None is float32 on the CPU, and on a GPU the type that most of
+                the matrices' numbers are held in.
+
+        Raises:
+            ValueError: The device has no activations of that type.
+        """
+        known = ("float32",) if device.name == "cpu" else MATRIX_DTYPES
+        if dtype is not None and dtype not in known:
+            raise ValueError(f"dtype: expected {' or '.join(known)} on {device}, found {dtype!r}")
+        if device.name == "cpu" or dtype == "float32":
+            return self
+        numbers: Counter[str] = Counter()
+        for slot, _, held in self.placements:
+            if slot.columns is not None and slot.key not in _FLOAT32_MATRICES:
+                numbers[held] += math.prod(slot.shape)
+        chosen = dtype or numbers.most_common(1)[0][0]
+        placements = tuple(
+            placement if placement.slot.columns is None else placement._replace(dtype=chosen)
+            for placement in self.placements
+        )
+        return Plan(self.config, placements, chosen)
 
     @property
     def parameters(self) -> int:
