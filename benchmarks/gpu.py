@@ -1,0 +1,110 @@
+"""Time pygpukit on a GPU beside transformers, in one run, on random weights of real shapes.
+
+The limit of decoding is the bytes of weights read for a token over what a copy within the GPU's
+memory reads and writes in a second, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import random_model
+
+HERE = Path(__file__).parent
+
+
+def copy_bandwidth() -> float:
+    """Bytes read and written per second by a copy of 4 GB within the GPU's memory: the best."""
+    from pygpukit.core import Device, Tensor
+
+    device = Device("cuda")
+    source = Tensor.zeros(1 << 30, "float32", device=device)
+    target = Tensor.zeros(1 << 30, "float32", device=device)
+    best = float("inf")
+    for _ in range(10):
+        target[:1].numpy()
+        start = time.perf_counter()
+        for _ in range(4):
+            target.copy_(source)
+        target[:1].numpy()
+        best = min(best, (time.perf_counter() - start) / 4)
+    return 2 * source.nbytes / best
+
+
+def worker(engine: str, model: Path, contexts: list[int]) -> dict[str, Any]:
+    """Run one engine of gpu_workers.py; returns what it measured, or its error."""
+    command = [sys.executable, str(HERE / "gpu_workers.py"), engine, str(model)]
+    command += ["--contexts", *map(str, contexts)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"error": done.stderr[-2000:]}
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def first_token(engine: str, model: Path) -> float:
+    """Seconds from the start of a process to the token that it prints: the best of three."""
+    command = [sys.executable, str(HERE / "gpu_workers.py"), engine, str(model)]
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.read(1)
+            seconds.append(time.perf_counter() - start)
+            process.stdout.read()
+    return min(seconds)
+
+
+def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    model = folder / name
+    nbytes = random_model.write(model, name)
+    contexts = [8192, 32768] if name == "Llama-3.1-8B" else []
+    result: dict[str, Any] = {"bytes": nbytes, "engines": {}}
+    for engine in ["pygpukit", *options.peers]:
+        result["engines"][engine] = measured = worker(engine, model, contexts)
+        if engine != "transformers-compiled":
+            measured["first_token_seconds"] = first_token(f"{engine}-first-token", model)
+        print(name, engine, json.dumps(measured), flush=True)
+    (model / "model.safetensors").unlink()
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="*", default=list(random_model.CONFIGS))
+    parser.add_argument("--peers", nargs="*", default=["transformers", "transformers-compiled"])
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    from pygpukit.core import Device
+
+    info = Device("cuda").info()
+    result: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "card": info.name,
+        "cuda": ".".join(map(str, info.cuda_version or ())),
+        "copy_bytes_per_second": copy_bandwidth(),
+        "models": {},
+    }
+    print(f"{info.name}: copy {result['copy_bytes_per_second'] / 1e12:.3f} TB/s", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.models:
+            result["models"][name] = measure(name, Path(folder), options)
+    text = json.dumps(result, indent=1)
+    if options.output:
+        options.output.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""One measurement of one engine on a GPU in a fresh process: a JSON object on the last line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+DECODE_TOKENS = 128
+DECODE_PROMPT_TOKENS = 256
+"""Decoding goes from here to a context of 384, where the limit is the weights alone."""
+
+
+def prompt(length: int) -> list[int]:
+    """Token ids that repeat only after a long time."""
+    return [1000 + 37 * index % 90000 for index in range(length)]
+
+
+def median(run: Callable[[], Any], repeats: int) -> float:
+    """Median seconds of `run` after one warm-up."""
+    run()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def pygpukit(model: str, contexts: list[int]) -> dict[str, Any]:
+    """Time `LLM.generate`, everything that it does included."""
+    import pygpukit.core
+    from pygpukit.llm import LLM
+
+    start = time.perf_counter()
+    loaded = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal loaded
+        loaded = total
+
+    llm = LLM.from_pretrained(model, device="cuda", progress=progress)
+    load = time.perf_counter() - start
+
+    def generate(length: int, new: int, **options: Any) -> float:
+        start = time.perf_counter()
+        ids = llm.generate(
+            prompt(length), max_new_tokens=new, ignore_eos=True, **({"temperature": 0} | options)
+        )
+        assert len(ids) == new
+        return time.perf_counter() - start
+
+    def decode(length: int, **options: Any) -> float:
+        """Tokens per second behind a prompt."""
+        generate(length, 8, **options)
+        rates = []
+        for _ in range(5):
+            first = generate(length, 1, **options)
+            rest = generate(length, DECODE_TOKENS, **options) - first
+            rates.append((DECODE_TOKENS - 1) / rest)
+        return statistics.median(rates)
+
+    sampled = {"temperature": 1.0, "top_k": 50, "top_p": 0.95, "seed": 1}
+    return {
+        "version": pygpukit.core.__version__,
+        "load_seconds": load,
+        "load_bytes": loaded,
+        "decode": {str(length): decode(length) for length in [DECODE_PROMPT_TOKENS, *contexts]},
+        "decode_sampled": decode(DECODE_PROMPT_TOKENS, **sampled),
+        "prompt": {
+            str(length): length / median(lambda length=length: generate(length, 1), 5)
+            for length in (512, 4096)
+        },
+    }
+
+
+def pygpukit_first_token(model: str, contexts: list[int]) -> dict[str, Any]:
+    """Load and print one token."""
+    from pygpukit.llm import LLM
+
+    ids = LLM.from_pretrained(model, device="cuda").generate(prompt(37), max_new_tokens=1)
+    print(ids[0], flush=True)
+    return {}
+
+
+def transformers(model: str, contexts: list[int], *, compiled: bool = False) -> dict[str, Any]:
+    """Time transformers in bfloat16, eager or with a static cache and torch.compile."""
+    import torch
+    import transformers as lib
+
+    start = time.perf_counter()
+    net = lib.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, device_map="cuda")
+    torch.cuda.synchronize()
+    load = time.perf_counter() - start
+    options = {"cache_implementation": "static"} if compiled else {}
+
+    @torch.inference_mode()
+    def forward(length: int) -> None:
+        ids = torch.tensor([prompt(length)], device="cuda")
+        net(ids, logits_to_keep=1).logits[0, -1].argmax().item()
+
+    @torch.inference_mode()
+    def generate(new: int) -> float:
+        ids = torch.tensor([prompt(DECODE_PROMPT_TOKENS)], device="cuda")
+        start = time.perf_counter()
+        out = net.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False,
+            min_new_tokens=new, max_new_tokens=new, pad_token_id=2, **options,
+        )  # fmt: skip
+        torch.cuda.synchronize()
+        assert out.shape[1] == DECODE_PROMPT_TOKENS + new
+        return time.perf_counter() - start
+
+    for _ in range(3):
+        generate(DECODE_TOKENS)
+    rates = [(DECODE_TOKENS - 1) / (generate(DECODE_TOKENS) - generate(1)) for _ in range(3)]
+    prompts = {}
+    if not compiled:
+        prompts = {
+            str(length): length / median(lambda length=length: forward(length), 5)
+            for length in (512, 4096)
+        }
+    return {
+        "version": f"{lib.__version__} (torch {torch.__version__})",
+        "load_seconds": load,
+        "decode": {str(DECODE_PROMPT_TOKENS): statistics.median(rates)},
+        "prompt": prompts,
+    }
+
+
+def transformers_compiled(model: str, contexts: list[int]) -> dict[str, Any]:
+    return transformers(model, contexts, compiled=True)
+
+
+def transformers_first_token(model: str, contexts: list[int]) -> dict[str, Any]:
+    """Load and print one token: ids only, which spares the peer its tokenizer."""
+    import torch
+    import transformers as lib
+
+    net = lib.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, device_map="cuda")
+    with torch.inference_mode():
+        logits = net(torch.tensor([prompt(37)], device="cuda"), logits_to_keep=1).logits
+    print(int(logits[0, -1].argmax()), flush=True)
+    return {}
+
+
+ENGINES = {
+    "pygpukit": pygpukit,
+    "pygpukit-first-token": pygpukit_first_token,
+    "transformers": transformers,
+    "transformers-compiled": transformers_compiled,
+    "transformers-first-token": transformers_first_token,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("engine", choices=ENGINES)
+    parser.add_argument("model")
+    parser.add_argument("--contexts", type=int, nargs="*", default=[])
+    options = parser.parse_args()
+    print(json.dumps(ENGINES[options.engine](options.model, options.contexts)))
+
+
+if __name__ == "__main__":
+    main()

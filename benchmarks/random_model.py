@@ -1,0 +1,125 @@
+"""Checkpoints of real shapes with random weights: what benchmarks without a download run on."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "max_position_embeddings": 131072,
+    "vocab_size": 128256,
+}
+CONFIGS: dict[str, dict[str, object]] = {
+    "Qwen3-0.6B": {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "max_position_embeddings": 40960,
+        "vocab_size": 151936,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+    },
+    "Llama-3.2-1B": LLAMA
+    | {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "tie_word_embeddings": True,
+    },
+    "Llama-3.1-8B": LLAMA
+    | {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": False,
+    },
+}
+
+
+def shapes(config: dict[str, object]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a Llama or Qwen3 checkpoint."""
+
+    def number(key: str) -> int:
+        value = config[key]
+        assert isinstance(value, int)
+        return value
+
+    hidden, inner, dim = number("hidden_size"), number("intermediate_size"), number("head_dim")
+    heads, kv_heads = number("num_attention_heads"), number("num_key_value_heads")
+    result: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (number("vocab_size"), hidden)
+    }
+    for layer in range(number("num_hidden_layers")):
+        prefix = f"model.layers.{layer}."
+        result |= {
+            prefix + "input_layernorm.weight": (hidden,),
+            prefix + "self_attn.q_proj.weight": (heads * dim, hidden),
+            prefix + "self_attn.k_proj.weight": (kv_heads * dim, hidden),
+            prefix + "self_attn.v_proj.weight": (kv_heads * dim, hidden),
+            prefix + "self_attn.o_proj.weight": (hidden, heads * dim),
+            prefix + "post_attention_layernorm.weight": (hidden,),
+            prefix + "mlp.gate_proj.weight": (inner, hidden),
+            prefix + "mlp.up_proj.weight": (inner, hidden),
+            prefix + "mlp.down_proj.weight": (hidden, inner),
+        }
+        if config["model_type"] == "qwen3":
+            result[prefix + "self_attn.q_norm.weight"] = (dim,)
+            result[prefix + "self_attn.k_norm.weight"] = (dim,)
+    result["model.norm.weight"] = (hidden,)
+    if not config["tie_word_embeddings"]:
+        result["lm_head.weight"] = (number("vocab_size"), hidden)
+    return result
+
+
+def write(folder: Path, name: str) -> int:
+    """Write config.json and model.safetensors, bfloat16; returns the bytes of all tensors.
+
+    Matrices are cut out of one long row of random numbers, at a place of its own for each.
+    """
+    config = {**CONFIGS[name], "torch_dtype": "bfloat16", "eos_token_id": 2, "bos_token_id": 1}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    tensors = shapes(config)
+    for tensor, shape in tensors.items():
+        start, end = end, end + 2 * int(np.prod(shape))
+        header[tensor] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    rng = np.random.default_rng(0)
+    numbers = rng.standard_normal(1 << 25, np.float32) * 0.02
+    random = (numbers.view(np.uint32) >> 16).astype(np.uint16)
+    ones = np.full(1 << 16, 0x3F80, np.uint16)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for shape in tensors.values():
+            left = int(np.prod(shape))
+            source = ones if len(shape) == 1 else random
+            at = int(rng.integers(0, len(source) - left)) if left < len(source) else 0
+            while left:
+                part = source[at : at + left]
+                file.write(part.tobytes())
+                left, at = left - len(part), 0
+    return end
