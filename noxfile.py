@@ -1,8 +1,11 @@
-"""Development sessions: `nox -s tests`, `lint`, `typing`, `build`, `bench`."""
+"""Development sessions: `nox -s tests`, `lint`, `typing`, `kernels`, `build`, `bench`."""
 
 from __future__ import annotations
 
+import platform
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -17,6 +20,7 @@ nox.options.sessions = ["lint", "typing", "tests"]
 ROOT = Path(__file__).parent
 DIST = ROOT / "dist"
 CORE = ROOT / "packages/pygpukit-core"
+KERNELS = ROOT / "packages/pygpukit-kernels"
 PACKAGES = ["tokenizer", "core", "kernels", "llm"]
 # What each package's tests need beyond the package itself.
 TEST_EXTRAS = {
@@ -65,6 +69,17 @@ def rust(session: nox.Session) -> None:
     """Run the core's own tests, which need no Python."""
     session.chdir(CORE)
     session.run("cargo", "test", "--quiet", "--locked", "--no-default-features", external=True)
+
+
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """Compile the CUDA kernels for every architecture; print what registers they take."""
+    hook = KERNELS / "hatch_build.py"
+    compilers = re.findall(r'"(nvidia-cuda-nv\w+-cu12==[\d.]+)"', hook.read_text())
+    if not (sys.platform == "linux" and platform.machine() == "x86_64"):
+        session.skip("NVIDIA publishes the compilers for x86_64 only")
+    session.install("--no-deps", *compilers)
+    session.run("python", str(KERNELS / "kernel_build.py"))
 
 
 @nox.session(requires=["rust", "build"])

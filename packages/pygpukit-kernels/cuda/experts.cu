@@ -9,11 +9,14 @@ constexpr int WARPS = 4;
 constexpr int THREADS = WARPS * WARP;
 
 struct RouteArgs {
-  float* weights;       // (tokens, choices), the largest first
-  int* experts;         // (tokens, choices)
-  const float* logits;  // (tokens, count)
+  float* weights;           // (tokens, choices), the best first
+  int* experts;             // (tokens, choices)
+  const float* logits;      // (tokens, count)
+  const float* correction;  // (count), added to what is chosen by, or null
   long long logits_stride, weights_stride, experts_stride;
-  int tokens, count, choices, normalize;
+  int tokens, count, choices;
+  int groups, top_groups;  // of neighbouring experts; only those of the best groups are chosen
+  int sigmoid, normalize;
 };
 
 // The larger of two probabilities, the first of equal ones.
@@ -36,37 +39,100 @@ __device__ __forceinline__ Candidate warp_best(Candidate best) {
   return best;
 }
 
-// Launch: 128 threads, ⌈tokens / 4⌉ blocks, dynamic shared memory 16 count bytes: a warp for each token.
-extern "C" __global__ void __launch_bounds__(THREADS) experts_route(const __grid_constant__ RouteArgs a) {
-  extern __shared__ float probabilities[];
-  start_dependents();
-  wait_for_inputs();
-  const int token = blockIdx.x * WARPS + warp_index(), lane = lane_index();
-  if (token >= a.tokens) return;
-  const float* logits = a.logits + token * a.logits_stride;
-  float* left = probabilities + warp_index() * a.count;  // probabilities of those that aren't chosen yet
-  float largest = -INFINITY_F32, total = 0.f;
-  for (int e = lane; e < a.count; e += WARP) largest = fmaxf(largest, logits[e]);
-  largest = warp_reduce(largest, Max());
-  for (int e = lane; e < a.count; e += WARP) total += left[e] = expf(logits[e] - largest);
-  total = warp_reduce(total, Sum());
-  float* weights = a.weights + token * a.weights_stride;
-  float chosen = 0.f;
-  for (int choice = 0; choice < a.choices; ++choice) {
-    Candidate best = {-INFINITY_F32, choice};
-    for (int e = lane; e < a.count; e += WARP) best = Better()(best, {left[e], e});
-    best = warp_best(best);
-    __syncwarp();
-    if (lane == 0) {
-      left[best.index] = -INFINITY_F32;
-      weights[choice] = best.value / total;
-      a.experts[token * a.experts_stride + choice] = best.index;
-      chosen += best.value / total;
+// The largest of `count` values, in all lanes.
+__device__ __forceinline__ Candidate largest(const float* values, int count) {
+  Candidate best = {-INFINITY_F32, count};
+  for (int i = lane_index(); i < count; i += WARP) best = Better()(best, {values[i], i});
+  best = warp_best(best);
+  if (best.index == count) best.index = 0;  // nothing but NaN
+  return best;
+}
+
+// One warp's choice for a token.
+struct Router {
+  const RouteArgs& a;
+  float* scores;       // shared, (count)
+  float* ranks;        // shared, (count): -infinity where an expert can't be chosen, or not again
+  float* group_ranks;  // shared, (groups): infinity where a group is chosen
+
+  __device__ __forceinline__ void score(const float* logits) const {
+    float reference = -INFINITY_F32, total = 0.f;
+    for (int e = lane_index(); e < a.count; e += WARP) reference = fmaxf(reference, logits[e]);
+    reference = warp_reduce(reference, Max());
+    for (int e = lane_index(); e < a.count; e += WARP) {
+      scores[e] = a.sigmoid ? 1.f / (1.f + expf(-logits[e])) : expf(logits[e] - reference);
+      total += scores[e];
+    }
+    total = a.sigmoid ? 1.f : warp_reduce(total, Sum());
+    for (int e = lane_index(); e < a.count; e += WARP) {
+      scores[e] /= total;
+      ranks[e] = scores[e] + (a.correction ? a.correction[e] : 0.f);
     }
     __syncwarp();
   }
-  if (lane == 0 && a.normalize)
-    for (int choice = 0; choice < a.choices; ++choice) weights[choice] /= chosen;
+
+  // What group `g` counts by: its best expert, with a correction its two best.
+  __device__ __forceinline__ float group_rank(int g) const {
+    const int size = a.count / a.groups;
+    float first = -INFINITY_F32, second = -INFINITY_F32;
+    for (int e = g * size; e < (g + 1) * size; ++e) {
+      second = fmaxf(second, fminf(first, ranks[e]));
+      first = fmaxf(first, ranks[e]);
+    }
+    return a.correction && size > 1 ? first + second : first;
+  }
+
+  // Leaves only experts of the best groups.
+  __device__ __forceinline__ void choose_groups() const {
+    const int size = a.count / a.groups;
+    for (int g = lane_index(); g < a.groups; g += WARP) group_ranks[g] = group_rank(g);
+    __syncwarp();
+    for (int i = 0; i < a.top_groups; ++i) {
+      // Those that are chosen are infinite, so the largest of the rest is looked for.
+      Candidate best = {-INFINITY_F32, a.groups};
+      for (int g = lane_index(); g < a.groups; g += WARP)
+        if (group_ranks[g] < INFINITY_F32) best = Better()(best, {group_ranks[g], g});
+      best = warp_best(best);
+      __syncwarp();
+      if (lane_index() == 0 && best.index < a.groups) group_ranks[best.index] = INFINITY_F32;
+      __syncwarp();
+    }
+    for (int e = lane_index(); e < a.count; e += WARP)
+      if (group_ranks[e / size] < INFINITY_F32) ranks[e] = -INFINITY_F32;
+    __syncwarp();
+  }
+
+  __device__ __forceinline__ void choose(float* weights, int* experts) const {
+    float total = 0.f;
+    for (int choice = 0; choice < a.choices; ++choice) {
+      const Candidate best = largest(ranks, a.count);
+      __syncwarp();
+      if (lane_index() == 0) {
+        ranks[best.index] = -INFINITY_F32;
+        weights[choice] = scores[best.index];
+        experts[choice] = best.index;
+        total += scores[best.index];
+      }
+      __syncwarp();
+    }
+    constexpr float TINY = 1e-20f;  // as DeepSeek has it
+    if (lane_index() == 0 && a.normalize)
+      for (int choice = 0; choice < a.choices; ++choice) weights[choice] /= total + TINY;
+  }
+};
+
+// Launch: 128 threads, ⌈tokens / 4⌉ blocks, dynamic shared memory 16 (2 count + groups) bytes: a warp for each token.
+extern "C" __global__ void __launch_bounds__(THREADS) experts_route(const __grid_constant__ RouteArgs a) {
+  extern __shared__ float route_shared[];
+  start_dependents();
+  wait_for_inputs();
+  const long long token = blockIdx.x * WARPS + warp_index();
+  if (token >= a.tokens) return;
+  float* own = route_shared + warp_index() * (2 * a.count + a.groups);
+  const Router router = {a, own, own + a.count, own + 2 * a.count};
+  router.score(a.logits + token * a.logits_stride);
+  if (a.top_groups < a.groups) router.choose_groups();
+  router.choose(a.weights + token * a.weights_stride, a.experts + token * a.experts_stride);
 }
 
 template <class T>

@@ -31,6 +31,7 @@ def error(folder: Path) -> float:
 
 
 def main() -> None:
+    """Write the file."""
     folders = sorted(file.parent for file in MODELS.rglob("reference.safetensors"))
     errors = {folder.relative_to(MODELS).as_posix(): round(error(folder), 4) for folder in folders}
     text = json.dumps(errors, indent=1) + "\n"

@@ -1,10 +1,11 @@
-//! `route`, `expert_linear` and `combine_experts`: experts.cu.
+//! `route`, `route_by_group`, `expert_linear` and `combine_experts`: experts.cu.
 
 use bytemuck::NoUninit;
 
 use super::arguments::{Reader, address, entry, int, launch, stride};
 use super::signature::{check_same_dtype, check_sizes, signature};
-use crate::cuda::CudaKernel;
+use crate::cuda::{CudaKernel, CudaLaunch};
+use crate::dispatch::{KernelArgs, LaunchError, TensorArg};
 use crate::dtype::DType;
 use crate::host;
 
@@ -17,48 +18,106 @@ struct RouteArgs {
     weights: u64,
     experts: u64,
     logits: u64,
+    correction: u64,
     logits_stride: i64,
     weights_stride: i64,
     experts_stride: i64,
     tokens: i32,
     count: i32,
     choices: i32,
+    groups: i32,
+    top_groups: i32,
+    sigmoid: i32,
+    normalize: i32,
+    padding: i32,
+}
+const _: () = assert!(size_of::<RouteArgs>() == 88);
+
+/// Refuses logits of more experts than fit the shared memory of any GPU.
+fn check_route(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
+    const MOST_EXPERTS: usize = 2048;
+    check_sizes(args)?;
+    let experts = args.tensor(0).shape[1];
+    if experts > MOST_EXPERTS {
+        let reason = format!("expected at most {MOST_EXPERTS} experts, found {experts}");
+        return Err(args.refuse(0, reason));
+    }
+    Ok(())
+}
+
+/// How experts are chosen.
+struct Routing<'a> {
+    logits: &'a TensorArg,
+    correction: Option<&'a TensorArg>,
+    weights: &'a TensorArg,
+    experts: &'a TensorArg,
+    sigmoid: i32,
+    groups: i32,
+    top_groups: i32,
     normalize: i32,
 }
-const _: () = assert!(size_of::<RouteArgs>() == 64);
+
+impl Routing<'_> {
+    fn launch(&self) -> CudaLaunch {
+        let (tokens, count) = (self.logits.shape[0], self.logits.shape[1]);
+        let arguments = RouteArgs {
+            weights: address(self.weights),
+            experts: address(self.experts),
+            logits: address(self.logits),
+            correction: address(self.correction),
+            logits_stride: stride(self.logits, 0),
+            weights_stride: stride(self.weights, 0),
+            experts_stride: stride(self.experts, 0),
+            tokens: int(tokens),
+            count: int(count),
+            choices: int(self.weights.shape[1]),
+            groups: self.groups,
+            top_groups: self.top_groups,
+            sigmoid: self.sigmoid,
+            normalize: self.normalize,
+            padding: 0,
+        };
+        let shared = 4 * WARPS * (2 * count + self.groups as usize);
+        let grid = [tokens.div_ceil(WARPS), 1, 1];
+        launch("experts", "experts_route", grid, THREADS, shared, arguments)
+    }
+}
 
 pub(super) const ROUTE: CudaKernel = CudaKernel {
     signature: host::ROUTE.signature,
-    check: |args| {
-        // What a block may have without asking for more.
-        const MOST_EXPERTS: usize = (48 << 10) / (4 * WARPS);
-        (host::ROUTE.check)(args)?;
-        check_sizes(args)?;
-        let experts = args.tensor(0).shape[1];
-        if experts > MOST_EXPERTS {
-            let reason = format!("expected at most {MOST_EXPERTS} experts, found {experts}");
-            return Err(args.refuse(0, reason));
-        }
-        Ok(())
-    },
+    check: |args| (host::ROUTE.check)(args).and_then(|()| check_route(args)),
     plan: |args, plan| {
         let mut next = Reader::new(args);
-        let (logits, weights, experts) = (next.tensor(), next.tensor(), next.tensor());
-        let (tokens, count) = (logits.shape[0], logits.shape[1]);
-        let arguments = RouteArgs {
-            weights: address(weights),
-            experts: address(experts),
-            logits: address(logits),
-            logits_stride: stride(logits, 0),
-            weights_stride: stride(weights, 0),
-            experts_stride: stride(experts, 0),
-            tokens: int(tokens),
-            count: int(count),
-            choices: int(weights.shape[1]),
+        let routing = Routing {
+            logits: next.tensor(),
+            correction: None,
+            weights: next.tensor(),
+            experts: next.tensor(),
+            sigmoid: 0,
+            groups: 1,
+            top_groups: 1,
             normalize: next.int(),
         };
-        let (grid, shared) = ([tokens.div_ceil(WARPS), 1, 1], 4 * WARPS * count);
-        plan.launch(launch("experts", "experts_route", grid, THREADS, shared, arguments));
+        plan.launch(routing.launch());
+    },
+};
+
+pub(super) const ROUTE_BY_GROUP: CudaKernel = CudaKernel {
+    signature: host::ROUTE_BY_GROUP.signature,
+    check: |args| (host::ROUTE_BY_GROUP.check)(args).and_then(|()| check_route(args)),
+    plan: |args, plan| {
+        let mut next = Reader::new(args);
+        let routing = Routing {
+            logits: next.tensor(),
+            correction: next.optional(),
+            weights: next.tensor(),
+            experts: next.tensor(),
+            sigmoid: next.int(),
+            groups: next.int(),
+            top_groups: next.int(),
+            normalize: next.int(),
+        };
+        plan.launch(routing.launch());
     },
 };
 

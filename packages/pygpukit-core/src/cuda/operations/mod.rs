@@ -19,13 +19,14 @@ mod tests;
 use super::CudaKernel;
 
 /// Every CUDA kernel.
-pub(super) static KERNELS: [CudaKernel; 19] = [
+pub(super) static KERNELS: [CudaKernel; 20] = [
     attention::ATTENTION,
     elementwise::ACTIVATION,
     elementwise::SOFT_CAP,
     experts::COMBINE_EXPERTS,
     experts::EXPERT_LINEAR,
     experts::ROUTE,
+    experts::ROUTE_BY_GROUP,
     linear::LINEAR,
     norm::LAYER_NORM,
     norm::RMS_NORM,
