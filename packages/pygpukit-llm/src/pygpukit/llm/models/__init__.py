@@ -21,15 +21,21 @@ from pygpukit.llm.models import (
     phi3,
     qwen,
     starcoder2,
+    with_images,
 )
 from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.quantization import read_scale_block
 
 __all__ = ["FAMILIES", "GGUF_FAMILIES", "Family", "Gguf", "config_from_json", "find_family"]
 
+_MODULES = (
+    *(llama, qwen, gemma, phi3, gpt2, gpt_neox, cohere, olmo, starcoder2, deepseek),
+    with_images,
+)
+
 FAMILIES: Mapping[str, Family] = {
     family.architecture: family
-    for module in (llama, qwen, gemma, phi3, gpt2, gpt_neox, cohere, olmo, starcoder2, deepseek)
+    for module in _MODULES
     for family in (getattr(module, name) for name in module.__all__)
 }
 """Every supported family by its `model_type` in config.json."""

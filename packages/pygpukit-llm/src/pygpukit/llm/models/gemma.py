@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from pygpukit.llm.config import (
-    IGNORED,
-    IGNORED_PREFIXES,
     ModelConfig,
     read_decoder,
     read_rope_keys,
@@ -17,9 +15,9 @@ from pygpukit.llm.config import (
 )
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
-from pygpukit.llm.models.names import LLAMA_NAMES, renamed, within
+from pygpukit.llm.models.names import LLAMA_NAMES, renamed
 
-__all__ = ["GEMMA", "GEMMA2", "GEMMA3", "GEMMA3_WITH_IMAGES"]
+__all__ = ["GEMMA", "GEMMA2", "GEMMA3"]
 
 
 def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
@@ -166,15 +164,12 @@ def _gguf3(config: ModelConfig, keys: Keys) -> ModelConfig:
     return replace(_gguf_capped(config, keys), ropes=ropes)
 
 
-_CONFIG_KEYS = {"hidden_act": "hidden_activation"}
-_IGNORED_KEYS = frozenset({"cache_implementation", "hidden_act"})
-
 GEMMA3 = Family(
     architecture="gemma3_text",
     read_config=_gemma3,
     names=_GEMMA2_NAMES,
-    config_keys=_CONFIG_KEYS,
-    ignored_keys=_IGNORED_KEYS,
+    config_keys={"hidden_act": "hidden_activation"},
+    ignored_keys=frozenset({"cache_implementation", "hidden_act"}),
     gguf=Gguf(
         architecture="gemma3",
         facts={**_GGUF_FACTS, "post_norm": True},
@@ -182,32 +177,3 @@ GEMMA3 = Family(
         adjust=_gguf3,
     ),
 )
-
-
-def _gemma3_with_images(keys: Keys) -> ModelConfig:
-    """The text model within; what sees images isn't read."""
-    text = keys.nested("text_config", {}, _CONFIG_KEYS)
-    text.default("tie_word_embeddings", keys.boolean("tie_word_embeddings", True))
-    config = _gemma3(text)
-    text.finish(IGNORED | _IGNORED_KEYS, IGNORED_PREFIXES)
-    return replace(
-        config,
-        architecture="gemma3",
-        bos_token_id=config.bos_token_id or next(iter(keys.ids("bos_token_id")), None),
-        eos_token_ids=(*config.eos_token_ids, *keys.ids("eos_token_id")),
-    )
-
-
-GEMMA3_WITH_IMAGES = Family(
-    architecture="gemma3",
-    read_config=_gemma3_with_images,
-    names=within(
-        _GEMMA2_NAMES,
-        {"model.": ("language_model.model.", "model.language_model.")},
-        ignored=(r"(model\.)?(vision_tower|multi_modal_projector)\..*",),
-    ),
-    ignored_keys=frozenset({
-        "boi_token_id", "boi_token_index", "eoi_token_id", "eoi_token_index", "image_token_id",
-        "image_token_index", "mm_tokens_per_image", "vision_config",
-    }),
-)  # fmt: skip

@@ -1,0 +1,101 @@
+"""The text models within models that see images as well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pygpukit.core import load_safetensors
+from pygpukit.llm import LLM, ConfigError, WeightsError
+
+IDS = [5, 9, 200, 31, 7]
+
+
+OUTER: dict[str, dict[str, object]] = {
+    "gemma3": {
+        "model_type": "gemma3",
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "mm_tokens_per_image": 256,
+        "boi_token_index": 255,
+        "eos_token_id": [2, 106],
+    },
+    "mistral-sliding-window": {
+        "model_type": "mistral3",
+        "architectures": ["Mistral3ForConditionalGeneration"],
+        "image_token_index": 10,
+        "multimodal_projector_bias": False,
+        "spatial_merge_size": 2,
+        "eos_token_id": [2, 106],
+    },
+}
+
+
+@pytest.fixture
+def with_images(
+    reference_models: Path,
+    tmp_path: Path,
+    write_safetensors: Callable[[Path, Mapping[str, Any]], None],
+) -> Callable[..., Path]:
+    """A reference model as part of one that sees images."""
+
+    def with_images(
+        name: str, prefix: str, head: str = "lm_head", more: Mapping[str, object] | None = None
+    ) -> Path:
+        source = reference_models / name
+        text = json.loads((source / "config.json").read_text()) | dict(more or {})
+        config = OUTER[name] | {"text_config": text, "vision_config": {"hidden_size": 8}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        tensors = {
+            name.replace("model.", prefix, 1).replace("lm_head", head): array.cast(
+                "float32"
+            ).numpy()
+            for name, array in load_safetensors(source / "model.safetensors").items()
+        }
+        tensors["vision_tower.vision_model.post_layernorm.weight"] = np.ones(4, np.float32)
+        tensors["multi_modal_projector.mm_soft_emb_norm.weight"] = np.ones(4, np.float32)
+        write_safetensors(tmp_path / "model.safetensors", tensors)
+        return tmp_path
+
+    return with_images
+
+
+@pytest.mark.parametrize("name", OUTER)
+@pytest.mark.parametrize(
+    ("prefix", "head"),
+    [("language_model.model.", "language_model.lm_head"), ("model.language_model.", "lm_head")],
+)
+def test_the_text_model(
+    with_images: Callable[..., Path], reference_models: Path, name: str, prefix: str, head: str
+) -> None:
+    llm = LLM.from_pretrained(with_images(name, prefix, head), device="cpu")
+    expected = LLM.from_pretrained(reference_models / name, device="cpu").logits(IDS)
+    np.testing.assert_allclose(llm.logits(IDS), expected, rtol=0, atol=1e-3 * expected.std())
+    assert set(llm.config.eos_token_ids) == {2, 106}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "more", "error", "message"),
+    [
+        (
+            "language_model.model.",
+            {"twist": 1},
+            ConfigError,
+            r"text_config: 'twist' not understood",
+        ),
+        ("language_model.model.", {"model_type": "llama"}, ConfigError, "'llama' isn't supported"),
+        ("text_model.", {}, WeightsError, r"missing: language_model\.model\.embed_tokens"),
+    ],
+)
+def test_it_is_read_as_strictly(
+    with_images: Callable[..., Path],
+    prefix: str,
+    more: dict[str, object],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        LLM.from_pretrained(with_images("gemma3", prefix, more=more), device="cpu")
