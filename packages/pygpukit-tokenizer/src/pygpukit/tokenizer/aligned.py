@@ -2,99 +2,160 @@
 
 from __future__ import annotations
 
+from array import array
+from itertools import chain, repeat
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     Span = tuple[int, int]
+    Change = tuple[str, int]
+    Edit = tuple[int, int, Iterable[Change]]
 
 
 class AlignedText:
     """A stretch of text on its way through normalizers and pre-tokenizers.
 
-    ``spans[i]`` is the range of original characters behind ``text[i]``. ``spans`` is None while the
-    text is still an untouched stretch of the original that begins at ``origin``, which most is.
+    ``text[i]`` came from the original's characters ``starts[i]`` to ``ends[i]``. These are ranges
+    while the text is an untouched stretch of the original, which most is, else arrays. ``origin``
+    is where the stretch begins in the original.
     """
 
-    __slots__ = ("origin", "spans", "text")
+    __slots__ = ("ends", "origin", "starts", "text")
 
-    def __init__(self, text: str, origin: int = 0, spans: Sequence[Span] | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        origin: int = 0,
+        starts: Sequence[int] | None = None,
+        ends: Sequence[int] = (),
+    ) -> None:
         self.text = text
         self.origin = origin
-        self.spans = spans
+        if starts is None:
+            starts = range(origin, origin + len(text))
+            ends = range(origin + 1, origin + len(text) + 1)
+        self.starts: Sequence[int] = starts
+        self.ends: Sequence[int] = ends
+
+    def is_untouched(self) -> bool:
+        """Whether this is a stretch of the original as it is."""
+        return isinstance(self.starts, range)
 
     def slice(self, start: int, end: int) -> AlignedText:
         """A stretch of this text."""
-        if self.spans is None:
-            return AlignedText(self.text[start:end], self.origin + start)
-        spans = self.spans[start:end]
-        origin = spans[0][0] if spans else self.origin
-        return AlignedText(self.text[start:end], origin, spans)
+        starts = self.starts[start:end]
+        origin = starts[0] if starts else self.origin
+        return AlignedText(self.text[start:end], origin, starts, self.ends[start:end])
 
     def original(self, start: int, end: int) -> Span:
         """The range of the original behind ``text[start:end]``, which must not be empty."""
-        if self.spans is None:
-            return self.origin + start, self.origin + end
-        return self.spans[start][0], self.spans[end - 1][1]
+        return self.starts[start], self.ends[end - 1]
 
-    def all_spans(self) -> Sequence[Span]:
-        """The spans of all characters, computed where they are implicit."""
-        if self.spans is not None:
-            return self.spans
-        return [(i, i + 1) for i in range(self.origin, self.origin + len(self.text))]
-
-    def replaced(self, changes: Iterable[tuple[str, int]], removed_first: int = 0) -> AlignedText:
-        """The text rewritten character by character.
-
-        ``changes`` gives every new character with 0 where it replaces the next old one, 1 where it
-        is inserted (it then shares the span of the old character before it), and -n where it
-        replaces one and n more are dropped. ``removed_first`` old characters are dropped up front.
-        """
-        old = self.all_spans()
-        position = removed_first
-        text: list[str] = []
-        spans: list[Span] = []
-        for char, change in changes:
-            text.append(char)
-            if change > 0:
-                spans.append(old[position - 1] if position else (self.origin, self.origin))
-                continue
-            spans.append(old[position])
-            position += 1 - change
-        return AlignedText("".join(text), self.origin, spans)
+    def offsets(self, starts: Iterable[int], spans: Iterable[Iterable[Span]]) -> list[Span]:
+        """The ranges of the original behind ``spans``, lists relative to one of ``starts`` each."""
+        if self.is_untouched():
+            origin = self.origin
+            return [
+                (start + first + origin, start + last + origin)
+                for start, parts in zip(starts, spans, strict=True)
+                for first, last in parts
+            ]
+        begins, ends = self.starts, self.ends
+        return [
+            (begins[start + first], ends[start + last - 1])
+            for start, parts in zip(starts, spans, strict=True)
+            for first, last in parts
+        ]
 
     def mapped(self, text: str) -> AlignedText:
         """The text with every character replaced by one other."""
-        return AlignedText(text, self.origin, self.spans)
+        return AlignedText(text, self.origin, self.starts, self.ends)
+
+    def edited(self, edits: Iterable[Edit]) -> AlignedText:
+        """The text with some stretches, in order, rewritten character by character.
+
+        An edit is the start and the end of a stretch and its changes: every new character with 0
+        where it replaces the next old one, 1 where it is inserted (it then shares the span of the
+        old character before it), and -n where it replaces one and n more are dropped.
+        """
+        result = _Builder(self)
+        position = 0
+        for start, end, changes in edits:
+            result.copy(position, start)
+            old = position = start
+            for char, change in changes:
+                if change > 0:
+                    result.add(char, old - 1)
+                else:
+                    result.add(char, old)
+                    old += 1 - change
+            position = end
+        result.copy(position, len(self.text))
+        return result.build()
 
     def expanded(self, replacements: Iterable[str]) -> AlignedText:
         """The text with every character replaced by a text of its own, perhaps an empty one."""
-        text: list[str] = []
-        spans: list[Span] = []
-        for replacement, span in zip(replacements, self.all_spans(), strict=True):
-            text.append(replacement)
-            spans += [span] * len(replacement)
-        return AlignedText("".join(text), self.origin, spans)
+        parts = list(replacements)
+        text = "".join(parts)
+        counts = list(map(len, parts))
+        if set(counts) <= {1}:
+            return self.mapped(text)
+        starts = array("q", chain.from_iterable(map(repeat, self.starts, counts)))
+        ends = array("q", chain.from_iterable(map(repeat, self.ends, counts)))
+        return AlignedText(text, self.origin, starts, ends)
 
     def prepended(self, prefix: str) -> AlignedText:
         """The text, which isn't empty, behind ``prefix``, which gets its first character's span."""
-        spans = self.all_spans()
-        if not prefix:
+        starts, ends = array("q", self.starts), array("q", self.ends)
+        if prefix:
+            count = len(prefix)
+            starts = array("q", starts[:1] * count) + starts
+            ends = array("q", ends[:1] * count) + ends
+        else:
             # As in the reference: the first character counts as inserted before everything.
-            return AlignedText(self.text, self.origin, [(self.origin, self.origin), *spans[1:]])
-        return AlignedText(prefix + self.text, self.origin, [spans[0]] * len(prefix) + [*spans])
+            starts[0] = ends[0] = self.origin
+        return AlignedText(prefix + self.text, self.origin, starts, ends)
 
     def substituted(self, matches: Iterable[Span], content: str) -> AlignedText:
         """The text with ``content`` for each match, whose last character's span it takes over."""
-        old = self.all_spans()
-        text: list[str] = []
-        spans: list[Span] = []
+        result = _Builder(self)
         position = 0
         for start, end in matches:
-            text += (self.text[position:start], content)
-            spans += old[position:start]
-            spans += [old[end - 1] if end else (self.origin, self.origin)] * len(content)
+            result.copy(position, start)
+            for char in content:
+                result.add(char, end - 1)
             position = end
-        text.append(self.text[position:])
-        spans += old[position:]
-        return AlignedText("".join(text), self.origin, spans)
+        result.copy(position, len(self.text))
+        return result.build()
+
+
+class _Builder:
+    """Puts a text together from stretches and characters of another one."""
+
+    __slots__ = ("_ends", "_old", "_starts", "_text")
+
+    def __init__(self, old: AlignedText) -> None:
+        self._old = old
+        self._text: list[str] = []
+        self._starts = array("q")
+        self._ends = array("q")
+
+    def copy(self, start: int, end: int) -> None:
+        """Append a stretch as it is."""
+        if start < end:
+            self._text.append(self._old.text[start:end])
+            self._starts.extend(self._old.starts[start:end])
+            self._ends.extend(self._old.ends[start:end])
+
+    def add(self, char: str, index: int) -> None:
+        """Append a character with the span of an old one; before the first, an empty one."""
+        old = self._old
+        self._text.append(char)
+        self._starts.append(old.starts[index] if index >= 0 else old.origin)
+        self._ends.append(old.ends[index] if index >= 0 else old.origin)
+
+    def build(self) -> AlignedText:
+        """What was put together."""
+        return AlignedText("".join(self._text), self._old.origin, self._starts, self._ends)

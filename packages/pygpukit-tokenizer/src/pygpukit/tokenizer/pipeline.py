@@ -6,23 +6,25 @@ track of where everything came from.
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import accumulate, chain, pairwise, repeat
 
 from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
 from pygpukit.tokenizer.encoding import Encoding
-from pygpukit.tokenizer.pre_tokenizers import ByteLevel, flattened
+from pygpukit.tokenizer.pre_tokenizers import ByteLevel, Metaspace, flattened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pygpukit.tokenizer.added_tokens import AddedVocabulary
     from pygpukit.tokenizer.models import Model
     from pygpukit.tokenizer.normalizers import Normalizer
     from pygpukit.tokenizer.pre_tokenizers import PreTokenizer
+    from pygpukit.tokenizer.pre_tokenizers.base import Words
 
     Word = tuple[tuple[int, ...], tuple[str, ...], tuple[tuple[int, int], ...]]
+    WordList = tuple[AlignedText, list[str], Iterable[int], Callable[[str], Word]]
 
 _MAX_WORDS = 1 << 17
 _MAX_WORD_LENGTH = 64
@@ -79,13 +81,11 @@ class Pipeline:
         steps = flattened(pre_tokenizer)
         self._splits = [step.split for step in steps]
         self._later_splits = [step.split_later for step in steps]
-        self._aligned_splits = [step.split_aligned for step in steps]
         # Spelling words in the byte alphabet is left to the caches: it is done once for each.
         self._spells = False
         if steps and isinstance(steps[-1], ByteLevel):
             self._spells = True
             self._splits[-1] = self._later_splits[-1] = steps[-1].split_raw
-            self._aligned_splits[-1] = steps[-1].split_raw_aligned
         # A step may ask where a piece comes from. Only the first to see the text knows without
         # keeping track.
         tracked = steps[1:] if normalizer is None else steps
@@ -93,6 +93,16 @@ class Pipeline:
         self._cuts = model.cuts() and not self._spells
         self._ids_of = IdCache(model.spelled_ids if self._spells else model.ids).__getitem__
         self._tokens_of = WordCache(self._word_tokens).__getitem__
+        self._prefixed_tokens_of = WordCache(self._prefixed_tokens).__getitem__
+        # The words of the last step that cuts are handled as lists; one behind it may mark them.
+        if steps and isinstance(steps[-1], ByteLevel) and steps[-1].only_spells():
+            steps = steps[:-1]
+        self._marks: Metaspace | None = None
+        if len(steps) > 1 and isinstance(steps[-1], Metaspace) and not self._cuts:
+            self._marks = steps[-1]
+            steps = steps[:-1]
+        self._aligned_splits = [step.split_aligned for step in steps[:-1]]
+        self._last_words = steps[-1].words if steps else _whole
 
     # Ids only ------------------------------------------------------------------------------------
 
@@ -167,72 +177,111 @@ class Pipeline:
             self._encode_piece(builder, part.slice(position, len(text)) if position else part)
 
     def _encode_piece(self, builder: _Builder, piece: AlignedText) -> None:
-        words = [piece]
+        for rewritten, words, starts, tokens_of in self._word_lists(piece):
+            numbers: Iterable[int] = builder.next_words(len(words))
+            if self._cuts:
+                parts = list(map(self._model.words, words))
+                numbers = chain.from_iterable(map(repeat, numbers, map(len, parts)))
+                starts = chain.from_iterable(map(_starts, starts, parts))
+                words = list(chain.from_iterable(parts))
+            builder.add(rewritten, list(map(tokens_of, words)), starts, numbers)
+
+    def _word_lists(self, piece: AlignedText) -> Iterator[WordList]:
+        """The pre-tokens of a piece, as the last step that cuts them gives them, in lists."""
+        pieces = [piece]
         for split in self._aligned_splits:
-            words = split(words)
-        for word in words:
-            builder.next_word()
-            if not self._cuts:
-                builder.add(word, self._tokens_of(word.text))
-                continue
-            position = 0
-            for part in self._model.words(word.text):
-                end = position + len(part)
-                builder.add(word.slice(position, end), self._tokens_of(part))
-                position = end
+            pieces = split(pieces)
+        for last in pieces:
+            rewritten, words, starts = self._last_words(last)
+            marks = self._marks
+            if marks is None:
+                yield rewritten, words, starts, self._tokens_of
+            elif marks.only_prepends(words):
+                marked = [marks.replacement + word for word in words]
+                yield rewritten, marked, starts, self._prefixed_tokens_of
+            else:
+                for start, word in zip(starts, words, strict=True):
+                    marked_piece = marks.words(rewritten.slice(start, start + len(word)))
+                    yield *marked_piece, self._tokens_of
 
     def _word_tokens(self, word: str) -> Word:
         """The tokens of a word with their spans in characters of it."""
-        tokens = self._model.tokens(to_alphabet(word.encode()) if self._spells else word)
+        spelled = to_alphabet(word.encode()) if self._spells else word
+        pieces = self._model.pieces(spelled)
+        if pieces is None:
+            return self._tokens_by_bytes(word, spelled)
+        ends = accumulate(map(len, pieces), initial=0)
+        if self._spells and not word.isascii():
+            chars = [i for i, char in enumerate(word) for _ in char.encode()]
+            spans = [(chars[start], chars[end - 1] + 1) for start, end in pairwise(ends)]
+        else:
+            spans = list(pairwise(ends))
+        vocab = self._model.vocab
+        return tuple([vocab[piece] for piece in pieces]), tuple(pieces), tuple(spans)
+
+    def _tokens_by_bytes(self, word: str, spelled: str) -> Word:
+        tokens = self._model.tokens(spelled)
         if self._spells:
             chars = [
                 i for i, c in enumerate(word) for b in c.encode() for _ in range(_SPELLED_SIZES[b])
             ]
-        elif not word.isascii():
-            chars = [i for i, c in enumerate(word) for _ in c.encode()]
         else:
-            chars = list(range(len(word)))
-        # Behind the last byte there may be tokens of none.
-        chars.append(len(word))
+            chars = [i for i, c in enumerate(word) for _ in c.encode()]
+        # Tokens of no bytes share the character before them.
+        spans = [(chars[min(start, end - 1)], chars[end - 1] + 1) for _, _, start, end in tokens]
         return (
             tuple([id for id, _, _, _ in tokens]),
             tuple([token for _, token, _, _ in tokens]),
-            tuple([(chars[start], chars[end - 1] + 1) for _, _, start, end in tokens]),
+            tuple(spans),
         )
+
+    def _prefixed_tokens(self, word: str) -> Word:
+        """The same of a word whose first character was put in front: it has the next one's span."""
+        ids, tokens, spans = self._word_tokens(word)
+        shifted = [(max(start - 1, 0), max(end - 1, 1)) for start, end in spans]
+        return ids, tokens, tuple(shifted)
+
+
+def _whole(piece: AlignedText) -> Words:
+    """The words where there is no pre-tokenizer."""
+    return piece, [piece.text], (0,)
+
+
+def _starts(start: int, parts: list[str]) -> Iterable[int]:
+    """Where the parts of a word begin that begins at ``start``."""
+    return accumulate(map(len, parts[:-1]), initial=start)
 
 
 class _Builder:
     """Collects the tokens of an encoding."""
 
-    __slots__ = ("_word", "ids", "offsets", "tokens", "words")
+    __slots__ = ("_count", "ids", "offsets", "tokens", "words")
 
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.tokens: list[str] = []
         self.offsets: list[tuple[int, int]] = []
         self.words: list[int | None] = []
-        self._word = -1
+        self._count = 0
 
-    def next_word(self) -> None:
-        """Begin a new word."""
-        self._word += 1
+    def next_words(self, count: int) -> range:
+        """The numbers of so many more words."""
+        self._count += count
+        return range(self._count - count, self._count)
 
     def add_token(self, id: int, token: str, span: tuple[int, int]) -> None:
         """An added token, which is a word of its own."""
-        self.next_word()
         self.ids.append(id)
         self.tokens.append(token)
         self.offsets.append(span)
-        self.words.append(self._word)
+        self.words += self.next_words(1)
 
-    def add(self, word: AlignedText, parts: Word) -> None:
-        """The tokens of a pre-token, or of a part of one."""
-        ids, tokens, spans = parts
-        self.ids += ids
-        self.tokens += tokens
-        if word.spans is None:
-            origin = word.origin
-            self.offsets += [(origin + start, origin + end) for start, end in spans]
-        else:
-            self.offsets += [word.original(start, end) for start, end in spans]
-        self.words += [self._word] * len(ids)
+    def add(
+        self, piece: AlignedText, found: list[Word], starts: Iterable[int], numbers: Iterable[int]
+    ) -> None:
+        """The tokens of pre-tokens, or of parts of them, that begin at ``starts`` in the piece."""
+        ids = [ids for ids, _, _ in found]
+        self.ids += chain.from_iterable(ids)
+        self.tokens += chain.from_iterable([tokens for _, tokens, _ in found])
+        self.words += chain.from_iterable(map(repeat, numbers, map(len, ids)))
+        self.offsets += piece.offsets(starts, [spans for _, _, spans in found])

@@ -61,6 +61,13 @@ class Model(Component):
         """The ids of one pre-token."""
         raise NotImplementedError
 
+    def pieces(self, word: str) -> list[str] | None:
+        """The tokens of one pre-token if together they spell it, which is the common case.
+
+        None where that isn't so, or isn't known without going to the length of ``tokens``.
+        """
+        return None
+
     def tokens(self, word: str) -> list[Token]:
         """The tokens of one pre-token as (id, token, start, end).
 

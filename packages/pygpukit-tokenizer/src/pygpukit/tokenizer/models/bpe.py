@@ -101,14 +101,18 @@ class BPE(Model):
         return self._vocab
 
     def ids(self, word: str) -> Sequence[int]:
+        pieces = self.pieces(word)
+        if pieces is None:
+            pieces = self._merges.merge(self._symbols(word)[0])
+        return tuple(map(self._vocab.__getitem__, pieces))
+
+    def pieces(self, word: str) -> list[str] | None:
         vocab = self._vocab
         if self._ignore_merges and word in vocab:
-            return (vocab[word],)
+            return [word]
         if self._plain and all(map(vocab.__contains__, word)):
-            tokens = self._merges.merge(list(word))
-        else:
-            tokens = self._merges.merge(self._symbols(word)[0])
-        return tuple(map(vocab.__getitem__, tokens))
+            return self._merges.merge(list(word))
+        return None
 
     def spelled_ids(self, word: str) -> Sequence[int]:
         if not self._spells:

@@ -83,6 +83,10 @@ class Unigram(Model):
             return (id,)
         return [id for piece in self._pieces(word) for id, _ in self._spelled(piece)]
 
+    def pieces(self, word: str) -> list[str] | None:
+        pieces = self._pieces(word)
+        return pieces if all(map(self._vocab.__contains__, pieces)) else None
+
     def tokens(self, word: str) -> list[Token]:
         tokens = []
         position = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.byte_alphabet import spelled, to_alphabet
 from pygpukit.tokenizer.normalizers.base import Normalizer
-from pygpukit.tokenizer.onig import pattern_from_spec
+from pygpukit.tokenizer.onig import Literal, pattern_from_spec
 from pygpukit.tokenizer.unicode import WHITE_SPACE
 
 TYPE_CHECKING = False
@@ -41,7 +41,8 @@ class Strip(Normalizer):
         start = 0
         if self.strip_left:
             start = len(text.text) - len(text.text.lstrip(WHITE_SPACE))
-        return AlignedText(kept, text.origin, text.all_spans()[start : start + len(kept)])
+        end = start + len(kept)
+        return AlignedText(kept, text.origin, text.starts[start:end], text.ends[start:end])
 
 
 class Replace(Normalizer):
@@ -61,6 +62,8 @@ class Replace(Normalizer):
         return self.pattern.replace(text, self.content) if text else text
 
     def align(self, text: AlignedText) -> AlignedText:
+        if isinstance(self.pattern, Literal) and len(self.pattern.text) == len(self.content) == 1:
+            return text.mapped(self.normalize(text.text))
         matches = self.pattern.spans(text.text) if text.text else []
         return text.substituted(matches, self.content) if matches else text
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
+from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.normalizers.base import Normalizer
 from pygpukit.tokenizer.unicode.mapping import CharacterMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pygpukit.tokenizer.aligned import AlignedText
     from pygpukit.tokenizer.spec import Spec
 
     Change = tuple[str, int]
+    Edit = tuple[int, int, list[Change]]
 
 # Clusters of at least so many bytes are replaced character by character.
 _LONG_CLUSTER = 6
@@ -53,16 +55,29 @@ class Precompiled(Normalizer):
         return "".join([*parts, text[position:].translate(self._characters)])
 
     def align(self, text: AlignedText) -> AlignedText:
-        changes: list[Change] = []
+        edits = self._edits(text.text)
+        dropped = 0
+        while dropped < len(edits) and edits[dropped] == (dropped, dropped + 1, []):
+            dropped += 1
+        if dropped:
+            # As in the reference, characters dropped up front leave their spans to those behind.
+            count = len(text.text) - dropped
+            kept = text.text[dropped:]
+            rest = AlignedText(kept, text.origin, text.starts[:count], text.ends[:count])
+            edits = [(start - dropped, end - dropped, c) for start, end, c in edits[dropped:]]
+            return rest.edited(edits) if edits else rest
+        return text.edited(edits) if edits else text
+
+    def _edits(self, text: str) -> list[Edit]:
+        """The stretches that a rule rewrites."""
+        edits: list[Edit] = []
         position = 0
-        for start, end, replacement in self._clusters(text.text):
-            self._add_characters(changes, text.text[position:start])
-            _add(changes, end - start, replacement)
+        for start, end, replacement in self._clusters(text):
+            self._add_characters(edits, text, position, start)
+            edits.append((start, end, _changes(end - start, replacement)))
             position = end
-        self._add_characters(changes, text.text[position:])
-        if "".join([char for char, _ in changes]) == text.text and all(not n for _, n in changes):
-            return text
-        return text.replaced(changes)
+        self._add_characters(edits, text, position, len(text))
+        return edits
 
     def _clusters(self, text: str) -> list[tuple[int, int, str]]:
         """The clusters of several characters that have a rule: (start, end, replacement)."""
@@ -81,24 +96,26 @@ class Precompiled(Normalizer):
         replacement = self._rules.find(char.encode())
         return char if replacement is None else replacement
 
-    def _add_characters(self, changes: list[Change], text: str) -> None:
-        for char in text:
-            replacement = self._characters[ord(char)]
-            if replacement == char:
-                changes.append((char, 0))
-            else:
-                _add(changes, 1, replacement)
+    def _add_characters(self, edits: list[Edit], text: str, start: int, end: int) -> None:
+        stretch = text[start:end]
+        changing = {c for c in set(stretch) if self._characters[ord(c)] != c}
+        if not changing:
+            return
+        for match in re.finditer(f"[{re.escape(''.join(changing))}]", stretch):
+            position = start + match.start()
+            replacement = self._characters[ord(match.group())]
+            edits.append((position, position + 1, _changes(1, replacement)))
 
 
-def _add(changes: list[Change], replaced: int, replacement: str) -> None:
-    """Append a replacement for so many characters, as the reference counts."""
-    excess = len(replacement) - replaced
+def _changes(replaced: int, replacement: str) -> list[Change]:
+    """A replacement for so many characters, as the reference counts."""
     plain = min(replaced, len(replacement))
-    changes += [(char, 0) for char in replacement[:plain]]
+    changes = [(char, 0) for char in replacement[:plain]]
     changes += [(char, 1) for char in replacement[plain:]]
-    if excess < 0 and changes:
-        char, change = changes[-1]
-        changes[-1] = char, change + excess
+    if changes and len(replacement) < replaced:
+        char, _ = changes[-1]
+        changes[-1] = char, len(replacement) - replaced
+    return changes
 
 
 class CharacterTrie:

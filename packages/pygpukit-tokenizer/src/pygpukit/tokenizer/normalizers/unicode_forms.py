@@ -31,10 +31,8 @@ class NormalForm(Normalizer):
             return text
         from pygpukit.tokenizer.unicode.normalization import form
 
-        own = form(type(self).__name__)
-        if own.normalize(text.text) == text.text:
-            return text
-        return text.replaced(own.changes(text.text))
+        edits = form(type(self).__name__).edits(text.text)
+        return text.edited(edits) if edits else text
 
 
 class NFC(NormalForm):

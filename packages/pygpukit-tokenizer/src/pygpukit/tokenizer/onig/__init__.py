@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from pygpukit.tokenizer.errors import PatternError
-from pygpukit.tokenizer.onig.pattern import Pattern
+from pygpukit.tokenizer.onig.pattern import Literal, Pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pygpukit.tokenizer.spec import Spec
 
-__all__ = ["Pattern", "pattern_from_spec"]
+__all__ = ["Literal", "Pattern", "pattern_from_spec"]
 
 
 def pattern_from_spec(spec: Spec) -> Pattern:

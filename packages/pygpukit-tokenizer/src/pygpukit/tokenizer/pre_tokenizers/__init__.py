@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.aligned import AlignedText
     from pygpukit.tokenizer.spec import Spec
 
-__all__ = ["PRE_TOKENIZERS", "ByteLevel", "PreTokenizer", "build_pre_tokenizer", "flattened"]
+__all__ = [
+    "PRE_TOKENIZERS",
+    "ByteLevel",
+    "Metaspace",
+    "PreTokenizer",
+    "build_pre_tokenizer",
+    "flattened",
+]
 
 
 class Sequence(PreTokenizer):

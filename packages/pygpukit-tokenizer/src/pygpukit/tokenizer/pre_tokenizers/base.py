@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import accumulate, chain
 
 from pygpukit.tokenizer.spec import Component
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.aligned import AlignedText
 
     Span = tuple[int, int]
+    Words = tuple[AlignedText, list[str], Iterable[int]]
 
 BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
 
@@ -42,6 +43,10 @@ class PreTokenizer(Component):
         """The same with the origins of the characters."""
         raise NotImplementedError
 
+    def words(self, piece: AlignedText) -> Words:
+        """One piece as it is rewritten, what it is cut into, and where in it each part begins."""
+        raise NotImplementedError
+
 
 class Cutter(PreTokenizer):
     """A pre-tokenizer that only chooses where to cut and what to leave out."""
@@ -63,6 +68,16 @@ class Cutter(PreTokenizer):
 
     def split_aligned(self, pieces: list[AlignedText]) -> list[AlignedText]:
         return [piece.slice(start, end) for piece in pieces for start, end in self.cuts(piece.text)]
+
+    def words(self, piece: AlignedText) -> Words:
+        text = piece.text
+        spans = list(self.cuts(text))
+        return piece, [text[start:end] for start, end in spans], [start for start, _ in spans]
+
+
+def contiguous(piece: AlignedText, words: list[str]) -> Words:
+    """Words that together are the whole piece."""
+    return piece, words, accumulate(map(len, words[:-1]), initial=0)
 
 
 def arrange(parts: Series[tuple[int, int, bool]], behavior: str) -> list[Span]:

@@ -12,6 +12,7 @@ from pygpukit.tokenizer.pre_tokenizers.splits import Split
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pygpukit.tokenizer.aligned import AlignedText
+    from pygpukit.tokenizer.pre_tokenizers.base import Words
     from pygpukit.tokenizer.spec import Spec
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -34,6 +35,10 @@ class ByteLevel(PreTokenizer):
             use_regex=spec.get("use_regex", bool, True),
         )
 
+    def only_spells(self) -> bool:
+        """Whether it neither cuts nor puts anything in front."""
+        return not self.add_prefix_space and not self.use_regex
+
     def split(self, pieces: list[str]) -> list[str]:
         return [to_alphabet(piece.encode()) for piece in self.split_raw(pieces)]
 
@@ -41,6 +46,12 @@ class ByteLevel(PreTokenizer):
         return [
             piece.expanded(map(spelled, piece.text)) for piece in self.split_raw_aligned(pieces)
         ]
+
+    def words(self, piece: AlignedText) -> Words:
+        """The words before they are spelled in the byte alphabet."""
+        if self.add_prefix_space and piece.text[0] != " ":
+            piece = piece.prepended(" ")
+        return _gpt2_split().words(piece) if self.use_regex else (piece, [piece.text], (0,))
 
     def split_raw(self, pieces: list[str]) -> list[str]:
         """The pieces before they are spelled in the byte alphabet."""

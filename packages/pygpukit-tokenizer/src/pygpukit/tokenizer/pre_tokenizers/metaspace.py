@@ -6,11 +6,12 @@ import re
 from itertools import chain
 
 from pygpukit.tokenizer.metaspace import read_metaspace
-from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer
+from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer, contiguous
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pygpukit.tokenizer.aligned import AlignedText
+    from pygpukit.tokenizer.pre_tokenizers.base import Words
     from pygpukit.tokenizer.spec import Spec
 
 
@@ -58,6 +59,15 @@ class Metaspace(PreTokenizer):
         if not self.cuts:
             return pieces
         return list(chain.from_iterable(map(self._words.findall, pieces)))
+
+    def only_prepends(self, words: list[str]) -> bool:
+        """Whether it puts one replacement in front of each of these pieces and does no more."""
+        text = "".join(words)
+        return self.scheme == "always" and " " not in text and self.replacement not in text
+
+    def words(self, piece: AlignedText) -> Words:
+        piece = self._marked(piece)
+        return contiguous(piece, self._cut([piece.text]))
 
     def split_aligned(self, pieces: list[AlignedText]) -> list[AlignedText]:
         pieces = [self._marked(piece) for piece in pieces]

@@ -6,7 +6,7 @@ from functools import cache, partial
 
 from pygpukit.tokenizer.onig import Pattern, pattern_from_spec
 from pygpukit.tokenizer.onig.nodes import UNBOUNDED, Chars, Choice, Repeat
-from pygpukit.tokenizer.pre_tokenizers.base import BEHAVIORS, Cutter, arrange
+from pygpukit.tokenizer.pre_tokenizers.base import BEHAVIORS, Cutter, arrange, contiguous
 from pygpukit.tokenizer.unicode import WHITE_SPACE, sets
 from pygpukit.tokenizer.unicode.properties import ASCII, UNICODE
 
@@ -14,8 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pygpukit.tokenizer.aligned import AlignedText
     from pygpukit.tokenizer.onig.nodes import Node
-    from pygpukit.tokenizer.pre_tokenizers.base import Span
+    from pygpukit.tokenizer.pre_tokenizers.base import Span, Words
     from pygpukit.tokenizer.spec import Spec
     from pygpukit.tokenizer.unicode.properties import Universe
     from pygpukit.tokenizer.unicode.sets import CodePoints
@@ -48,6 +49,10 @@ class Split(Cutter):
             if pieces is not None:
                 return pieces
         return super().cut(text)
+
+    def words(self, piece: AlignedText) -> Words:
+        pieces = self.pattern.pieces(piece.text) if self.behavior == "Isolated" else None
+        return super().words(piece) if pieces is None else contiguous(piece, pieces)
 
     def cuts(self, text: str) -> Iterable[Span]:
         return arrange(self._parts(text), self.behavior)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     Change = tuple[str, int]
+    Edit = tuple[int, int, list[Change]]
 
 _S_BASE, _L_BASE, _V_BASE, _T_BASE = 0xAC00, 0x1100, 0x1161, 0x11A7
 _L_COUNT, _V_COUNT, _T_COUNT = 19, 21, 28
@@ -75,16 +76,14 @@ class Form:
             position = end
         return "".join([*parts, text[position:]]) if parts else text
 
-    def changes(self, text: str) -> list[Change]:
-        """The text in this form, as ``AlignedText.replaced`` takes it."""
-        changes: list[Change] = []
-        position = 0
+    def edits(self, text: str) -> list[Edit]:
+        """What to change in the text, as ``AlignedText.edited`` takes it."""
+        edits: list[Edit] = []
         for start, end in self._stretches(text):
-            changes += [(char, 0) for char in text[position:start]]
-            changes += self._changed(text[start:end])
-            position = end
-        changes += [(char, 0) for char in text[position:]]
-        return changes
+            changes = self._changed(text[start:end])
+            if any(change for _, change in changes) or text[start:end] != _joined(changes):
+                edits.append((start, end, changes))
+        return edits
 
     def _stretches(self, text: str) -> Iterator[tuple[int, int]]:
         """What may change, where composing matters with the character before it."""
@@ -96,11 +95,15 @@ class Form:
             yield max(start - before, 0), end
 
     def _changed_text(self, text: str) -> str:
-        return "".join([char for char, _ in self._changed(text)])
+        return _joined(self._changed(text))
 
     def _changed(self, text: str) -> list[Change]:
         changes = _decomposed(text, self._table)
         return _composed(changes) if self._composed else changes
+
+
+def _joined(changes: Iterable[Change]) -> str:
+    return "".join([char for char, _ in changes])
 
 
 def _runs_of(characters: Iterable[str], *, hangul: bool) -> re.Pattern[str]:
