@@ -103,7 +103,7 @@ def test_where_words_are_cut_depends_on_what_merges_give() -> None:
         both.check(text)
     if bpe_module._WORTH_CUTTING == 0:
         words = both.tokenizer._model.words("a,a.a”.é1,")
-        assert words == ["a,a", ".", "a”.é1,"]
+        assert words == ["a,a", ".", "a”.", "é", "1,"]
 
 
 @given(st.lists(st.floats(-20, -1), min_size=3, max_size=3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from itertools import chain, repeat
+from itertools import compress, repeat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,10 +100,19 @@ class AlignedText:
         parts = list(replacements)
         text = "".join(parts)
         counts = list(map(len, parts))
-        if set(counts) <= {1}:
+        resized = list(compress(range(len(parts)), map((1).__ne__, counts)))
+        if not resized:
             return self.mapped(text)
-        starts = array("q", chain.from_iterable(map(repeat, self.starts, counts)))
-        ends = array("q", chain.from_iterable(map(repeat, self.ends, counts)))
+        starts, ends = array("q"), array("q")
+        position = 0
+        for i in resized:
+            starts.extend(self.starts[position:i])
+            ends.extend(self.ends[position:i])
+            starts.extend(repeat(self.starts[i], counts[i]))
+            ends.extend(repeat(self.ends[i], counts[i]))
+            position = i + 1
+        starts.extend(self.starts[position:])
+        ends.extend(self.ends[position:])
         return AlignedText(text, self.origin, starts, ends)
 
     def prepended(self, prefix: str) -> AlignedText:

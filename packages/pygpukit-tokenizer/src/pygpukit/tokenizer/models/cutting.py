@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 MARK = "\u2581"
 """What SentencePiece writes for a space."""
-# Classes for letters: all, by what the interpreter takes for one, which only decides where to look
-# for places to cut; and those of ASCII.
+# The class of letters, by what the interpreter takes for one, which only decides where to look for
+# places to cut. Digits like \u00b2, which it takes for letters, are none.
 _LETTERS = r"^\W\d_\xb2\xb3\xb9\xbc-\xbe"
-_ASCII_LETTERS = "A-Za-z"
 
 
 def word_pattern(vocab: Mapping[str, int], merges: Merges, unk_token: str) -> re.Pattern[str]:
@@ -34,11 +33,9 @@ def word_pattern(vocab: Mapping[str, int], merges: Merges, unk_token: str) -> re
         if _is_given(_around(text, match.start(), separator), merges):
             return re.compile(".+", re.DOTALL)
     others = {c for c in map(chr, range(0x80)) if c in vocab and not c.isalpha()}
-    letters = _LETTERS
-    meeting = _meeting_letters(text, letters, others, merges, separator)
-    if meeting:
-        letters = _ASCII_LETTERS
-        others -= _meeting_letters(text, letters, meeting, merges, separator)
+    meeting = _meeting_letters(text, others, merges, separator)
+    others -= {other for letter, other in meeting if letter.isascii()}
+    letters = _LETTERS + _members({letter for letter, _ in meeting if not letter.isascii()})
     inside = re.finditer(f"{MARK}(?<=[^{MARK}{separator}]{MARK})", text)
     before = {text[match.start() - 1] for match in inside}
     source = _words(letters, _members(others), _members(before))
@@ -50,20 +47,21 @@ def _members(characters: set[str]) -> str:
 
 
 def _meeting_letters(
-    text: str, letters: str, others: set[str], merges: Merges, separator: str
-) -> set[str]:
-    """The ``others`` that are beside a letter in a token that a merge gives."""
-    found: set[str] = set()
+    text: str, others: set[str], merges: Merges, separator: str
+) -> set[tuple[str, str]]:
+    """Letters and ``others`` that are beside each other in a token that a merge gives."""
+    found: set[tuple[str, str]] = set()
     if not others:
         return found
-    is_letter = re.compile(f"[{letters}]").match
+    is_letter = re.compile(f"[{_LETTERS}]").match
     for match in re.finditer(f"[{_members(others)}]", text):
         position = match.start()
-        if text[position] in found:
-            continue
-        beside = is_letter(text, position - 1) or is_letter(text, position + 1)
-        if beside and _is_given(_around(text, position, separator), merges):
-            found.add(text[position])
+        for beside in (position - 1, position + 1):
+            pair = text[beside], text[position]
+            if pair in found or not is_letter(text, beside):
+                continue
+            if _is_given(_around(text, position, separator), merges):
+                found.add(pair)
     return found
 
 
@@ -73,10 +71,7 @@ def _words(letters: str, others: str, before: str) -> str:
     if others:
         run = f"(?:[{letters}]+|[{others}]+)"
         # What is neither stays with whatever is beside it.
-        if letters == _ASCII_LETTERS:
-            rest = f"[^{letters}{others}{MARK}]+"
-        else:
-            rest = f"(?:(?![{letters}]|[{others}{MARK}]).)+"
+        rest = f"(?:(?![{letters}]|[{others}{MARK}]).)+"
         word = f"(?:{run}(?:{rest}{run}?)*|(?:{rest}{run}?)+)"
     uncut = f"(?:(?<=[{before}]){MARK}+{word}?)*" if before else ""
     return f"{MARK}*{word}{uncut}|{MARK}+"

@@ -44,9 +44,9 @@ class Unigram(Model):
         self._byte_fallback = byte_fallback
         lengths: dict[str, set[int]] = {}
         for token in self._vocab:
-            if token:
-                lengths.setdefault(token[0], set()).add(len(token))
-        # The lengths that tokens of one first character have, shortest first.
+            if len(token) > 1:
+                lengths.setdefault(token[:2], set()).add(len(token))
+        # The lengths of tokens by their first two characters, shortest first.
         self._lengths = {first: sorted(found) for first, found in lengths.items()}
 
     @classmethod
@@ -141,27 +141,26 @@ class Unigram(Model):
         starts = [(0, False)] * (count + 1)
         for start, char in enumerate(text):
             here: float = best[start]  # type: ignore[assignment]
-            single = False
-            for length in lengths.get(char, ()):
+            id = vocab.get(char)
+            score = (self._unk_score if id is None else scores[id]) + here
+            known = best[start + 1]
+            if known is None or score > known:
+                if id is None:
+                    self._unknown()
+                best[start + 1] = score
+                starts[start + 1] = start, id is not None and id != unk_id
+            for length in lengths.get(text[start : start + 2], ()):
                 end = start + length
                 if end > count:
                     break
                 id = vocab.get(text[start:end])
                 if id is None:
                     continue
-                single = single or length == 1
                 score = scores[id] + here
                 known = best[end]
                 if known is None or score > known:
                     best[end] = score
                     starts[end] = start, id != unk_id
-            if not single:
-                score = self._unk_score + here
-                known = best[start + 1]
-                if known is None or score > known:
-                    self._unknown()
-                    best[start + 1] = score
-                    starts[start + 1] = start, False
         return starts
 
 

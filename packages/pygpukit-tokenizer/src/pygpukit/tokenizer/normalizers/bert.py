@@ -70,7 +70,7 @@ class BertNormalizer(Normalizer):
         )
 
     def normalize(self, text: str) -> str:
-        if self._strips and not text.isascii() and _moving_marks().search(text):
+        if self._strips and _has_moving_marks(text):
             return self._stepwise(text)
         return text.translate(self._one_pass)
 
@@ -80,7 +80,7 @@ class BertNormalizer(Normalizer):
         return text
 
     def align(self, text: AlignedText) -> AlignedText:
-        if self._strips and not text.text.isascii() and _moving_marks().search(text.text):
+        if self._strips and _has_moving_marks(text.text):
             for step in self._steps:
                 text = step.align(text)
             return text
@@ -89,14 +89,23 @@ class BertNormalizer(Normalizer):
         return text.expanded(map(self._one_pass.__getitem__, map(ord, text.text)))
 
 
+def _has_moving_marks(text: str) -> bool:
+    """Whether there are marks that canonical order may move but that are no accents to drop."""
+    if text.isascii():
+        return False
+    basic, all_of_them = _moving_marks()
+    return basic.search(text) is not None and all_of_them.search(text) is not None
+
+
 @cache
-def _moving_marks() -> re.Pattern[str]:
-    """Characters that canonical order may move but that are no accents to drop."""
+def _moving_marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """A fast pattern for these marks that takes all beyond U+FFFF for such, and an exact one."""
     from pygpukit.tokenizer.unicode.normalization import with_marks
 
     accents = _nonspacing_marks()
-    moving = with_marks(lambda mark: not sets.contains(accents, ord(mark)))
-    return re.compile(f"[{''.join(sorted(moving))}]")
+    moving = sorted(with_marks(lambda mark: not sets.contains(accents, ord(mark))))
+    basic = "".join(mark for mark in moving if mark < "\U00010000")
+    return re.compile(f"[{basic}\U00010000-\U0010ffff]"), re.compile(f"[{''.join(moving)}]")
 
 
 @cache

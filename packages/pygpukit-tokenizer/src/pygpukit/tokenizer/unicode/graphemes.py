@@ -32,10 +32,18 @@ def _classes() -> dict[str, str]:
 
 @cache
 def _joining() -> re.Pattern[str]:
-    """Something without which every character is a cluster."""
-    c = _classes()
-    others = _VOWEL + _TRAILING + _REGIONAL + _LEADING
-    return re.compile(f"[{c['EXTEND']}{c['SPACING_MARK']}{c['PREPEND']}{others}]|\r\n")
+    """Runs of characters without which there is always a border, and some more.
+
+    Those beyond U+FFFF count all: in a class that tells them apart, ``re`` looks up every other
+    character one range after the other. A class in front lets the search skip what isn't in it.
+    """
+    from pygpukit.tokenizer.unicode import _graphemes as tables
+
+    names = ("EXTEND", "SPACING_MARK", "PREPEND")
+    parts = [sets.clip(sets.parse_set(getattr(tables, name)), 0x10000) for name in names]
+    hangul = _VOWEL + _TRAILING + _LEADING
+    members = f"[{''.join(map(sets.as_class, parts))}{hangul}\r\U00010000-\U0010ffff]"
+    return re.compile(f"{members}{members}*")
 
 
 @cache
@@ -61,7 +69,19 @@ def _several() -> re.Pattern[str]:
 
 def clusters_of_several(text: str) -> list[tuple[int, int]]:
     """The spans of the clusters that are more than one character."""
-    if _joining().search(text) is None:
+    found: list[tuple[int, int]] = []
+    begin = end = 0
+    for match in _joining().finditer(text):
+        # Between two characters that neither joins, there is always a border.
+        if match.start() > end:
+            found += _clusters_within(text, begin, end)
+            begin = match.start() - 1
+        end = min(match.end() + 1, len(text))
+    return found + _clusters_within(text, begin, end)
+
+
+def _clusters_within(text: str, begin: int, end: int) -> list[tuple[int, int]]:
+    if begin == end:
         return []
-    spans = (match.span() for match in _several().finditer(text))
-    return [(start, end) for start, end in spans if end - start > 1]
+    spans = (match.span() for match in _several().finditer(text, begin, end))
+    return [(start, stop) for start, stop in spans if stop - start > 1]
