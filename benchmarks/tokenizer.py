@@ -1,9 +1,10 @@
 """Time pygpukit.tokenizer beside Hugging Face tokenizers: `nox -s bench -- tokenizer`.
 
 Every measurement is made in a fresh process, cold caches and all, pinned to one core where the
-system can do that, each engine right after the other; the table shows medians over the rounds.
-Tokenizer files and texts aren't part of the project: `--tokenizers` names a folder with a folder for
-each model (`tokenizer.json` or `tokenizer.json.xz`), `--corpora` one of text files (`*.txt`,
+system can do that, each engine right after the other; the table shows medians over the rounds. All
+engines run in one thread, and what counts is its CPU time, which a busy machine changes little.
+Tokenizer files and texts aren't part of the project: `--tokenizers` names a folder with a folder
+for each model (`tokenizer.json` or `tokenizer.json.xz`), `--corpora` one of text files (`*.txt`,
 `*.txt.xz`). Where tiktoken is installed it is timed as well, on byte-level files whose ranks it can
 take over.
 """
@@ -67,7 +68,6 @@ def tokenizers_calls(path: str) -> dict[str, Callable[..., Any]]:
 def tiktoken_calls(path: str) -> dict[str, Callable[..., Any]]:
     """The same vocabulary and pattern, where the file has no more than these."""
     import tiktoken
-    from tiktoken.load import data_gym_to_mergeable_bpe_ranks  # noqa: F401 - a recent enough one
 
     data = json.loads(Path(path).read_text(encoding="utf-8"))
     steps = data["pre_tokenizer"].get("pretokenizers", [])
@@ -99,15 +99,15 @@ def worker(engine: str, path: str, task: str, corpus: str, ids_path: str) -> Non
     calls = CALLS[engine](path)
     if task == "start":
         calls["ids"]("Hello")
-        print(json.dumps({"peak_mb": peak_memory()}))
+        print(json.dumps({"seconds": time.process_time(), "peak_mb": peak_memory()}))
         return
     call = calls[task]
     argument = (
         json.loads(Path(ids_path).read_text()) if task == "decode" else read_text(Path(corpus))
     )
-    start = time.perf_counter()
+    start = time.process_time()
     result = call(argument)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     print(json.dumps({"seconds": seconds, "count": len(result)}))
 
 
@@ -123,9 +123,8 @@ def peak_memory() -> float:
 
 
 def run(*arguments: str) -> dict[str, Any] | None:
-    """One worker's answer and how long its whole process took; None where it failed."""
+    """One worker's answer; None where it failed, as where the engine isn't installed."""
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
-    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-I", __file__, "--worker", *arguments],
         env=environment,
@@ -133,12 +132,12 @@ def run(*arguments: str) -> dict[str, Any] | None:
         text=True,
         check=False,
     )
-    process = time.perf_counter() - start
     if done.returncode:
         if arguments[0] == "pygpukit":
             raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
         return None
-    return {**json.loads(done.stdout.splitlines()[-1]), "process": process}
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -178,7 +177,7 @@ def one_row(path: str, task: str, corpus: str, work: Path, rounds: int) -> dict[
             found = run(engine, path, task, corpus, str(ids_path))
             if found is None:
                 continue
-            samples.setdefault(engine, []).append(found.get("seconds", found["process"]))
+            samples.setdefault(engine, []).append(found["seconds"])
             if task == "start":
                 row[f"{engine} peak MB"] = round(found["peak_mb"])
             elif engine != "tiktoken":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from files import added_token, byte_level, byte_level_merges, byte_level_vocab, file
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pygpukit.tokenizer import Tokenizer, TokenizerLoadError
 from pygpukit.tokenizer.gguf import tokenizer_data
@@ -87,6 +90,65 @@ def test_tokens_around_a_text(changes: dict[str, Any], around: tuple[int, int]) 
     special = tokenizer.vocab["<s>"]
     inner = tokenizer.encode_ids("a", add_special_tokens=False)
     assert tokenizer.encode_ids("a") == [special] * around[0] + inner + [special] * around[1]
+
+
+UNKNOWN, BYTE = 2, 6
+LETTERS = "▁abcé"
+
+
+@st.composite
+def sentencepiece(draw: st.DrawFn) -> dict[str, Any]:
+    """Metadata of a SentencePiece BPE vocabulary: letters, what they can be merged to, bytes."""
+    pieces = list(LETTERS)
+    for _ in range(draw(st.integers(0, 12))):
+        pieces.append(draw(st.sampled_from(pieces)) + draw(st.sampled_from(pieces)))
+    pieces = list(dict.fromkeys(pieces))
+    scores = draw(st.permutations(range(len(pieces))))
+    tokens = ["<unk>", "<s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * 258 + [-float(score) for score in scores],
+        "tokenizer.ggml.token_type": [UNKNOWN, CONTROL] + [BYTE] * 256 + [NORMAL] * len(pieces),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.add_space_prefix": draw(st.booleans()),
+    }
+
+
+def merged_by_score(text: str, scores: dict[str, float]) -> list[str]:
+    """SentencePiece's way: of all pairs of neighbours that make a piece, that of the best score."""
+    symbols = list(text)
+    while True:
+        pairs = [(scores.get(a + b, -1e9), -i) for i, (a, b) in enumerate(pairwise(symbols))]
+        best, place = max(pairs, default=(-1e9, 0))
+        if best == -1e9:
+            return symbols
+        symbols[-place : 2 - place] = ["".join(symbols[-place : 2 - place])]
+
+
+@given(sentencepiece(), st.text("abcé d漢", max_size=12))
+def test_sentencepiece_merges_by_score(data: dict[str, Any], text: str) -> None:
+    tokenizer = Tokenizer.from_gguf(data)
+    tokens = data["tokenizer.ggml.tokens"]
+    scores = dict(zip(tokens[258:], data["tokenizer.ggml.scores"][258:], strict=True))
+    marked = text.replace(" ", "▁")
+    if data["tokenizer.ggml.add_space_prefix"] and text:
+        marked = "▁" + marked
+    expected = ["<s>"]
+    for symbol in merged_by_score(marked, scores):
+        spelled = [f"<0x{byte:02X}>" for byte in symbol.encode()]
+        expected += [symbol] if symbol in scores else spelled
+    assert tokenizer.encode(text).tokens == expected
+    assert tokenizer.decode(tokenizer.encode_ids(text)) == text
+
+
+def test_sentencepiece_needs_a_score_for_each_token() -> None:
+    data = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["a"]}
+    with pytest.raises(TokenizerLoadError, match=r"tokenizer.ggml.scores: missing"):
+        Tokenizer.from_gguf(data)
+    with pytest.raises(TokenizerLoadError, match=r"scores: 0 scores for 1 tokens"):
+        Tokenizer.from_gguf({**data, "tokenizer.ggml.scores": []})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from corpus import CORPUS, PIECES
-from files import byte_level, file
+from files import bpe, byte_level, file
 
 from pygpukit.tokenizer import Tokenizer
 
@@ -44,6 +44,43 @@ def test_runs_of_one_thing_take_linear_time(unit: str, use_regex: bool) -> None:
     seconds(MEGABYTE // 64)
     # Linear time grows 16-fold, quadratic 256-fold.
     assert seconds(MEGABYTE // 2) < 70 * (seconds(MEGABYTE // 32) + 0.001)
+
+
+UNSPLIT_MODELS = {
+    "BPE": bpe(
+        {t: i for i, t in enumerate(["<unk>", "▁", "a", ",", "aa", "▁a", "▁▁", "aaaa"])},
+        [["a", "a"], ["▁", "▁"], ["aa", "aa"], ["▁", "a"]],
+        unk_token="<unk>",
+        fuse_unk=True,
+    ),
+    "Unigram": {
+        "type": "Unigram",
+        "vocab": [["<unk>", 0.0], ["a", -2.0], ["aa", -3.0], [",", -2.0], ["▁", -1.5]],
+        "unk_id": 0,
+    },
+    "WordPiece": {
+        "type": "WordPiece",
+        "vocab": {"[UNK]": 0, "a": 1, "##a": 2},
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": MEGABYTE,
+    },
+}
+
+
+@pytest.mark.parametrize("unit", ["a", "▁", "é", "—", ",", "a,", "—,", "▁a", "😀"])
+@pytest.mark.parametrize("model", UNSPLIT_MODELS)
+def test_words_without_end_take_linear_time(model: str, unit: str) -> None:
+    tokenizer = Tokenizer.from_dict(file(UNSPLIT_MODELS[model]))
+    tokenizer.encode_ids("a, " * 1000)
+
+    def seconds(length: int) -> float:
+        text = unit * (length // len(unit))
+        start = time.perf_counter()
+        tokenizer.decode(tokenizer.encode_ids(text))
+        return time.perf_counter() - start
+
+    assert seconds(MEGABYTE // 8) < 70 * (seconds(MEGABYTE // 128) + 0.001)
 
 
 def test_lone_surrogates_are_an_error_and_not_a_wrong_token() -> None:

@@ -66,15 +66,18 @@ def _meeting_letters(
 
 
 def _words(letters: str, others: str, before: str) -> str:
-    """Words that end between letters and ``others``, and before marks but behind ``before``."""
-    word = f"[^{MARK}]+"
+    """Words that end between letters and ``others``, and before marks but behind ``before``.
+
+    Every part takes all that it can and gives nothing back, so that long runs need no memory.
+    """
+    word = f"[^{MARK}]++"
     if others:
-        run = f"(?:[{letters}]+|[{others}]+)"
+        run = f"(?:[{letters}]++|[{others}]++)"
         # What is neither stays with whatever is beside it.
-        rest = f"(?:(?![{letters}]|[{others}{MARK}]).)+"
-        word = f"(?:{run}(?:{rest}{run}?)*|(?:{rest}{run}?)+)"
-    uncut = f"(?:(?<=[{before}]){MARK}+{word}?)*" if before else ""
-    return f"{MARK}*{word}{uncut}|{MARK}+"
+        rest = f"(?:(?![{letters}]|[{others}{MARK}]).)++"
+        word = f"(?:{run}(?:{rest}{run}?+)*+|(?:{rest}{run}?+)++)"
+    uncut = f"(?:(?<=[{before}]){MARK}++{word}?+)*+" if before else ""
+    return f"{MARK}*+{word}{uncut}|{MARK}++"
 
 
 def _around(text: str, position: int, separator: str) -> str:
