@@ -49,6 +49,23 @@ def test_a_list_of_texts(llm: LLM) -> None:
     assert llm.score(texts) == [llm.score(text) for text in texts]
 
 
+@pytest.mark.parametrize("given", [2, 5])
+def test_a_continuation(llm: LLM, given: int) -> None:
+    ids = ids_of(9)
+    whole, end = llm.score(ids), llm.score(ids, given=given)
+    assert end.logprobs == whole.logprobs[given - 1 :]
+    assert end.greedy == whole.greedy[given - 1 :]
+
+
+def test_many_texts_at_once(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [ids_of(length) for length in (5, 130, 2, 64, 3)]
+    given = [1, 100, 1, 63, 2]
+    expected = [llm.score(text, given=count) for text, count in zip(texts, given, strict=True)]
+    assert llm.score(texts, given=given) == expected
+    monkeypatch.setattr("pygpukit.llm.llm.SCORED_TOGETHER", 70)
+    assert llm.score(texts, given=given) == expected
+
+
 def test_texts(scripted: Callable[..., LLM]) -> None:
     llm = scripted("bcd")
     score = llm.score("abc")
@@ -58,8 +75,12 @@ def test_texts(scripted: Callable[..., LLM]) -> None:
 
 
 def test_what_has_no_score(llm: LLM, logits_model: Callable[..., Path]) -> None:
-    with pytest.raises(PromptError, match=r"text\[1\] has one token"):
+    with pytest.raises(PromptError, match=r"text\[1\] has 1 tokens, of which 1 can't be given"):
         llm.score([[1, 2], [3]])
+    with pytest.raises(PromptError, match="the text has 2 tokens, of which 0 can't be given"):
+        llm.score([1, 2], given=0)
+    with pytest.raises(PromptError, match="given has 1 numbers for 2 texts"):
+        llm.score([[1, 2], [3, 4]], given=[1])
     with pytest.raises(PromptError, match="the text is empty"):
         llm.score([])
     with pytest.raises(ContextLengthError, match="the text has 300 tokens"):

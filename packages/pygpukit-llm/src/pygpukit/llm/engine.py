@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Generator, Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import pygpukit.kernels as kernels
@@ -68,43 +68,58 @@ class Engine:
         import numpy as np
 
         result = np.empty((len(ids), self._decoder.config.vocab_size), np.float32)
-        for row, logits in self._logits_chunks(ids):
-            result[row : row + logits.shape[0]] = logits.numpy()
+        row = 0
+        for hidden in self._hidden_states([ids]):
+            for start in range(0, hidden.shape[0], LOGITS_CHUNK):
+                logits = self._decoder.logits(hidden[start : start + LOGITS_CHUNK])
+                result[row : row + logits.shape[0]] = logits.numpy()
+                row += logits.shape[0]
         return result
 
-    def score(self, ids: Sequence[int]) -> tuple[tuple[float, ...], tuple[bool, ...]]:
-        """The log-probability of each id but the first, and whether it was the likeliest one.
+    def score(
+        self, texts: Sequence[Sequence[int]], given: Sequence[int]
+    ) -> list[tuple[list[float], list[bool]]]:
+        """The log-probabilities of the ids of texts, and whether each was the likeliest one.
+
+        Args:
+            texts: The ids; together they should fit into the memory that the cache may take.
+            given: For each text how many of its ids, one at least, are given instead of scored.
 
         Raises:
             LogitsError: A logit was NaN or infinite.
         """
-        logprobs: list[float] = []
-        greedy: list[bool] = []
-        for row, logits in self._logits_chunks(ids):
-            targets = ids[row + 1 : row + 1 + logits.shape[0]]
-            if not targets:
-                break
-            scored = logits[: len(targets)]
-            values, _ = kernels.top_logprobs(scored, ints(targets, self._device), 1)
-            likeliest: list[int] = kernels.argmax(scored).tolist()
-            if min(likeliest) < 0:
-                raise LogitsError(_UNSOUND)
-            logprobs += [row[0] for row in values.tolist()]
-            greedy += [best == id_ for best, id_ in zip(likeliest, targets, strict=True)]
-        return tuple(logprobs), tuple(greedy)
+        scores: list[tuple[list[float], list[bool]]] = [([], []) for _ in texts]
+        position = _positions(texts, given)
+        for hidden in self._hidden_states(texts):
+            wanted = [
+                (row, *target)
+                for row, target in enumerate(islice(position, hidden.shape[0]))
+                if target is not None
+            ]
+            for start in range(0, len(wanted), LOGITS_CHUNK):
+                chunk = wanted[start : start + LOGITS_CHUNK]
+                rows = ints((row for row, _, _ in chunk), self._device)
+                logits = self._decoder.logits(kernels.gather_rows(hidden, rows))
+                ids = [id_ for _, _, id_ in chunk]
+                likeliest: list[int] = kernels.argmax(logits).tolist()
+                if min(likeliest) < 0:
+                    raise LogitsError(_UNSOUND)
+                values, _ = kernels.top_logprobs(logits, ints(ids, self._device), 1)
+                for (_, text, id_), best, logprobs in zip(
+                    chunk, likeliest, values.tolist(), strict=True
+                ):
+                    scores[text][0].append(logprobs[0])
+                    scores[text][1].append(best == id_)
+        return scores
 
-    def _logits_chunks(self, ids: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """The logits at every position, some rows at a time, each with the first row's number."""
-        request = Request(list(ids), len(ids), len(ids))
-        cache = self._cache(pages_for(len(ids)))
-        batch = Batch([request], SamplingParams(), self._device)
+    def _hidden_states(self, texts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """The residual streams at all ids of texts, one after another, some rows at a time."""
+        requests = [Request(list(ids), len(ids), len(ids)) for ids in texts]
+        pages = sum(pages_for(len(ids)) for ids in texts)
+        cache = PagedCache(self._decoder.config, self._device, pages)
+        batch = Batch(requests, SamplingParams(), self._device)
         batch.reserve(0, cache)
-        row = 0
-        for hidden in self._prefill_chunks(batch, cache):
-            for start in range(0, hidden.shape[0], LOGITS_CHUNK):
-                logits = self._decoder.logits(hidden[start : start + LOGITS_CHUNK])
-                yield row, logits
-                row += logits.shape[0]
+        yield from self._prefill_chunks(batch, cache)
 
     def run(
         self, requests: Sequence[Request], params: SamplingParams
@@ -226,6 +241,15 @@ class Engine:
             request.ids.append(id_)
             tokens.append(Token(request, id_, entry))
         return tokens
+
+
+def _positions(
+    texts: Sequence[Sequence[int]], given: Sequence[int]
+) -> Iterator[tuple[int, int] | None]:
+    """For each id of the texts the text's number and its next id; None where that isn't scored."""
+    for text, (ids, first) in enumerate(zip(texts, given, strict=True)):
+        for at in range(1, len(ids) + 1):
+            yield (text, ids[at]) if first <= at < len(ids) else None
 
 
 def _finished(request: Request) -> bool:

@@ -12,7 +12,7 @@ finds it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from lm_eval.api.instance import Instance
@@ -91,34 +91,42 @@ class PygpukitLM(TemplateLM):
         requests: Sequence[tuple[tuple[str, str], list[int], list[int]]],
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        return [self._continuation(context, ids) for _, context, ids in requests]
+        return self._continuations([(context, ids) for _, context, ids in requests])
 
-    def _continuation(self, context: Sequence[int], ids: Sequence[int]) -> tuple[float, bool]:
-        """The log-probability of `ids` after what of the context has room, and if it's greedy."""
-        if not ids:
-            return 0.0, True
+    def _continuations(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> list[tuple[float, bool]]:
+        """The log-probability of ids after what of a context has room, and if they're greedy."""
         room = self.llm.config.context_length
-        score = self.llm.score([*context, *ids][-room:])
-        count = min(len(ids), len(score.logprobs))
-        return sum(score.logprobs[-count:]), all(score.greedy[-count:])
+        texts = [[*context, *ids][-room:] for context, ids in pairs if ids]
+        given = [
+            max(len(text) - len(ids), 1)
+            for text, ids in zip(texts, (ids for _, ids in pairs if ids), strict=True)
+        ]
+        scores = iter(self.llm.score(texts, given=given) if texts else ())
+        results = []
+        for _, ids in pairs:
+            score = next(scores) if ids else None
+            results.append((score.total, all(score.greedy)) if score else (0.0, True))
+        return results
 
     def loglikelihood_rolling(
         self, requests: Sequence[Instance], disable_tqdm: bool = False
     ) -> list[float]:
         """The log-probability of each whole text, in windows as long as the context."""
         return [
-            sum(self._continuation(*window)[0] for window in self._windows(request.args[0]))
+            sum(logprob for logprob, _ in self._continuations(self._windows(request.args[0])))
             for request in requests
         ]
 
-    def _windows(self, text: str) -> Iterator[tuple[list[int], list[int]]]:
+    def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:
         windows = get_rolling_token_windows(
             token_list=self.tok_encode(text, add_special_tokens=False),
             prefix_token=self.prefix_token_id,
             max_seq_len=self.llm.config.context_length - 1,
             context_len=1,
         )
-        return map(make_disjoint_window, windows)
+        return list(map(make_disjoint_window, windows))
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """The continuations of contexts, up to the tasks' stop texts."""

@@ -68,7 +68,7 @@ class Score:
 
     Attributes:
         ids: The tokens.
-        logprobs: For each token but the first its natural-log probability after those before it.
+        logprobs: For each token but those given its natural-log probability after those before it.
         greedy: Whether it was the likeliest.
     """
 
@@ -78,7 +78,7 @@ class Score:
 
     @property
     def total(self) -> float:
-        """The log-probability of the whole text, given its first token."""
+        """The log-probability of the whole text, given its beginning."""
         return math.fsum(self.logprobs)
 
     @property

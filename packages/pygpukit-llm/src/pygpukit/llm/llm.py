@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from pygpukit.core import Device
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer import Tokenizer
 
 __all__ = ["LLM", "GenerationOptions"]
+
+
+SCORED_TOGETHER = 4096
+"""Tokens of texts that are scored at once: bounds the memory, and changes no bit of the results."""
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -268,31 +272,50 @@ class LLM:
         return self._engine.logits(self._prompts.encode(ids))
 
     @overload
-    def score(self, text: list[str] | list[list[int]]) -> list[Score]: ...
+    def score(
+        self, text: list[str] | list[list[int]], *, given: int | Sequence[int] = 1
+    ) -> list[Score]: ...
     @overload
-    def score(self, text: Prompt) -> Score: ...
-    def score(self, text: Prompt | Sequence[Prompt]) -> Score | list[Score]:
+    def score(self, text: Prompt, *, given: int | Sequence[int] = 1) -> Score: ...
+    def score(
+        self, text: Prompt | Sequence[Prompt], *, given: int | Sequence[int] = 1
+    ) -> Score | list[Score]:
         """How likely the model finds a text: the log-probability of each token after the first.
 
         Args:
             text: A text, a sequence of at least two token ids, or a list of either.
+            given: How many tokens, one at least, are given instead of scored: the context whose
+                continuation is scored. For a list also one number for each.
 
         Raises:
-            PromptError: It is shorter than two tokens; or as for `generate`.
+            PromptError: A text is no longer than what is given; or as for `generate`.
             ContextLengthError: It is longer than the context.
             LogitsError: The model computed a NaN or infinite logit.
         """
         batch = is_batch(text)
         texts: Sequence[Any] = text if batch else [text]
         names = [f"text[{index}]" for index in range(len(texts))] if batch else ["the text"]
+        counts = [given] * len(texts) if isinstance(given, int) else list(given)
+        if len(counts) != len(texts):
+            raise PromptError(f"given has {len(counts)} numbers for {len(texts)} texts")
         encoded = [
             self._prompts.encode(single, name=name)
             for single, name in zip(texts, names, strict=True)
         ]
-        for ids, name in zip(encoded, names, strict=True):
-            if len(ids) < 2:
-                raise PromptError(f"{name} has one token; a score needs what follows a token")
-        scores = [Score(tuple(ids), *self._engine.score(ids)) for ids in encoded]
+        for ids, count, name in zip(encoded, counts, names, strict=True):
+            if not 1 <= count < len(ids):
+                raise PromptError(
+                    f"{name} has {len(ids)} tokens, of which {count} can't be given; give at least "
+                    f"one and score at least one"
+                )
+        scores: list[Score] = []
+        for group in _groups(encoded):
+            part = slice(len(scores), len(scores) + len(group))
+            found = self._engine.score(group, counts[part])
+            scores += [
+                Score(tuple(ids), tuple(logprobs), tuple(greedy))
+                for ids, (logprobs, greedy) in zip(group, found, strict=True)
+            ]
         return scores if batch else scores[0]
 
     def _encode_chat(
@@ -341,3 +364,15 @@ class LLM:
                 yield "".join(
                     by_request[id(token.request)].add(token.id, token.logprobs) for token in tokens
                 )
+
+
+def _groups(texts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+    """The texts in order, as many at once as have some tokens together."""
+    group: list[list[int]] = []
+    for ids in texts:
+        if group and sum(map(len, group)) + len(ids) > SCORED_TOGETHER:
+            yield group
+            group = []
+        group.append(ids)
+    if group:
+        yield group
