@@ -98,11 +98,9 @@ class PygpukitLM(TemplateLM):
     ) -> list[tuple[float, bool]]:
         """The log-probability of ids after what of a context has room, and if they're greedy."""
         room = self.llm.config.context_length
-        texts = [[*context, *ids][-room:] for context, ids in pairs if ids]
-        given = [
-            max(len(text) - len(ids), 1)
-            for text, ids in zip(texts, (ids for _, ids in pairs if ids), strict=True)
-        ]
+        scored = [([*context, *ids][-room:], len(ids)) for context, ids in pairs if ids]
+        texts = [text for text, _ in scored]
+        given = [max(len(text) - count, 1) for text, count in scored]
         scores = iter(self.llm.score(texts, given=given) if texts else ())
         results = []
         for _, ids in pairs:
