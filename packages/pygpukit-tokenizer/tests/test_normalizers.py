@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import strategies as our
+from charsmap import precompiled_charsmap
 from files import added_token, bpe, file
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,7 @@ def test_with_added_tokens(
         ({"type": "Replace", "pattern": {"String": ""}, "content": "-"}, "ab", "-a-b-"),
         ({"type": "Replace", "pattern": {"Regex": "(b)"}, "content": r"\1$1"}, "ab", r"a\1$1"),
         ({"type": "Prepend", "prepend": "▁"}, "", ""),
+        ({"type": "Prepend", "prepend": ""}, "a b", "a b"),
         ({"type": "Nmt"}, "a\x01\u200bb\x0b", "a b"),
         ({"type": "Strip", "strip_left": True, "strip_right": False}, "\u3000 a ", "a "),
         ({"type": "StripAccents"}, "e\u0301é", "eé"),
@@ -92,6 +94,14 @@ def test_bert(text: str, expected: str) -> None:
     }
     assert build_normalizer(Spec("", normalizer)).normalize(text) == expected
     check(normalizer, [text])
+
+
+def test_what_is_dropped_behind_an_insertion() -> None:
+    charsmap = precompiled_charsmap({"x": "abc", "-": "", "+": "", "e": ""})
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+    check(
+        normalizer, ["x-y", "x-+y", "x--++y", "-x-", "a-y", "--a", "x", "-", "ax-x-a", "e\u0301 -a"]
+    )
 
 
 @pytest.mark.parametrize("charsmap", ["", "AAAA", "!", "/////w==", "BAAAAA=="])

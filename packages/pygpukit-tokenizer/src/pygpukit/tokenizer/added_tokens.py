@@ -113,7 +113,8 @@ class AddedVocabulary:
             token.id = known
             self.ids[content] = known
             self.by_id[known] = token
-            self.decoded[known] = content
+            # As in the reference, a form once normalised stays if the token comes again.
+            self.decoded.setdefault(known, content)
             if token.normalized and normalize is not None:
                 self.decoded[known] = normalize(content)
                 if not self.decoded[known]:

@@ -310,7 +310,7 @@ class Sequence(PostProcessor):
             frame = processor.frame()
             if frame is None:
                 return None
-            framing += frame != ([], [])
+            framing += not isinstance(processor, ByteLevel)
             before, after = frame[0] + before, after + frame[1]
         # A second one would take the parts of the first for its sequences.
         return (before, after) if framing < 2 else None

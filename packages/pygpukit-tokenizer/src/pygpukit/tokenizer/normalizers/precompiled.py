@@ -56,15 +56,18 @@ class Precompiled(Normalizer):
 
     def align(self, text: AlignedText) -> AlignedText:
         edits = self._edits(text.text)
-        dropped = 0
-        while dropped < len(edits) and edits[dropped] == (dropped, dropped + 1, []):
-            dropped += 1
+        dropped = leading = 0
+        for start, end, changes in edits:
+            if changes or start != dropped:
+                break
+            dropped = end
+            leading += 1
         if dropped:
             # As in the reference, characters dropped up front leave their spans to those behind.
             count = len(text.text) - dropped
             kept = text.text[dropped:]
             rest = AlignedText(kept, text.origin, text.starts[:count], text.ends[:count])
-            edits = [(start - dropped, end - dropped, c) for start, end, c in edits[dropped:]]
+            edits = [(start - dropped, end - dropped, c) for start, end, c in edits[leading:]]
             return rest.edited(edits) if edits else rest
         return text.edited(edits) if edits else text
 
@@ -74,7 +77,7 @@ class Precompiled(Normalizer):
         position = 0
         for start, end, replacement in self._clusters(text):
             self._add_characters(edits, text, position, start)
-            edits.append((start, end, _changes(end - start, replacement)))
+            _append(edits, start, end, replacement)
             position = end
         self._add_characters(edits, text, position, len(text))
         return edits
@@ -103,8 +106,19 @@ class Precompiled(Normalizer):
             return
         for match in re.finditer(f"[{re.escape(''.join(changing))}]", stretch):
             position = start + match.start()
-            replacement = self._characters[ord(match.group())]
-            edits.append((position, position + 1, _changes(1, replacement)))
+            _append(edits, position, position + 1, self._characters[ord(match.group())])
+
+
+def _append(edits: list[Edit], start: int, end: int, replacement: str) -> None:
+    """Add an edit; an inserted character takes the place of what is dropped behind it."""
+    if not replacement and edits and edits[-1][1] == start:
+        first, _, changes = edits[-1]
+        if changes:
+            char, change = changes[-1]
+            changes[-1] = char, change + start - end
+            edits[-1] = first, end, changes
+            return
+    edits.append((start, end, _changes(end - start, replacement)))
 
 
 def _changes(replaced: int, replacement: str) -> list[Change]:

@@ -96,7 +96,7 @@ class Pattern:
         PatternError: the pattern isn't valid or can't be translated exactly.
     """
 
-    __slots__ = ("_ascii", "_build", "_long", "_short", "nullable")
+    __slots__ = ("_ascii", "_build", "_covers", "_long", "_short", "nullable")
 
     def __init__(self, build: Callable[[bool], Node]) -> None:
         """``build(ascii_only)`` gives the nodes with sets of ASCII or of all code points."""
@@ -104,6 +104,8 @@ class Pattern:
         self._build = build
         self.nullable = node.widths()[0] == 0
         self._ascii = re.compile(_emit(node, lambda points: points))
+        # Whether it is worth to try if the matches are the whole text.
+        self._covers = True
         # For texts that aren't ASCII, compiled when first needed.
         self._short: _Compiled | None = None
         self._long: _Compiled | None = None
@@ -118,14 +120,18 @@ class Pattern:
         """A pattern that matches ``text``."""
         return Literal(text)
 
-    def pieces(self, text: str) -> list[str] | None:
-        """The matches in order if together they are the whole text, else None."""
+    def isolated(self, text: str) -> list[str] | None:
+        """The matches and what is between them, in order; None where matches may be empty."""
         if self.nullable:
             return None
         subject, pattern = self._subject(text)
-        found: list[str] = pattern.findall(subject)
+        found: list[str] = []
+        if self._covers:
+            # Of most patterns the matches are the whole text: then this is all.
+            found = pattern.findall(subject)
         if sum(map(len, found)) != len(text):
-            return None
+            self._covers = False
+            found = list(filter(None, _captured(pattern).split(subject)))
         if subject is text:
             return found
         return [text[a:b] for a, b in pairwise(accumulate(map(len, found), initial=0))]
@@ -182,6 +188,7 @@ class Literal(Pattern):
     def __init__(self, text: str) -> None:
         self.text = text
         self.nullable = not text
+        self._covers = False
         self._ascii = re.compile(re.escape(text))
 
     def replace(self, text: str, content: str) -> str:
@@ -201,6 +208,12 @@ class _Compiled:
         bits = {p: 1 << i for i, p in enumerate(points)}
         self.classes = classes = Classes(sets.partition(points), limit)
         self.pattern = re.compile(_emit(node, lambda p: classes.members(p, bits[p])))
+
+
+@lru_cache(maxsize=64)
+def _captured(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """The pattern as a group, so that splitting by it keeps the matches."""
+    return re.compile(f"({pattern.pattern})")
 
 
 @lru_cache(maxsize=64)

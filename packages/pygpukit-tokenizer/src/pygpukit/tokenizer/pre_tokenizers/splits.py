@@ -45,13 +45,13 @@ class Split(Cutter):
         if self.behavior == "Removed" and self.invert:
             return self.pattern.matches(text)
         if self.behavior == "Isolated":
-            pieces = self.pattern.pieces(text)
+            pieces = self.pattern.isolated(text)
             if pieces is not None:
                 return pieces
         return super().cut(text)
 
     def words(self, piece: AlignedText) -> Words:
-        pieces = self.pattern.pieces(piece.text) if self.behavior == "Isolated" else None
+        pieces = self.pattern.isolated(piece.text) if self.behavior == "Isolated" else None
         return super().words(piece) if pieces is None else contiguous(piece, pieces)
 
     def cuts(self, text: str) -> Iterable[Span]:
