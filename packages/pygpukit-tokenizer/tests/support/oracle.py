@@ -53,11 +53,15 @@ class Both:
                 Tokenizer.from_dict(data)
             return None
         try:
-            return cls(data)
+            both = cls(data)
         except TokenizerLoadError as error:
             if "the normalizer leaves nothing of" not in str(error):
                 raise
             return None
+        added = both.tokenizer.get_added_tokens()
+        forms = [both.tokenizer.id_to_token(token.id) for token in added if token.normalized]
+        # Of tokens that normalizing makes equal the reference takes any, now this and now that.
+        return both if len(set(forms)) == len(forms) else None
 
     def check(self, text: str, pair: str | None = None, *, add_special_tokens: bool = True) -> None:
         """Compare everything that comes of one text or two."""

@@ -90,7 +90,8 @@ class AddedVocabulary:
         """Assign ids: those of the model where it knows the content, else new ones.
 
         The reference ignores the ids in the file: new ones count up from the size of the model's
-        vocabulary, in file order.
+        vocabulary, in file order. Of tokens that normalizing makes equal the last one is found,
+        where the reference takes any, now this and now that.
 
         Raises:
             TokenizerLoadError: the normalizer leaves nothing of a token that is to be matched in
