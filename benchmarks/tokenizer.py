@@ -112,6 +112,11 @@ def worker(engine: str, path: str, task: str, corpus: str, ids_path: str) -> Non
 
 
 def peak_memory() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Unlike getrusage's, this doesn't count what the process was forked from.
+        kilobytes = status.read_text().split("VmHWM:")[1].split()[0]
+        return int(kilobytes) / 1024
     try:
         import resource
     except ImportError:
@@ -199,17 +204,39 @@ def line(row: dict[str, Any]) -> str:
     return f"{title} {row['ratio']:>5.2f} ×   {seconds}  {peaks}".rstrip()
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """How many times as fast as tokenizers pygpukit is, as a Markdown table."""
+    found = {(row["model"], row["task"], row["text"]): row for row in rows}
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    texts = sorted({row["text"] for row in rows} - {"-"})
+    tasks = [task for task in TASKS if task != "start"]
+    columns = [f"{task}, {text}" for task in tasks for text in texts]
+    lines = [["model", *columns, "start", "memory"], ["---"] * (len(columns) + 3)]
+    for model in models:
+        cells = [f"{found[model, task, text]['ratio']:.1f}" for task in tasks for text in texts]
+        start = found[model, "start", "-"]
+        share = start["pygpukit peak MB"] / start["tokenizers peak MB"]
+        lines.append([model, *cells, f"{start['ratio']:.1f}", f"{share:.2f}"])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def main() -> None:
     if "--worker" in sys.argv:
         worker(*sys.argv[2:])
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokenizers", type=Path, required=True, help="folder of models' folders")
-    parser.add_argument("--corpora", type=Path, required=True, help="folder of text files")
+    parser.add_argument("--tokenizers", type=Path, help="folder of models' folders")
+    parser.add_argument("--corpora", type=Path, help="folder of text files")
     parser.add_argument("--only", nargs="*", help="names of models")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="write the result file")
+    parser.add_argument("--table", action="store_true", help="print the table of the result file")
     options = parser.parse_args()
+    if options.table:
+        print(table(json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]))
+        return
+    if options.tokenizers is None or options.corpora is None:
+        parser.error("--tokenizers and --corpora are needed")
     with tempfile.TemporaryDirectory() as work:
         result = measure(options, Path(work))
     if options.write:

@@ -9,6 +9,7 @@ the vocabulary. It is worth it: the shorter a word, the more often it comes agai
 from __future__ import annotations
 
 import re
+from itertools import count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ _LETTERS = r"^\W\d_\xb2\xb3\xb9\xbc-\xbe"
 
 def word_pattern(vocab: Mapping[str, int], merges: Merges, unk_token: str) -> re.Pattern[str]:
     """A pattern whose matches are words: together the whole text."""
-    separator = next(c for c in map(chr, range(0x20)) if c not in vocab)
+    # What isn't a token itself is in no token that a merge gives; in others it does no harm.
+    separator = next(char for char in map(chr, count()) if char not in vocab)
     text = separator + separator.join(vocab) + separator
     atoms = ["<0x", unk_token] if unk_token else ["<0x"]
     for match in re.finditer("|".join(map(re.escape, atoms)), text):
