@@ -11,7 +11,7 @@ from charsmap import precompiled_charsmap
 from files import added_token, bpe, file
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import Both, attempt, tokenizers
+from oracle import PANIC, Both, attempt, tokenizers
 
 from pygpukit.tokenizer import TokenizerLoadError
 from pygpukit.tokenizer.normalizers import NORMALIZERS, build_normalizer
@@ -26,6 +26,8 @@ def characters(normalizer: dict[str, Any], **parts: Any) -> dict[str, Any]:
 
 def check(normalizer: dict[str, Any], texts: list[str]) -> None:
     reference = attempt(lambda: tokenizers.Tokenizer.from_str(json.dumps(characters(normalizer))))
+    if reference is PANIC:
+        return
     if reference is None:
         with pytest.raises(TokenizerLoadError):
             build_normalizer(Spec("normalizer", normalizer))
@@ -34,7 +36,7 @@ def check(normalizer: dict[str, Any], texts: list[str]) -> None:
     both = Both(characters(normalizer))
     for text in texts:
         expected = attempt(lambda text=text: reference.normalizer.normalize_str(text))
-        if expected is not None:
+        if expected is not None and expected is not PANIC:
             assert ours.normalize(text) == expected
             both.check(text)
 
