@@ -7,7 +7,9 @@ use std::{ptr, slice};
 use memmap2::MmapMut;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-use super::{Allocation, Backend, DeviceInfo, Done, Fence, Fill, Lane, MemoryInfo};
+use super::{
+    Allocation, Arrived, Backend, DeviceInfo, Done, Download, Fence, Fill, Lane, MemoryInfo,
+};
 use crate::error::Result;
 
 /// Every allocation starts at a multiple of this: a cache line, and the widest vector.
@@ -88,6 +90,12 @@ impl Backend for Cpu {
         // SAFETY: the caller vouches for the source; `out` is its own memory.
         unsafe { ptr::copy(source, out.as_mut_ptr(), out.len()) };
         Ok(())
+    }
+
+    unsafe fn fetch(&'static self, source: *const u8, bytes: usize) -> Result<Box<dyn Download>> {
+        // SAFETY: the caller vouches for the source.
+        let bytes = unsafe { slice::from_raw_parts(source, bytes) };
+        Ok(Box::new(Arrived(bytes.to_vec())))
     }
 
     unsafe fn write(&self, target: *mut u8, bytes: &[u8]) -> Result<()> {

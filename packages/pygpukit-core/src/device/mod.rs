@@ -141,6 +141,17 @@ pub trait Backend: Send + Sync {
     /// its queue writes meanwhile.
     unsafe fn read(&self, source: *const u8, out: &mut [u8]) -> Result<()>;
 
+    /// Begins to copy from the device after everything queued so far; work that is queued later doesn't
+    /// wait for the host to take the bytes.
+    ///
+    /// # Errors
+    /// That the device can't be used any more.
+    ///
+    /// # Safety
+    /// `source` is the address of `bytes` bytes of live memory of this device that nothing beside its
+    /// queue writes before the download has ended.
+    unsafe fn fetch(&'static self, source: *const u8, bytes: usize) -> Result<Box<dyn Download>>;
+
     /// Copies from host memory to the device after everything queued; `bytes` may be reused on return.
     ///
     /// # Errors
@@ -169,6 +180,24 @@ pub trait Backend: Send + Sync {
     /// # Safety
     /// As for [`Backend::write`].
     unsafe fn zero(&self, target: *mut u8, bytes: usize) -> Result<()>;
+}
+
+/// Bytes on their way from a device to the host. Dropping one waits for its end.
+pub trait Download: Send {
+    /// Waits for the bytes.
+    ///
+    /// # Errors
+    /// As for [`Backend::read`].
+    fn wait(self: Box<Self>) -> Result<Vec<u8>>;
+}
+
+/// Bytes that have arrived.
+pub struct Arrived(pub Vec<u8>);
+
+impl Download for Arrived {
+    fn wait(self: Box<Self>) -> Result<Vec<u8>> {
+        Ok(self.0)
+    }
 }
 
 /// A piece of device memory, given back to the device on drop.

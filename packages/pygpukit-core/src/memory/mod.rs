@@ -1,6 +1,7 @@
 //! Device memory: pools that own every byte of it, and tensors that lie in them.
 
 mod error;
+mod fetch;
 mod layout;
 mod pending;
 mod pool;
@@ -10,6 +11,7 @@ mod storage;
 mod tensor;
 
 pub use error::{OutOfMemory, TensorError};
+pub use fetch::Fetch;
 pub use layout::Layout;
 pub use pool::{Block, MemoryPool, PoolStats};
 pub use scalar::Scalar;

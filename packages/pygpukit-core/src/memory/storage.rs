@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::pending::PendingWrites;
 use super::pool::{Block, MemoryPool};
-use crate::device::{Backend, Device, Event, Failure};
+use crate::device::{Backend, Device, Download, Event, Failure};
 use crate::error::Result;
 
 /// A range of device memory that tensors share; it is freed when the last of them is gone.
@@ -154,6 +154,20 @@ impl Storage {
         let source = self.checked(offset, out.len());
         // SAFETY: the range was checked; the owner keeps it alive; see the type for ordering.
         unsafe { self.backend().read(source, out) }
+    }
+
+    /// Begins to copy the `bytes` bytes at `offset` to the host.
+    ///
+    /// # Errors
+    /// As for [`Storage::read`].
+    ///
+    /// # Panics
+    /// If the range leaves the storage.
+    pub fn fetch(&self, offset: usize, bytes: usize) -> Result<Box<dyn Download>> {
+        let source = self.checked(offset, bytes);
+        // SAFETY: the range was checked; memory that goes back to the pool is used again in the order of
+        // the queue, which the copy stands in; see the type for other ordering.
+        unsafe { self.backend().fetch(source, bytes) }
     }
 
     /// Copies `bytes` from the host to `offset`.

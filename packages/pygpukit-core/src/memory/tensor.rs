@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::TensorError;
+use super::fetch::Fetch;
 use super::layout::Layout;
 use super::pool::MemoryPool;
 use super::scalar::Scalar;
 use super::storage::Storage;
-use crate::device::{Device, Failure};
+use crate::device::{Arrived, Device, Download, Failure};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -219,10 +220,24 @@ impl Tensor {
     /// # Errors
     /// The failure of the copy that was to fill the tensor.
     pub fn scalars(&self) -> Result<Option<Vec<Scalar>>> {
-        let mut bytes = vec![0; self.nbytes()];
-        self.read(&mut bytes)?;
-        let elements = bytes.chunks_exact(self.dtype.block_bytes());
-        Ok(elements.map(|bytes| Scalar::read(self.dtype, bytes)).collect())
+        self.fetch()?.scalars()
+    }
+
+    /// Begins to copy all elements to the host, as they are once everything queued so far is done: what
+    /// is queued later, though it writes them, doesn't wait for the host to take them.
+    ///
+    /// # Errors
+    /// The failure of the copy that was to fill the tensor.
+    pub fn fetch(&self) -> Result<Fetch> {
+        let content: Box<dyn Download> = if self.layout.is_contiguous() {
+            self.wait()?;
+            self.storage.fetch(self.range().start, self.nbytes())?
+        } else {
+            let mut bytes = vec![0; self.nbytes()];
+            self.read(&mut bytes)?;
+            Box::new(Arrived(bytes))
+        };
+        Ok(Fetch { dtype: self.dtype, shape: self.shape().to_vec(), content })
     }
 
     /// Storage and layout, given away.

@@ -1,6 +1,6 @@
 //! `Tensor`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dlpark::python::ExportRequest;
 use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
@@ -17,11 +17,13 @@ use super::numpy::{self, ArrayBytes};
 use super::shape::{ShapeArg, reshaped};
 use super::tensor_view::PyTensorView;
 use crate::device::Device;
-use crate::memory::{Scalar, Tensor};
+use crate::dtype::DType;
+use crate::memory::{Fetch, Scalar, Tensor};
 use crate::transfer::AsyncEngine;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<PyTensor>()
+    module.add_class::<PyTensor>()?;
+    module.add_class::<PyFetch>()
 }
 
 /// An array in device memory: dtype, shape and strides over memory of a pool.
@@ -365,6 +367,18 @@ impl PyTensor {
         }
     }
 
+    /// Begins to copy the elements to the host, as they are once everything launched so far has run.
+    ///
+    /// Launches that come after it don't wait for the host to take them, though they may write the
+    /// tensor: so a loop on a GPU can launch its next step before it looks at the last one's result.
+    ///
+    /// Raises:
+    ///     KernelError: A kernel that was launched before broke.
+    fn fetch(&self, py: Python<'_>) -> PyResult<PyFetch> {
+        let fetch = py.detach(|| AsyncEngine::default_of(self.0.device()).fetch(&self.0))?;
+        Ok(PyFetch(Mutex::new(Some(fetch))))
+    }
+
     /// The elements as nested lists of Python numbers; without dimensions, the number.
     ///
     /// Raises:
@@ -475,13 +489,36 @@ impl PyTensor {
 
     fn scalars(&self, py: Python<'_>) -> PyResult<Vec<Scalar>> {
         self.wait(py)?;
-        py.detach(|| self.0.scalars())?.ok_or_else(|| {
-            PyTypeError::new_err(format!(
-                "{} elements are not numbers by themselves",
-                self.0.dtype()
-            ))
-        })
+        let scalars = py.detach(|| self.0.scalars())?;
+        scalars.ok_or_else(|| not_numbers(self.0.dtype()))
     }
+}
+
+/// Elements of a tensor on their way to the host: from `Tensor.fetch`.
+#[pyclass(name = "Fetch", module = "pygpukit.core", frozen)]
+pub(super) struct PyFetch(Mutex<Option<Fetch>>);
+
+#[pymethods]
+impl PyFetch {
+    /// Waits for the elements, which can be taken once: nested lists of Python numbers; without
+    /// dimensions, the number.
+    ///
+    /// Raises:
+    ///     KernelError: A kernel that was launched before broke.
+    ///     TypeError: The elements are quantised.
+    ///     ValueError: They have been taken.
+    fn tolist<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let taken = || PyValueError::new_err("the elements have been taken; fetch them again");
+        let fetch = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let fetch = fetch.ok_or_else(taken)?;
+        let (dtype, shape) = (fetch.dtype(), fetch.shape().to_vec());
+        let scalars = py.detach(|| fetch.scalars())?.ok_or_else(|| not_numbers(dtype))?;
+        nested(py, &shape, &scalars)
+    }
+}
+
+fn not_numbers(dtype: DType) -> PyErr {
+    PyTypeError::new_err(format!("{dtype} elements are not numbers by themselves"))
 }
 
 fn sliced(view: &Tensor, dim: usize, slice: &Bound<'_, PySlice>) -> PyResult<Tensor> {

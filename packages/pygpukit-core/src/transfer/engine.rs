@@ -9,7 +9,7 @@ use super::queue::{Queue, Upload};
 use crate::device::{Device, Event, PIECE_BYTES, PerDevice};
 use crate::error::Result;
 use crate::loader::ByteSource;
-use crate::memory::Tensor;
+use crate::memory::{Fetch, Tensor};
 
 /// More threads than this don't make a copy faster: the memory is the limit.
 const MAX_FILL_THREADS: usize = 12;
@@ -126,6 +126,16 @@ impl AsyncEngine {
         source.read(out)?;
         self.counters.add(&self.counters.bytes_downloaded, out.len());
         Ok(())
+    }
+
+    /// Begins to copy all elements of `source` to the host, as [`Tensor::fetch`].
+    ///
+    /// # Errors
+    /// As [`Tensor::fetch`].
+    pub fn fetch(&self, source: &Tensor) -> Result<Fetch> {
+        let fetch = source.fetch()?;
+        self.counters.add(&self.counters.bytes_downloaded, source.nbytes());
+        Ok(fetch)
     }
 
     /// Copies all elements of `source` into `target`, both on this device.

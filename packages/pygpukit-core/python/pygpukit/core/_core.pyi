@@ -14,6 +14,7 @@ __all__ = [
     "DeviceInfo",
     "DispatchStats",
     "Event",
+    "Fetch",
     "Graph",
     "GraphNode",
     "KernelDispatchController",
@@ -663,6 +664,15 @@ class Tensor:
             ValueError: There are more elements, or none.
             TypeError: The element is quantised.
         """
+    def fetch(self) -> Fetch:
+        """Begins to copy the elements to the host, as they are when what was launched has run.
+
+        Launches that come after it don't wait for the host to take them, though they may write the
+        tensor: so a loop on a GPU can launch its next step before it looks at the last one's result.
+
+        Raises:
+            KernelError: A kernel that was launched before broke.
+        """
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers; without dimensions, the number.
 
@@ -686,6 +696,19 @@ class Tensor:
         """The CUDA array interface, version 3, of a tensor on a GPU."""
 
 _Index: TypeAlias = int | slice[Any, Any, Any] | EllipsisType
+
+@final
+class Fetch:
+    """Elements of a tensor on their way to the host: from `Tensor.fetch`."""
+
+    def tolist(self) -> Any:
+        """Waits for the elements, which can be taken once: nested lists of Python numbers.
+
+        Raises:
+            KernelError: A kernel that was launched before broke.
+            TypeError: The elements are quantised.
+            ValueError: They have been taken.
+        """
 
 @final
 class AsyncEngine:

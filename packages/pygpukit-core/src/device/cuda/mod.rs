@@ -6,6 +6,7 @@
 //! waits for the whole GPU, but the return of memory to it.
 
 mod context;
+mod download;
 mod driver;
 #[cfg(feature = "python")]
 mod foreign;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cudarc::driver::result::{self, DriverError};
 
 use self::context::{Context, text};
+use self::download::{CudaDownload, DownloadSlots};
 pub use self::driver::Ordinal;
 #[cfg(feature = "python")]
 pub(crate) use self::foreign::ForeignStream;
@@ -32,12 +34,12 @@ use self::graph::ExecutableGraph;
 use self::lane::{CopyStreams, CudaLane};
 pub(crate) use self::launch::LaunchShape;
 pub use self::limits::Limits;
-use self::memory::{DeviceMemory, PinnedMemory};
+use self::memory::DeviceMemory;
 pub(crate) use self::module::{Function, Module};
 use self::ring::Ring;
 use self::stream::Stream;
 pub(crate) use self::stream::StreamEvent;
-use super::{Allocation, Backend, DeviceError, DeviceInfo, Fence, Lane, MemoryInfo};
+use super::{Allocation, Backend, DeviceError, DeviceInfo, Download, Fence, Lane, MemoryInfo};
 use crate::dispatch::KernelError;
 use crate::error::{Error, Result};
 
@@ -47,8 +49,7 @@ const CAPABILITY_NEEDED: (u32, u32) = (8, 0);
 /// The first GPUs that may start a kernel before the one before has ended: Hopper.
 const OVERLAP_SINCE: (u32, u32) = (9, 0);
 
-/// Writes and reads up to this size go through pinned memory, which is quicker, and writes don't keep
-/// the caller waiting.
+/// Writes up to this size go through pinned memory, which is quicker and doesn't keep the caller waiting.
 const SMALL: usize = 64 << 10;
 
 /// Small writes that may be under way at once.
@@ -63,7 +64,7 @@ pub(crate) struct Cuda {
     compute: Stream,
     copies: CopyStreams,
     small_writes: Mutex<Ring>,
-    small_reads: Mutex<(PinnedMemory, StreamEvent)>,
+    download_slots: DownloadSlots,
     /// Whether the environment asks for launches to wait for their end.
     launches_block: bool,
 }
@@ -108,10 +109,7 @@ impl Cuda {
             compute: Stream::new(context).map_err(failed)?,
             copies: CopyStreams::default(),
             small_writes: Mutex::new(Ring::new(context, SMALL_WRITES, SMALL).map_err(failed)?),
-            small_reads: Mutex::new((
-                PinnedMemory::new(context, SMALL).map_err(failed)?,
-                StreamEvent::new(context).map_err(failed)?,
-            )),
+            download_slots: DownloadSlots::default(),
             launches_block: std::env::var("CUDA_LAUNCH_BLOCKING").is_ok_and(|value| value == "1"),
         })
     }
@@ -196,12 +194,7 @@ impl Cuda {
 
     /// Waits until everything queued on the compute stream so far is done.
     fn wait(&self) -> Result<(), DriverError> {
-        self.wait_by(&StreamEvent::new(self.context)?)
-    }
-
-    /// [`Cuda::wait`], by an event that nobody else uses meanwhile.
-    fn wait_by(&self, event: &StreamEvent) -> Result<(), DriverError> {
-        let mark = self.context.journal().mark();
+        let (mark, event) = (self.context.journal().mark(), StreamEvent::new(self.context)?);
         event.record(&self.compute)?;
         event.wait()?;
         self.context.journal().clear_until(&mark);
@@ -271,20 +264,16 @@ impl Backend for Cuda {
     }
 
     unsafe fn read(&self, source: *const u8, out: &mut [u8]) -> Result<()> {
-        let copied = if out.len() > SMALL {
-            // SAFETY: the caller vouches for the source; `out` is its own memory, and is left alone
-            // until the copy is done.
-            unsafe { self.compute.download(source, out) }.and_then(|()| self.wait())
-        } else {
-            let mut slot = self.small_reads.lock().unwrap_or_else(PoisonError::into_inner);
-            let (memory, event) = &mut *slot;
-            let bytes = &mut memory.as_mut_slice()[..out.len()];
-            // SAFETY: as above; whoever has the lock has the slot.
-            unsafe { self.compute.download(source, bytes) }
-                .and_then(|()| self.wait_by(event))
-                .map(|()| out.copy_from_slice(bytes))
-        };
+        // SAFETY: the caller vouches for the source; `out` is its own memory, and is left alone until
+        // the copy is done.
+        let copied = unsafe { self.compute.download(source, out) }.and_then(|()| self.wait());
         self.explained("copying from the GPU", copied)
+    }
+
+    unsafe fn fetch(&'static self, source: *const u8, bytes: usize) -> Result<Box<dyn Download>> {
+        // SAFETY: the caller vouches for the source.
+        let download = unsafe { CudaDownload::new(self, &self.compute, source, bytes) };
+        Ok(Box::new(self.explained("copying from the GPU", download)?))
     }
 
     unsafe fn write(&self, target: *mut u8, bytes: &[u8]) -> Result<()> {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from itertools import accumulate, chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import pygpukit.kernels as kernels
-from pygpukit.core import Device, Graph, Tensor
+from pygpukit.core import Device, Fetch, Graph, Tensor
 from pygpukit.llm.batch import Batch, Request
 from pygpukit.llm.cache import PagedCache, pages_for
 from pygpukit.llm.decoder import Decoder
@@ -62,6 +63,9 @@ class Engine:
         self._device = device
         self._prefill_chunk = prefill_chunk
         self._capture = capture
+        # While the host looks at what one step has chosen, a GPU runs the next; "cpu" has no time for
+        # a step that turns out not to be wanted.
+        self._most_under_way = 1 if device.name == "cpu" else 2
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """The logits at every position: (len(ids), vocab_size)."""
@@ -142,22 +146,39 @@ class Engine:
         cache = self._cache(pages)
         batch.reserve(ahead, cache)
         hidden = self._prefill(batch, cache)
-        yield self._read(batch, *batch.choose(self._decoder.logits(hidden)))
+        yield self._read(batch, _Fetched(*batch.choose(self._decoder.logits(hidden))))
         step: _Step | None = None
+        under_way: deque[_Fetched] = deque()
         while live := [request for request in batch.requests if not _finished(request)]:
-            short = any(request.missing_pages(0) for request in live)
-            outgrown = [request for request in live if self._outgrows(request)]
-            if short or outgrown or len(live) < len(batch.requests):
-                step = None  # its graph holds tensors that are about to be replaced
-                batch = self._continue(batch, live, cache, ahead=len(live[0].ids) if short else 0)
-            if outgrown:
-                for request in outgrown:
-                    request.cached = 0
-                hidden = self._prefill(batch, cache)
-                yield self._read(batch, *batch.choose(self._decoder.logits(hidden)))
-                continue
-            step = step or self._step(batch, cache)
-            yield self._read(batch, *step.run())
+            if len(live) < len(batch.requests):
+                under_way.clear()  # what they chose is chosen again without those that have left
+            if not under_way:
+                short = any(request.missing_pages(0) for request in live)
+                outgrown = [request for request in live if self._outgrows(request)]
+                if short or outgrown or len(live) < len(batch.requests):
+                    step = None  # its graph holds tensors that are about to be replaced
+                    ahead = len(live[0].ids) if short else 0
+                    batch = self._continue(batch, live, cache, ahead=ahead)
+                if outgrown:
+                    for request in outgrown:
+                        request.cached = 0
+                    hidden = self._prefill(batch, cache)
+                    yield self._read(batch, _Fetched(*batch.choose(self._decoder.logits(hidden))))
+                    continue
+                step = step or self._step(batch, cache)
+                under_way.append(step.run())
+            while step is not None and self._can_follow(batch, len(under_way)):
+                under_way.append(step.run())
+            yield self._read(batch, under_way.popleft())
+
+    def _can_follow(self, batch: Batch, steps: int) -> bool:
+        """Whether another step can be launched behind `steps` whose ids aren't known yet."""
+        return steps < self._most_under_way and all(
+            len(request.ids) + steps < request.limit
+            and not request.missing_pages(steps)
+            and not self._outgrows(request, steps)
+            for request in batch.requests
+        )
 
     def _cache(self, pages: int) -> PagedCache:
         return PagedCache(self._decoder.config, self._device, pages, self._decoder.dtype)
@@ -173,9 +194,9 @@ class Engine:
         batch.reserve(ahead, cache)
         return batch
 
-    def _outgrows(self, request: Request) -> bool:
-        """Whether all of its positions have to be rotated otherwise from the next step on."""
-        return len(request.ids) - 1 == self._decoder.config.stretch_length
+    def _outgrows(self, request: Request, steps: int = 0) -> bool:
+        """Whether `steps` from now all of its positions have to be rotated otherwise."""
+        return len(request.ids) + steps - 1 == self._decoder.config.stretch_length
 
     def _stretched(self, sequences: Sequence[int], requests: Sequence[Request]) -> Tensor | None:
         """What `Decoder.forward` takes as `stretched` for tokens of these sequences."""
@@ -227,14 +248,12 @@ class Engine:
                 self._stretched(sequences[chunk], requests),
             )
 
-    def _read(
-        self, batch: Batch, ids: Tensor, logprobs: tuple[Tensor, Tensor] | None
-    ) -> list[Token]:
-        """Brings a step's ids to the host and adds them to their requests."""
-        new: list[int] = ids.tolist()
+    def _read(self, batch: Batch, fetched: _Fetched) -> list[Token]:
+        """Waits for a step's ids and adds them to their requests."""
+        new: list[int] = fetched.ids.tolist()
         if min(new) < 0:
             raise LogitsError(_UNSOUND)
-        reported = _read_logprobs(*logprobs) if logprobs else [None] * len(new)
+        reported = _read_logprobs(*fetched.logprobs) if fetched.logprobs else [None] * len(new)
         tokens = []
         for request, id_, entry in zip(batch.requests, new, reported, strict=True):
             request.cached = len(request.ids)
@@ -256,7 +275,15 @@ def _finished(request: Request) -> bool:
     return request.done or len(request.ids) >= request.limit
 
 
-def _read_logprobs(values: Tensor, indices: Tensor) -> list[TokenLogprobs | None]:
+class _Fetched:
+    """What `Batch.choose` has returned, on its way to the host."""
+
+    def __init__(self, ids: Tensor, logprobs: tuple[Tensor, Tensor] | None) -> None:
+        self.ids = ids.fetch()
+        self.logprobs = None if logprobs is None else (logprobs[0].fetch(), logprobs[1].fetch())
+
+
+def _read_logprobs(values: Fetch, indices: Fetch) -> list[TokenLogprobs | None]:
     return [
         TokenLogprobs(row[0], dict(zip(columns[1:], row[1:], strict=True)))
         for row, columns in zip(values.tolist(), indices.tolist(), strict=True)
@@ -285,12 +312,12 @@ class _Step:
                 self._result = self._launch()
             self._graph = graph
 
-    def run(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Runs the step; returns what `Batch.choose` returned."""
+    def run(self) -> _Fetched:
+        """Launches the step; returns what it chooses."""
         if self._graph is None:
-            return self._launch()
+            return _Fetched(*self._launch())
         self._graph.replay()
-        return self._result
+        return _Fetched(*self._result)
 
     def _launch(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         batch = self._batch
