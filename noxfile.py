@@ -19,6 +19,7 @@ nox.options.sessions = ["lint", "typing", "tests"]
 
 ROOT = Path(__file__).parent
 DIST = ROOT / "dist"
+KIT = ROOT / "gpu_kit"
 CORE = ROOT / "packages/pygpukit-core"
 KERNELS = ROOT / "packages/pygpukit-kernels"
 PACKAGES = ["tokenizer", "core", "kernels", "llm"]
@@ -171,6 +172,23 @@ def bench_tokenizer(session: nox.Session, arguments: list[str]) -> None:
     )
     session.install("-r", str(ROOT / "benchmarks/tokenizer_peers.txt"))
     session.run("python", "-I", str(ROOT / "benchmarks/tokenizer.py"), *arguments)
+
+
+@nox.session(python=False)
+def gpu_kit(session: nox.Session) -> None:
+    """Pack what a machine with a GPU and no network needs: copy gpu_kit/ there, `python run.py`."""
+    session.env["PYGPUKIT_CUBINS"] = "1"
+    build(session)
+    shutil.rmtree(KIT, ignore_errors=True)
+    shutil.copytree(DIST, KIT / "dist", ignore=shutil.ignore_patterns(".*"))
+    unwanted = shutil.ignore_patterns("__pycache__")
+    for package in PACKAGES:
+        source = ROOT / f"packages/pygpukit-{package}/tests"
+        shutil.copytree(source, KIT / f"tests/{package}/tests", ignore=unwanted)
+    shutil.copytree(ROOT / "benchmarks", KIT / "benchmarks", ignore=unwanted)
+    shutil.copy(ROOT / "pyproject.toml", KIT)
+    shutil.copy(ROOT / "scripts/gpu_kit.py", KIT / "run.py")
+    session.log(f"{sum(f.stat().st_size for f in KIT.rglob('*')) / 1e6:.1f} MB in {KIT}")
 
 
 @nox.session(python=False)

@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--output", type=Path, help="a JSON file for the results")
     parser.add_argument("--folder", type=Path, help="where to put the checkpoint")
     options = parser.parse_args()
     device = Device(options.device)
@@ -115,6 +116,10 @@ def main() -> None:
             for name, work in engines.items():
                 times[name].append(seconds(work))
     print(f"{size / 1e9:.2f} GB, median of {options.rounds} rounds (least to most; first of all)")
+    rates_of = {name: [size / value for value in values] for name, values in times.items()}
+    if options.output:
+        result = {"bytes": size, "bytes_per_second": rates_of}
+        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for name, values in times.items():
         rates = [size / value / 1e9 for value in (statistics.median(values), max(values))]
         best, start = size / min(values) / 1e9, size / first[name] / 1e9

@@ -29,7 +29,7 @@ from typing import Any
 #: compute_90 differs from compute_80 by programmatic dependent launch; every newer GPU has it.
 TARGETS = {
     "compute_80": ("sm_80", "sm_86", "sm_89"),
-    "compute_90": ("sm_90", "sm_100", "sm_120"),
+    "compute_90": ("sm_90a", "sm_100", "sm_120"),
 }
 #: Multiplications and additions are fused only where the source says so: the same source rounds
 #: alike in every kernel that includes it.

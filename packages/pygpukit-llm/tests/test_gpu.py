@@ -10,6 +10,15 @@ import pytest
 from pygpukit.core import Device, DeviceError, Tensor
 from pygpukit.llm import LLM
 from pygpukit.llm.config import read_json
+from pygpukit.llm.layers import (
+    MLP,
+    BlockWeights,
+    LayerNorm,
+    LinearWeights,
+    MLPWeights,
+    NormWeights,
+    TransformerBlock,
+)
 from reference_names import HERE, NAMES
 
 pytestmark = pytest.mark.gpu
@@ -98,6 +107,20 @@ def test_runs_repeat_to_the_bit(load: Callable[[str], LLM]) -> None:
     options = {"max_new_tokens": 24, "temperature": 0.8, "top_p": 0.9, "seed": 7, "logprobs": 2}
     first = llm.generate([5, 6, 7], ignore_eos=True, **options)
     assert all(llm.generate([5, 6, 7], ignore_eos=True, **options) == first for _ in range(3))
+
+
+def test_a_block_stands_alone(gpu: Device) -> None:
+    rng = np.random.default_rng(3)
+    arrays = [rng.standard_normal(shape, np.float32) for shape in ((5, 24), (48, 24), (24, 48))]
+    x, up, down = arrays
+    results = []
+    for device in (Device("cpu"), gpu):
+        put = lambda array, device=device: Tensor.from_numpy(array, device=device)  # noqa: E731
+        mlp = MLPWeights(LinearWeights(put(up)), LinearWeights(put(down)))
+        norm = NormWeights(put(np.ones(24, np.float32)), put(np.zeros(24, np.float32)))
+        block = TransformerBlock(LayerNorm(), MLP("gelu"))
+        results.append(block.forward(put(x), BlockWeights(norm, mlp)).numpy())
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-5)
 
 
 def test_every_launch_byte_and_copy_is_counted(load: Callable[[str], LLM], gpu: Device) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pygpukit.core import DeviceError
 from pygpukit.llm import LLM
 from pygpukit.llm.hub import bundled_model
 
@@ -28,9 +29,22 @@ DECISIVE_MARGIN = 0.2
 """Between the two likeliest logits: closer ones may swap places."""
 
 
-@pytest.fixture(scope="module")
-def llm() -> LLM:
-    return LLM.from_pretrained(bundled_model(), device="cpu")
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def llm(request: pytest.FixtureRequest) -> LLM:
+    try:
+        return LLM.from_pretrained(bundled_model(), device=request.param, dtype="float32")
+    except DeviceError as error:
+        pytest.skip(f"no {request.param} device: {error}")
+
+
+@pytest.mark.gpu
+def test_in_bfloat16_a_gpu_answers_as_the_cpu() -> None:
+    try:
+        llm = LLM.from_pretrained(bundled_model(), device="cuda")
+    except DeviceError as error:
+        pytest.skip(f"no cuda device: {error}")
+    answer = llm.chat(REFERENCE["messages"], max_new_tokens=32)
+    assert list(answer) == REFERENCE["float32"]["generated_ids"]
 
 
 @pytest.mark.parametrize("vector", REFERENCE["tokenizer_vectors"], ids=lambda v: repr(v["text"]))
@@ -83,6 +97,7 @@ def test_prompts_at_once_are_the_same_as_alone(llm: LLM) -> None:
 def test_peak_memory() -> None:
     script = """
 import resource, sys
+from pygpukit.core import DeviceError
 from pygpukit.llm import LLM
 from pygpukit.llm.hub import bundled_model
 llm = LLM.from_pretrained(bundled_model(), device="cpu")

@@ -668,7 +668,7 @@ class Tensor:
         """Begins to copy the elements to the host, as they are when what was launched has run.
 
         Launches that come after it don't wait for the host to take them, though they may write the
-        tensor: so a loop on a GPU can launch its next step before it looks at the last one's result.
+        tensor: a loop on a GPU can launch its next step before it looks at the last one's result.
 
         Raises:
             KernelError: A kernel that was launched before broke.

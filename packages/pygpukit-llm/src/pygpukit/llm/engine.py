@@ -63,8 +63,8 @@ class Engine:
         self._device = device
         self._prefill_chunk = prefill_chunk
         self._capture = capture
-        # While the host looks at what one step has chosen, a GPU runs the next; "cpu" has no time for
-        # a step that turns out not to be wanted.
+        # While the host looks at what one step has chosen, a GPU runs the next; "cpu" has no time
+        # for a step that turns out not to be wanted.
         self._most_under_way = 1 if device.name == "cpu" else 2
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
