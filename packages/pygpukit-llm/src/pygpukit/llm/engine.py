@@ -120,7 +120,7 @@ class Engine:
         """The residual streams at all ids of texts, one after another, some rows at a time."""
         requests = [Request(list(ids), len(ids), len(ids)) for ids in texts]
         pages = sum(pages_for(len(ids)) for ids in texts)
-        cache = PagedCache(self._decoder.config, self._device, pages)
+        cache = self._cache(pages)
         batch = Batch(requests, SamplingParams(), self._device)
         batch.reserve(0, cache)
         yield from self._prefill_chunks(batch, cache)
