@@ -9,7 +9,8 @@ from collections import Counter
 from importlib.metadata import version
 from typing import Any
 
-from pygpukit.core import Device, DeviceError
+from pygpukit import kernels
+from pygpukit.core import Device, DeviceError, Tensor
 from pygpukit.llm.checkpoint import Checkpoint, open_checkpoint
 from pygpukit.llm.cli.loading import model_path
 from pygpukit.llm.errors import ModelNotFoundError
@@ -62,7 +63,20 @@ def _devices(name: str) -> dict[str, Any]:
             "total_memory": info.total_memory,
             "available_memory": info.available_memory,
         }
+        if info.compute_capability is not None:
+            devices[device.name] |= {
+                "compute_capability": ".".join(map(str, info.compute_capability)),
+                "driver_cuda_version": ".".join(map(str, info.cuda_version or ())),
+                "kernels": _kernels(device),
+            }
     return devices
+
+
+def _kernels(device: Device) -> str:
+    """What a GPU runs: machine code made for it, or the text that its driver compiles."""
+    kernels.activation(Tensor.zeros((1, 8), "float32", device=device), "identity")
+    loaded = sorted({"".join(file.suffixes[-2:]) for file in device.controller.images().values()})
+    return ", ".join(name.lstrip(".") for name in loaded)
 
 
 def _model(checkpoint: Checkpoint) -> dict[str, Any]:
