@@ -5,6 +5,7 @@ Printable Latin-1 characters stand for their own code; the other bytes take U+01
 
 from __future__ import annotations
 
+import codecs
 from functools import lru_cache
 
 _PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
@@ -18,8 +19,7 @@ def _alphabet() -> str:
 ALPHABET = _alphabet()
 """The character of each byte."""
 
-BYTE_OF = {char: byte for byte, char in enumerate(ALPHABET)}
-"""The byte of each character of the alphabet."""
+_TO_BYTES = {ord(char): byte for byte, char in enumerate(ALPHABET)}
 
 _FROM_LATIN1 = dict(enumerate(ALPHABET))
 
@@ -35,8 +35,8 @@ def to_bytes(token: str) -> bytes:
     A token with any character outside of the alphabet stands for itself, as in the reference.
     """
     try:
-        return bytes([BYTE_OF[char] for char in token])
-    except KeyError:
+        return codecs.charmap_encode(token, "strict", _TO_BYTES)[0]
+    except UnicodeEncodeError:
         return token.encode("utf-8", "surrogatepass")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pygpukit.tokenizer.added_tokens import AddedToken, AddedVocabulary
-from pygpukit.tokenizer.decoders import NoDecoder, build_decoder
+from pygpukit.tokenizer.byte_alphabet import to_bytes
+from pygpukit.tokenizer.decoders import ByteLevel, NoDecoder, build_decoder
 from pygpukit.tokenizer.encoding import Encoding, merged
 from pygpukit.tokenizer.errors import TokenizerLoadError
 from pygpukit.tokenizer.limits import Padding, Truncation
@@ -44,6 +45,21 @@ class TokenTexts(dict[int, "str | None"]):
         return token
 
 
+class TokenBytes(dict[int, bytes]):
+    """The bytes of a byte-level token, none for ids to leave out, found when first asked for."""
+
+    def __init__(self, texts: TokenTexts) -> None:
+        super().__init__()
+        self._texts = texts
+
+    def __missing__(self, id: int) -> bytes:
+        token = self._texts[id]
+        if token is None:
+            return b""
+        data = self[id] = to_bytes(token)
+        return data
+
+
 class Tokenizer:
     """A tokenizer.json, or a GGUF file's tokenizer, exactly as Hugging Face tokenizers runs it.
 
@@ -79,6 +95,10 @@ class Tokenizer:
         self.padding = Padding.from_spec(spec.child("padding"))
         self._texts = TokenTexts(self.id_to_token)
         self._ordinary_texts = TokenTexts(self._ordinary_token)
+        # Byte-level files, which most are, have a shortcut from ids to bytes.
+        self._bytes: tuple[TokenBytes, TokenBytes] | None = None
+        if isinstance(self._decoder, ByteLevel):
+            self._bytes = TokenBytes(self._texts), TokenBytes(self._ordinary_texts)
 
     # Loading and saving --------------------------------------------------------------------------
 
@@ -259,6 +279,9 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of ids; ids that stand for no token are left out."""
+        if self._bytes is not None:
+            find = self._bytes[skip_special_tokens].__getitem__
+            return b"".join(map(find, ids)).decode("utf-8", "replace")
         texts = self._ordinary_texts if skip_special_tokens else self._texts
         return self._decoder.decode([text for id in ids if (text := texts[id]) is not None])
 

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pygpukit.tokenizer.spec import Spec
 
-__all__ = ["DECODERS", "Decoder", "NoDecoder", "Step", "build_decoder"]
+__all__ = ["DECODERS", "ByteLevel", "Decoder", "NoDecoder", "Step", "build_decoder"]
 
 
 class Sequence(Chain):
