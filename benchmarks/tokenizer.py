@@ -158,7 +158,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             continue
         path = work / f"{folder.name}.json"
         path.write_text(read_text(source), encoding="utf-8")
-        for task in TASKS:
+        for task in options.tasks:
             for corpus in ["-"] if task == "start" else corpora:
                 row = one_row(str(path), task, str(corpora.get(corpus, "")), work, options.rounds)
                 rows.append({"model": folder.name, "task": task, "text": corpus, **row})
@@ -220,6 +220,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The new rows, and the old ones of what wasn't measured again."""
+
+    def key(row: dict[str, Any]) -> tuple[str, int, str]:
+        return row["model"], TASKS.index(row["task"]), row["text"]
+
+    rows = {key(row): row for row in [*old, *new]}
+    return [rows[place] for place in sorted(rows)]
+
+
 def main() -> None:
     if "--worker" in sys.argv:
         worker(*sys.argv[2:])
@@ -228,6 +238,7 @@ def main() -> None:
     parser.add_argument("--tokenizers", type=Path, help="folder of models' folders")
     parser.add_argument("--corpora", type=Path, help="folder of text files")
     parser.add_argument("--only", nargs="*", help="names of models")
+    parser.add_argument("--tasks", nargs="*", choices=TASKS, default=TASKS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="write the result file")
     parser.add_argument("--table", action="store_true", help="print the table of the result file")
@@ -240,6 +251,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         result = measure(options, Path(work))
     if options.write:
+        if RESULTS.exists():
+            result["rows"] = merged(json.loads(RESULTS.read_text())["rows"], result["rows"])
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
