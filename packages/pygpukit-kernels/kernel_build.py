@@ -323,9 +323,15 @@ def main() -> None:
     parser.add_argument(
         "--fail-on-spills", action="store_true", help="exit with 1 if a kernel spills"
     )
+    parser.add_argument(
+        "--twice", action="store_true", help="compile twice; exit with 1 if it differs"
+    )
     arguments = parser.parse_args()
-    images = build(Path(__file__).parent / "cuda")
+    directory = Path(__file__).parent / "cuda"
+    images = build(directory)
     print(report(images))
+    if arguments.twice and build(directory) != images:
+        sys.exit("compiled again, the kernels are others: the build isn't reproducible")
     for suffix in ("cubin", "ptx"):
         sizes = [len(image.content) for image in images if image.file.endswith(suffix)]
         print(f"{len(sizes)} {suffix} files, {sum(sizes) / 1e6:.2f} MB")

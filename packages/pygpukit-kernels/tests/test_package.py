@@ -1,5 +1,8 @@
+import hashlib
 import importlib.metadata
 import inspect
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,33 @@ def test_only_core_is_needed():
 def test_every_kernel_has_its_operation(device):
     operations = {name for name in kernels.__all__ if inspect.isfunction(getattr(kernels, name))}
     assert set(device.controller.kernels) == operations
+
+
+@pytest.fixture
+def images() -> Path:
+    folder = Path(kernels.__file__).parent / "_cuda"
+    if not folder.is_dir():
+        pytest.skip("this wheel was built where there is no CUDA compiler")
+    return folder
+
+
+def test_the_manifest_is_that_of_the_compiled_kernels(images):
+    manifest = json.loads((images / "manifest.json").read_text("utf-8"))
+    assert manifest["tools"]["nvrtc"]
+    hashes = {image["file"]: image["sha256"] for image in manifest["images"]}
+    files = {file.name: file.read_bytes() for file in images.iterdir()}
+    del files["manifest.json"]
+    assert hashes == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
+@pytest.mark.parametrize("target", ["compute_80", "compute_90"])
+def test_every_source_is_there_for_every_supported_gpu(images, target):
+    sources = {file.name.split(".")[0] for file in images.glob("*.ptx")}
+    assert "linear_gemv" in sources
+    for source in sources:
+        text = (images / f"{source}.{target}.ptx").read_text()
+        assert f".target {target.replace('compute', 'sm')}" in text
+        assert f".visible .entry {source}" in text
 
 
 @pytest.mark.parametrize("name", kernels.__all__)

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from pygpukit.llm.generation import Generation, Score, TokenLogprobs, Usage
+    from pygpukit.llm.layers import LayerNorm, Linear, RMSNorm, TransformerBlock
     from pygpukit.llm.llm import LLM, GenerationOptions
     from pygpukit.llm.output import Stream
     from pygpukit.llm.sampling import SamplingParams
+    from pygpukit.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 
@@ -36,38 +38,48 @@ __all__ = [
     "ContextLengthError",
     "Generation",
     "GenerationOptions",
+    "LayerNorm",
+    "Linear",
     "LogitsError",
     "ModelConfig",
     "ModelNotFoundError",
     "PromptError",
+    "RMSNorm",
     "SamplingError",
     "SamplingParams",
     "Score",
     "Stream",
     "TokenLogprobs",
+    "Tokenizer",
+    "TransformerBlock",
     "Usage",
     "WeightsError",
     "__version__",
 ]
 
 _MODULES = {
-    "LLM": "llm",
-    "ChatTemplate": "chat",
-    "Generation": "generation",
-    "GenerationOptions": "llm",
-    "ModelConfig": "config",
-    "SamplingParams": "sampling",
-    "Score": "generation",
-    "Stream": "output",
-    "TokenLogprobs": "generation",
-    "Usage": "generation",
+    "LLM": "llm.llm",
+    "ChatTemplate": "llm.chat",
+    "Generation": "llm.generation",
+    "GenerationOptions": "llm.llm",
+    "LayerNorm": "llm.layers",
+    "Linear": "llm.layers",
+    "ModelConfig": "llm.config",
+    "RMSNorm": "llm.layers",
+    "SamplingParams": "llm.sampling",
+    "Score": "llm.generation",
+    "Stream": "llm.output",
+    "TokenLogprobs": "llm.generation",
+    "Tokenizer": "tokenizer",
+    "TransformerBlock": "llm.layers",
+    "Usage": "llm.generation",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}")
+    module = importlib.import_module(f"pygpukit.{_MODULES.get(name, 'llm.errors')}")
     value = getattr(module, name)
     globals()[name] = value
     return value
