@@ -141,3 +141,16 @@ def test_threads_share_a_gpu(pool: MemoryPool):
         thread.join()
     assert failures == []
     assert pool.stats().live_blocks == 0
+
+
+@pytest.mark.gpu
+def test_fetches_wait_for_what_was_queued_before_and_nothing_after(gpu: Device):
+    tensor = Tensor.zeros(20_000, "float32", device=gpu)
+    fetches = []
+    for step in range(40):
+        tensor.copy_(np.full(20_000, step, np.float32))
+        fetches.append(tensor.fetch())
+    del fetches[::3]
+    kept = [step for step in range(40) if step % 3]
+    for step, fetch in zip(kept, fetches, strict=True):
+        assert set(fetch.tolist()) == {float(step)}

@@ -145,5 +145,5 @@ def test_read_only_arrays_and_other_objects_are_refused():
         Tensor.from_dlpack(array)
     with pytest.raises(TypeError, match="does not support the DLPack protocol"):
         Tensor.from_dlpack([1, 2])
-    with pytest.raises(BufferError, match=r"device \(2, 0\)"):
+    with pytest.raises(BufferError, match=r"exported to \(2, 0\)"):
         Tensor.zeros(1, "int8").__dlpack__(dl_device=(2, 0))

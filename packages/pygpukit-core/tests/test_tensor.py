@@ -252,7 +252,19 @@ def test_devices():
     assert info.available_memory > 0
     assert info.total_memory > 0
     for name in ("", "CPU", "cuda:x", "tpu"):
-        with pytest.raises(DeviceError, match=f'unknown device "{name}"; expected "cpu", "cuda"'):
+        with pytest.raises(
+            DeviceError, match=f'unknown device "{name}"; expected "auto", "cpu", "cuda"'
+        ):
             Device(name)
     with pytest.raises(TypeError, match="expected a Device or its name, found <class 'int'>"):
         Device(0)
+
+
+def test_what_is_fetched_is_what_was_there():
+    tensor = Tensor.from_numpy(np.arange(6, dtype=np.int32).reshape(2, 3))
+    whole, column = tensor.fetch(), tensor.narrow(1, 1, 1).fetch()
+    tensor.copy_(np.zeros((2, 3), np.int32))
+    assert whole.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert column.tolist() == [[1], [4]]
+    with pytest.raises(ValueError, match="have been taken"):
+        whole.tolist()

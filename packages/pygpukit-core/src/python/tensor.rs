@@ -367,10 +367,10 @@ impl PyTensor {
         }
     }
 
-    /// Begins to copy the elements to the host, as they are once everything launched so far has run.
+    /// Begins to copy the elements to the host, as they are when what was launched has run.
     ///
     /// Launches that come after it don't wait for the host to take them, though they may write the
-    /// tensor: so a loop on a GPU can launch its next step before it looks at the last one's result.
+    /// tensor: a loop on a GPU can launch its next step before it looks at the last one's result.
     ///
     /// Raises:
     ///     KernelError: A kernel that was launched before broke.
@@ -500,8 +500,7 @@ pub(super) struct PyFetch(Mutex<Option<Fetch>>);
 
 #[pymethods]
 impl PyFetch {
-    /// Waits for the elements, which can be taken once: nested lists of Python numbers; without
-    /// dimensions, the number.
+    /// Waits for the elements, which can be taken once: nested lists of Python numbers.
     ///
     /// Raises:
     ///     KernelError: A kernel that was launched before broke.
