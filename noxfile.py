@@ -80,7 +80,7 @@ def kernels(session: nox.Session) -> None:
     if not (sys.platform == "linux" and platform.machine() == "x86_64"):
         session.skip("NVIDIA publishes the compilers for x86_64 only")
     session.install("--no-deps", *compilers)
-    session.run("python", str(KERNELS / "kernel_build.py"), "--twice")
+    session.run("python", str(KERNELS / "kernel_build.py"))
 
 
 @nox.session(requires=["rust", "build"])

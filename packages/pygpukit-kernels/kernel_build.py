@@ -215,21 +215,18 @@ def build(directory: Path, *, cubins: bool = True) -> list[Image]:
     """
     nvrtc = Nvrtc()
     ptxas = Ptxas() if cubins else None
-    images = []
+    images, assembled = [], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        compiled = {
-            (source.stem, virtual): pool.submit(nvrtc.compile, source, virtual)
-            for source in sources(directory)
-            for virtual in TARGETS
-        }
-        assembled = [
-            pool.submit(ptxas.assemble, name, ptx.result(), real)
-            for (name, virtual), ptx in compiled.items()
-            for real in TARGETS[virtual]
-            if ptxas
-        ]
-        images += [Image(name, virtual, ptx.result()) for (name, virtual), ptx in compiled.items()]
-        images += [image.result() for image in assembled]
+        # One after the other: of several files at a time NVRTC does not always make the same.
+        for source in sources(directory):
+            for virtual, targets in TARGETS.items():
+                ptx = nvrtc.compile(source, virtual)
+                images.append(Image(source.stem, virtual, ptx))
+                if ptxas:
+                    assembled += [
+                        pool.submit(ptxas.assemble, source.stem, ptx, real) for real in targets
+                    ]
+    images += [image.result() for image in assembled]
     return sorted(images, key=lambda image: image.file)
 
 
