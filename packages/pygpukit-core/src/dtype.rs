@@ -39,6 +39,25 @@ pub enum DType {
     IQ4XS,
 }
 
+/// The pattern of the block-quantised types: a `match` with it still names every type.
+macro_rules! quantised {
+    () => {
+        $crate::dtype::DType::Q4_0
+            | $crate::dtype::DType::Q4_1
+            | $crate::dtype::DType::Q8_0
+            | $crate::dtype::DType::Q5_0
+            | $crate::dtype::DType::Q5_1
+            | $crate::dtype::DType::Q2K
+            | $crate::dtype::DType::Q3K
+            | $crate::dtype::DType::Q4K
+            | $crate::dtype::DType::Q5K
+            | $crate::dtype::DType::Q6K
+            | $crate::dtype::DType::IQ4NL
+            | $crate::dtype::DType::IQ4XS
+    };
+}
+pub(crate) use quantised;
+
 impl DType {
     /// Every type, in declaration order.
     pub const ALL: [DType; 27] = [

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::convert::float8_e4m3_to_f32;
-use crate::dtype::DType;
+use crate::dtype::{DType, quantised};
 
 /// One element, widened to the largest type of its kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,18 +44,7 @@ impl Scalar {
             DType::U16 => Scalar::UInt(u16::from_le_bytes(array(bytes)).into()),
             DType::U8 => Scalar::UInt(array::<1>(bytes)[0].into()),
             DType::Bool => Scalar::Bool(array::<1>(bytes)[0] != 0),
-            DType::Q4_0
-            | DType::Q4_1
-            | DType::Q5_0
-            | DType::Q5_1
-            | DType::Q8_0
-            | DType::Q2K
-            | DType::Q3K
-            | DType::Q4K
-            | DType::Q5K
-            | DType::Q6K
-            | DType::IQ4NL
-            | DType::IQ4XS => return None,
+            quantised!() => return None,
         })
     }
 }

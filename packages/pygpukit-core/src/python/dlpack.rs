@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use super::array::HostElements;
 use super::cuda;
 use crate::device::{Device, Ordinal};
-use crate::dtype::DType;
+use crate::dtype::{DType, quantised};
 use crate::error::{Error, Result};
 use crate::loader::TensorView;
 use crate::memory::{Layout, MemoryPool, Storage, Tensor};
@@ -322,17 +322,6 @@ fn dlpack_type(dtype: DType) -> Option<DLDataType> {
         DType::U16 => DLDataType::U16,
         DType::U8 => DLDataType::U8,
         DType::Bool => DLDataType::BOOL,
-        DType::Q4_0
-        | DType::Q4_1
-        | DType::Q5_0
-        | DType::Q5_1
-        | DType::Q8_0
-        | DType::Q2K
-        | DType::Q3K
-        | DType::Q4K
-        | DType::Q5K
-        | DType::Q6K
-        | DType::IQ4NL
-        | DType::IQ4XS => return None,
+        quantised!() => return None,
     })
 }

@@ -4,7 +4,7 @@ use pyo3::exceptions::{PyImportError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::dtype::DType;
+use crate::dtype::{DType, quantised};
 
 /// A type given by name, as a NumPy dtype, or as anything that NumPy makes one of.
 #[derive(Clone, Copy)]
@@ -90,17 +90,6 @@ pub(super) fn type_string(dtype: DType) -> &'static str {
         DType::U16 | DType::BF16 => "<u2",
         DType::Bool => "|b1",
         DType::U8 | DType::F8E4M3 | DType::F8E5M2 => "|u1",
-        DType::Q4_0
-        | DType::Q4_1
-        | DType::Q5_0
-        | DType::Q5_1
-        | DType::Q8_0
-        | DType::Q2K
-        | DType::Q3K
-        | DType::Q4K
-        | DType::Q5K
-        | DType::Q6K
-        | DType::IQ4NL
-        | DType::IQ4XS => unreachable!("blocks have no array elements"),
+        quantised!() => unreachable!("blocks have no array elements"),
     }
 }
