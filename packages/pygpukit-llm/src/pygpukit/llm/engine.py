@@ -145,8 +145,7 @@ class Engine:
         pages = sum(request.missing_pages(ahead) for request in requests)
         cache = self._cache(pages)
         batch.reserve(ahead, cache)
-        hidden = self._prefill(batch, cache)
-        yield self._read(batch, _Fetched(*batch.choose(self._decoder.logits(hidden))))
+        yield self._read(batch, self._choose_first(batch, cache))
         step: _Step | None = None
         under_way: deque[_Fetched] = deque()
         while live := [request for request in batch.requests if not _finished(request)]:
@@ -162,14 +161,18 @@ class Engine:
                 if outgrown:
                     for request in outgrown:
                         request.cached = 0
-                    hidden = self._prefill(batch, cache)
-                    yield self._read(batch, _Fetched(*batch.choose(self._decoder.logits(hidden))))
+                    yield self._read(batch, self._choose_first(batch, cache))
                     continue
                 step = step or self._step(batch, cache)
                 under_way.append(step.run())
             while step is not None and self._can_follow(batch, len(under_way)):
                 under_way.append(step.run())
             yield self._read(batch, under_way.popleft())
+
+    def _choose_first(self, batch: Batch, cache: PagedCache) -> _Fetched:
+        """Runs what isn't cached through the layers; returns what is chosen behind it."""
+        hidden = self._prefill(batch, cache)
+        return _Fetched(*batch.choose(self._decoder.logits(hidden)))
 
     def _can_follow(self, batch: Batch, steps: int) -> bool:
         """Whether another step can be launched behind `steps` whose ids aren't known yet."""

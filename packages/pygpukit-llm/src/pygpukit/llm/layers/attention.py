@@ -10,7 +10,7 @@ from pygpukit.kernels import Norm
 from pygpukit.llm.layers.linear import Linear, LinearWeights
 from pygpukit.llm.layers.norm import LayerNorm, NormWeights, RMSNorm
 
-__all__ = ["Attention", "AttentionWeights", "LayerCache", "Step"]
+__all__ = ["Attention", "AttentionWeights", "LayerCache", "Step", "attend"]
 
 
 class AttentionWeights(NamedTuple):
@@ -51,6 +51,62 @@ class Step(NamedTuple):
     sequences: Tensor
     block_tables: Tensor
     angles: Tensor | None = None
+
+
+def attend(
+    qkv: Tensor,
+    step: Step,
+    cache: LayerCache,
+    *,
+    num_heads: int,
+    scale: float,
+    interleaved: bool = False,
+    q_norm: Norm | None = None,
+    k_norm: Norm | None = None,
+    window: int = 0,
+    soft_cap: float = 0.0,
+) -> Tensor:
+    """Rotates queries and keys, adds keys and values to the cache, and attends to all of it.
+
+    Args:
+        qkv: (T, (H + 2 KV) · D): all queries, then keys, then values.
+        step: Where the tokens stand.
+        cache: The layer's keys and values; those of the tokens are added.
+        num_heads: H.
+        scale: Of the scores.
+        interleaved: Whether dimensions 2i and 2i + 1 are rotated together.
+        q_norm: Of each query head, first.
+        k_norm: Of each key head.
+        window: How many positions a token sees, itself included; 0 is all.
+        soft_cap: Of the scores; 0 is none.
+
+    Returns:
+        (T, H · D).
+    """
+    queries = kernels.append_kv(
+        qkv,
+        step.angles,
+        step.positions,
+        step.sequences,
+        step.block_tables,
+        cache.keys,
+        cache.values,
+        num_heads=num_heads,
+        interleaved=interleaved,
+        q_norm=q_norm,
+        k_norm=k_norm,
+    )
+    return kernels.attention(
+        queries,
+        cache.keys,
+        cache.values,
+        step.block_tables,
+        step.positions,
+        step.sequences,
+        scale=scale,
+        window=window,
+        soft_cap=soft_cap,
+    )
 
 
 class Attention:
@@ -115,27 +171,15 @@ class Attention:
         qkv = self._project.forward(x, *weights.qkv, norm=norm)
         if self.normalised != "head":
             self._normalise(qkv, weights, cache)
-        queries = kernels.append_kv(
+        heads = attend(
             qkv,
-            step.angles,
-            step.positions,
-            step.sequences,
-            step.block_tables,
-            cache.keys,
-            cache.values,
+            step,
+            cache,
             num_heads=self.num_heads,
+            scale=self.scale,
             interleaved=self.interleaved,
             q_norm=self._head_norm(weights.q_norm),
             k_norm=self._head_norm(weights.k_norm),
-        )
-        heads = kernels.attention(
-            queries,
-            cache.keys,
-            cache.values,
-            step.block_tables,
-            step.positions,
-            step.sequences,
-            scale=self.scale,
             window=self.window,
             soft_cap=self.soft_cap,
         )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pygpukit.kernels as kernels
 from pygpukit.core import Device, Tensor
 from pygpukit.kernels import Norm
-from pygpukit.llm.layers.attention import LayerCache, Step
+from pygpukit.llm.layers.attention import LayerCache, Step, attend
 from pygpukit.llm.layers.linear import Linear, LinearWeights
 from pygpukit.llm.tensors import ints
 
@@ -102,25 +102,13 @@ class LatentAttention:
         self._keys(plain, shared, out=qkv.narrow(1, width, width))
         values = self._project.forward(latent, *weights.v_up, norm=kv_norm)
         self._values(values, out=qkv.narrow(1, 2 * width, width))
-        queries = kernels.append_kv(
+        heads = attend(
             qkv,
-            step.angles,
-            step.positions,
-            step.sequences,
-            step.block_tables,
-            cache.keys,
-            cache.values,
+            step,
+            cache,
             num_heads=self.num_heads,
-            interleaved=self.interleaved,
-        )
-        heads = kernels.attention(
-            queries,
-            cache.keys,
-            cache.values,
-            step.block_tables,
-            step.positions,
-            step.sequences,
             scale=self.scale,
+            interleaved=self.interleaved,
         )
         heads = self._without_zeros(heads)
         return self._project.forward(heads, *weights.output, residual=residual, scale=scale)
