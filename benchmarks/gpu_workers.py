@@ -6,8 +6,9 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
+
+from workers import timed
 
 DECODE_TOKENS = 128
 DECODE_PROMPT_TOKENS = 256
@@ -17,17 +18,6 @@ DECODE_PROMPT_TOKENS = 256
 def prompt(length: int) -> list[int]:
     """Token ids that repeat only after a long time."""
     return [1000 + 37 * index % 90000 for index in range(length)]
-
-
-def median(run: Callable[[], Any], repeats: int) -> float:
-    """Median seconds of `run` after one warm-up."""
-    run()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 def pygpukit(model: str, contexts: list[int]) -> dict[str, Any]:
@@ -71,7 +61,7 @@ def pygpukit(model: str, contexts: list[int]) -> dict[str, Any]:
         "decode": {str(length): decode(length) for length in [DECODE_PROMPT_TOKENS, *contexts]},
         "decode_sampled": decode(DECODE_PROMPT_TOKENS, **sampled),
         "prompt": {
-            str(length): length / median(lambda length=length: generate(length, 1), 5)
+            str(length): length / timed(lambda length=length: generate(length, 1), 5)
             for length in (512, 4096)
         },
     }
@@ -122,7 +112,7 @@ def transformers(model: str, contexts: list[int], *, compiled: bool = False) -> 
     prompts = {}
     if not compiled:
         prompts = {
-            str(length): length / median(lambda length=length: forward(length), 5)
+            str(length): length / timed(lambda length=length: forward(length), 5)
             for length in (512, 4096)
         }
     return {
