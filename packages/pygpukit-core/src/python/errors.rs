@@ -14,6 +14,7 @@ use crate::dispatch::LaunchError;
 use crate::error::Error;
 use crate::loader::LoadError;
 use crate::memory::{OutOfMemory, TensorError};
+use crate::scheduler::Refusal;
 
 /// The module that users import the exceptions from.
 const MODULE: &str = "pygpukit.core";
@@ -28,6 +29,9 @@ static KERNEL_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static LOAD_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static MISSING_FILE_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static UNKNOWN_TENSOR_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+static REQUEST_REFUSED_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static QUEUE_FULL_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
 /// Adds the exceptions to the native module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -44,7 +48,9 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("KernelError", kernel_error(py)?)?;
     module.add("LoadError", load_error(py)?)?;
     module.add("MissingFileError", missing_file_error(py)?)?;
-    module.add("UnknownTensorError", unknown_tensor_error(py)?)
+    module.add("UnknownTensorError", unknown_tensor_error(py)?)?;
+    module.add("RequestRefusedError", request_refused_error(py)?)?;
+    module.add("QueueFullError", queue_full_error(py)?)
 }
 
 impl From<Error> for PyErr {
@@ -74,6 +80,15 @@ fn to_exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         value.setattr("held", held)?;
     }
     Ok(exception)
+}
+
+/// The exception that tells why a request isn't taken.
+pub(super) fn refused(py: Python<'_>, refusal: &Refusal) -> PyResult<PyErr> {
+    let class = match refusal {
+        Refusal::QueueFull { .. } => queue_full_error(py)?,
+        _ => request_refused_error(py)?,
+    };
+    Ok(PyErr::from_type(class.clone(), refusal.to_string()))
 }
 
 /// The class of the exception that tells `error`.
@@ -154,6 +169,20 @@ fn unknown_tensor_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     let doc = "A checkpoint holds no tensor of that name.";
     exception(py, &UNKNOWN_TENSOR_ERROR, "UnknownTensorError", doc, || {
         Ok((load_error(py)?.clone(), py.get_type::<PyKeyError>()))
+    })
+}
+
+fn request_refused_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    let doc = "A scheduler can't take a request.";
+    exception(py, &REQUEST_REFUSED_ERROR, "RequestRefusedError", doc, || {
+        Ok((py.get_type::<PygpukitError>(), py.get_type::<PyValueError>()))
+    })
+}
+
+fn queue_full_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    let doc = "As many requests are waiting as may; later there may be room.";
+    exception(py, &QUEUE_FULL_ERROR, "QueueFullError", doc, || {
+        Ok((request_refused_error(py)?.clone(), py.get_type::<PyRuntimeError>()))
     })
 }
 

@@ -11,6 +11,7 @@ mod errors;
 mod loader;
 mod memory;
 mod numpy;
+mod scheduler;
 mod shape;
 mod tensor;
 mod tensor_view;
@@ -29,5 +30,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     memory::register(module)?;
     tensor::register(module)?;
     transfer::register(module)?;
-    dispatch::register(module)
+    dispatch::register(module)?;
+    scheduler::register(module)
 }

@@ -21,7 +21,8 @@ fn choose(prefix: u64) -> Chosen {
 
 /// What a request gets alone, and how it ends.
 pub(super) fn expected(request: &Request) -> (Vec<Token>, End) {
-    let mut prefix = request.prompt.iter().fold(0, |prefix, &token| fold(prefix, token));
+    let mut prefix =
+        request.prompt.iter().fold(request.variant.into(), |prefix, &token| fold(prefix, token));
     let mut output = Vec::new();
     loop {
         let chosen = choose(prefix);
@@ -253,7 +254,9 @@ impl Emulator {
         assert!(live.computed as usize <= live.tokens.len());
         assert_eq!(row.samples, live.computed as usize == live.tokens.len());
         let size = self.scheduler.config().page_size;
-        let mut prefix = live.tokens[..row.start as usize].iter().fold(0, |p, &t| fold(p, t));
+        let mut prefix = live.tokens[..row.start as usize]
+            .iter()
+            .fold(live.request.variant.into(), |p, &t| fold(p, t));
         for position in row.start..row.start + row.count {
             prefix = fold(prefix, live.tokens[position as usize]);
             let page = live.pages[(position / size) as usize];
@@ -264,7 +267,7 @@ impl Emulator {
     fn read(&mut self, row: &Row) -> Chosen {
         let size = self.scheduler.config().page_size;
         let live = self.live.get_mut(&row.request).unwrap();
-        let mut prefix = 0;
+        let mut prefix = live.request.variant.into();
         for (position, &token) in live.tokens.iter().enumerate() {
             prefix = fold(prefix, token);
             let position = position as u32;

@@ -46,6 +46,16 @@ impl PagePool {
         }
     }
 
+    /// Pages that there can be.
+    pub(super) fn quota(&self) -> u32 {
+        self.quota
+    }
+
+    /// Allows `pages` pages, or as many as have ever been taken.
+    pub(super) fn provide(&mut self, pages: u32) {
+        self.quota = pages.max(self.pages.len() as u32);
+    }
+
     /// Pages that somebody uses.
     pub(super) fn in_use(&self) -> u32 {
         self.pages.len() as u32 - self.free.len() as u32 - self.idle

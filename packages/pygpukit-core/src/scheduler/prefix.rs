@@ -13,8 +13,10 @@ use super::request::Token;
 pub(super) struct ContentId(u64);
 
 impl ContentId {
-    /// Of nothing: what precedes a sequence's first page.
-    pub(super) const START: ContentId = ContentId(0);
+    /// What precedes the first page of the sequences of a variant.
+    pub(super) fn start(variant: u32) -> ContentId {
+        ContentId(variant.into())
+    }
 }
 
 /// A page's tokens, and what is before them.
@@ -40,7 +42,7 @@ impl PrefixIndex {
             contents: Vec::new(),
             table: HashTable::new(),
             hasher: RandomState::new(),
-            next: 1,
+            next: u64::from(u32::MAX) + 1,
         }
     }
 

@@ -35,13 +35,14 @@ fn any_config() -> impl Strategy<Value = SchedulerConfig> {
 fn any_request() -> impl Strategy<Value = Request> {
     let prompt = prop::collection::vec(0..2_u32, 0..18);
     let deadline = prop::option::weighted(0.2, 1..200_u64);
-    (prompt, 0..14_u32, 0..3_u64, -2..3_i32, deadline).prop_map(
-        |(prompt, max_new_tokens, tenant, priority, deadline)| Request {
+    (prompt, 0..14_u32, 0..3_u64, -2..3_i32, deadline, 0..2_u32).prop_map(
+        |(prompt, max_new_tokens, tenant, priority, deadline, variant)| Request {
             prompt,
             max_new_tokens,
             tenant,
             priority,
             deadline,
+            variant,
         },
     )
 }

@@ -29,12 +29,15 @@ pub struct Request {
     pub priority: i32,
     /// When nobody wants the rest any more.
     pub deadline: Option<Micros>,
+    /// Pages are shared only within a variant of the model, whose keys and values of the same tokens are
+    /// alike.
+    pub variant: u32,
 }
 
 impl Request {
-    /// A request of tenant 0 and priority 0 without a deadline.
+    /// A request of tenant 0, priority 0 and variant 0 without a deadline.
     pub fn new(prompt: Vec<Token>, max_new_tokens: u32) -> Request {
-        Request { prompt, max_new_tokens, tenant: 0, priority: 0, deadline: None }
+        Request { prompt, max_new_tokens, tenant: 0, priority: 0, deadline: None, variant: 0 }
     }
 }
 

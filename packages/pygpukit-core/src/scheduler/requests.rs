@@ -35,6 +35,8 @@ pub(super) struct Entry {
     pub(super) computed: u32,
     /// Positions that the tenant has been charged for, or got for nothing.
     pub(super) charged: u32,
+    /// What precedes the first page.
+    pub(super) start: ContentId,
     /// Pages whose content others can find, and the content of the last.
     pub(super) offered: u32,
     pub(super) content: ContentId,
@@ -46,7 +48,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(request: Request, rank: Rank) -> Entry {
-        let Request { prompt, max_new_tokens, tenant, priority, deadline } = request;
+        let Request { prompt, max_new_tokens, tenant, priority, deadline, variant } = request;
         Entry {
             limit: prompt.len() as u32 + max_new_tokens,
             tokens: prompt,
@@ -60,7 +62,8 @@ impl Entry {
             computed: 0,
             charged: 0,
             offered: 0,
-            content: ContentId::START,
+            start: ContentId::start(variant),
+            content: ContentId::start(variant),
             told: 0,
             overtaken: 0,
         }

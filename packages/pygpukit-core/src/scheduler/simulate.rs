@@ -224,6 +224,7 @@ impl Simulation {
             tenant: arrival.tenant,
             priority: arrival.priority,
             deadline: None,
+            variant: 0,
         };
         match self.scheduler.submit(request, at) {
             Ok(id) => {

@@ -134,6 +134,13 @@ impl Scheduler {
         self.tenants.set_weight(tenant, weight);
     }
 
+    /// From now on hands out the first `pages` pages only, where the memory behind the others isn't there
+    /// yet; at least as many as have ever been handed out. Until all are there, requests may have to wait
+    /// for ever.
+    pub fn provide(&mut self, pages: u32) {
+        self.pages.provide(pages.min(self.config.pages));
+    }
+
     /// Chooses what runs in the next step.
     pub fn schedule(&mut self, now: Micros) -> StepPlan {
         let mut plan = StepPlan { step: self.next_step, ..StepPlan::default() };
@@ -369,7 +376,7 @@ impl Scheduler {
     /// The pages of other requests that hold what `request` begins with, all but its last token, which has
     /// to be computed for what is chosen behind it.
     fn cached_pages(&self, entry: &Entry) -> Vec<(PageId, ContentId)> {
-        let mut content = ContentId::START;
+        let mut content = entry.start;
         let full = (entry.end() - 1) / self.config.page_size;
         (0..full)
             .map_while(|index| {
@@ -390,11 +397,9 @@ impl Scheduler {
         let used = cached.iter().filter(|&&(page, _)| self.pages.users(page) > 0).count() as u32;
         let reserved = if self.running.is_empty() { 0 } else { self.config.reserved_pages };
         let needed = self.config.pages_for(entry.end()) - used;
-        // Alone it fits, whatever is reserved.
-        needed
-            .saturating_add(reserved)
-            .min(self.config.pages)
-            .saturating_sub(self.pages.available())
+        // Nothing can be reserved beside a request that needs nearly all pages.
+        let wanted = needed.saturating_add(reserved).min(self.pages.quota()).max(needed);
+        wanted.saturating_sub(self.pages.available())
     }
 
     /// Gives a waiting request pages for all its tokens, if there are enough.
@@ -409,7 +414,7 @@ impl Scheduler {
         let entry = &mut self.requests[request];
         entry.pages = cached.iter().map(|&(page, _)| page).collect();
         entry.offered = cached.len() as u32;
-        entry.content = cached.last().map_or(ContentId::START, |&(_, content)| content);
+        entry.content = cached.last().map_or(entry.start, |&(_, content)| content);
         entry.computed = entry.offered * self.config.page_size;
         entry.charged = entry.charged.max(entry.computed);
         entry.told = 0;
@@ -475,6 +480,7 @@ impl Scheduler {
         entry.stage = next;
         entry.computed = 0;
         entry.offered = 0;
+        entry.content = entry.start;
         let (pages, rank) = (std::mem::take(&mut entry.pages), entry.rank);
         self.pages.release(&pages);
         let index = self.running.partition_point(|&other| self.requests[other].rank < rank);

@@ -179,6 +179,29 @@ fn the_last_token_of_a_prompt_is_computed_even_if_all_is_cached() {
 }
 
 #[test]
+fn variants_of_a_model_share_no_pages() {
+    let mut scheduler = scheduler(config(100, 4));
+    for (variant, cached) in [(0, 0), (1, 0), (1, 4), (0, 4)] {
+        let request = Request { variant, ..Request::new(prompt(1, 8), 1) };
+        let request = scheduler.submit(request, 0).unwrap();
+        assert_eq!(step(&mut scheduler, 0).admitted, [Admission { request, cached }]);
+    }
+}
+
+#[test]
+fn pages_whose_memory_is_not_there_yet_are_not_handed_out() {
+    let mut scheduler = scheduler(config(8, 4));
+    scheduler.provide(2);
+    let request = scheduler.submit(Request::new(prompt(1, 12), 1), 0).unwrap();
+    assert!(step(&mut scheduler, 0).rows.is_empty());
+    scheduler.provide(3);
+    assert_eq!(counts(&step(&mut scheduler, 0)), [(request, 12, true)]);
+    scheduler.provide(1);
+    scheduler.submit(Request::new(prompt(2, 12), 1), 0).unwrap();
+    assert_eq!(step(&mut scheduler, 0).rows.len(), 1, "three are there already");
+}
+
+#[test]
 fn the_longest_unused_pages_are_dropped_first_and_ends_before_beginnings() {
     let mut scheduler = scheduler(config(6, 4));
     for first in [1, 2] {

@@ -1,4 +1,4 @@
-"""Weight-file loader, device memory, transfers, kernel dispatch and host kernels of pygpukit."""
+"""Weight files, device memory, transfers, kernel dispatch, request scheduler and host kernels."""
 
 from ._core import (
     AsyncEngine,
@@ -12,6 +12,7 @@ from ._core import (
     GraphNode,
     KernelDispatchController,
     KernelError,
+    Latencies,
     LaunchError,
     LoadError,
     MemoryPool,
@@ -20,6 +21,14 @@ from ._core import (
     OutOfMemoryError,
     PoolStats,
     PygpukitError,
+    QueueFullError,
+    RequestRefusedError,
+    Scheduler,
+    SchedulerConfig,
+    SchedulerStats,
+    SimulationReport,
+    StepPlan,
+    StepRow,
     Tensor,
     TensorMap,
     TensorView,
@@ -31,6 +40,7 @@ from ._core import (
     load_safetensors,
     load_tensors,
     register_kernel_images,
+    simulate,
 )
 
 __all__ = [
@@ -45,6 +55,7 @@ __all__ = [
     "GraphNode",
     "KernelDispatchController",
     "KernelError",
+    "Latencies",
     "LaunchError",
     "LoadError",
     "MemoryPool",
@@ -53,6 +64,14 @@ __all__ = [
     "OutOfMemoryError",
     "PoolStats",
     "PygpukitError",
+    "QueueFullError",
+    "RequestRefusedError",
+    "Scheduler",
+    "SchedulerConfig",
+    "SchedulerStats",
+    "SimulationReport",
+    "StepPlan",
+    "StepRow",
     "Tensor",
     "TensorMap",
     "TensorView",
@@ -64,4 +83,5 @@ __all__ = [
     "load_safetensors",
     "load_tensors",
     "register_kernel_images",
+    "simulate",
 ]

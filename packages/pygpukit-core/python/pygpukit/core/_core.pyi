@@ -19,6 +19,7 @@ __all__ = [
     "GraphNode",
     "KernelDispatchController",
     "KernelError",
+    "Latencies",
     "LaunchError",
     "LoadError",
     "MemoryPool",
@@ -27,6 +28,14 @@ __all__ = [
     "OutOfMemoryError",
     "PoolStats",
     "PygpukitError",
+    "QueueFullError",
+    "RequestRefusedError",
+    "Scheduler",
+    "SchedulerConfig",
+    "SchedulerStats",
+    "SimulationReport",
+    "StepPlan",
+    "StepRow",
     "Tensor",
     "TensorMap",
     "TensorView",
@@ -38,6 +47,7 @@ __all__ = [
     "load_safetensors",
     "load_tensors",
     "register_kernel_images",
+    "simulate",
 ]
 
 __version__: str
@@ -83,6 +93,12 @@ class LoadError(PygpukitError, ValueError):
 
 class MissingFileError(LoadError, FileNotFoundError):
     """A weight file, or a shard of a checkpoint, isn't there."""
+
+class RequestRefusedError(PygpukitError, ValueError):
+    """A scheduler can't take a request."""
+
+class QueueFullError(RequestRefusedError, RuntimeError):
+    """As many requests are waiting as may; later there may be room."""
 
 class UnknownTensorError(LoadError, KeyError):
     """A checkpoint holds no tensor of that name."""
@@ -864,3 +880,311 @@ class DispatchStats:
     @property
     def kernels(self) -> dict[str, int]:
         """How often each kernel ran, by name, for those that did."""
+
+@final
+class SchedulerConfig:
+    """What bounds a scheduler.
+
+    Args:
+        pages: Pages of the cache: the quota.
+        page_size: Positions in a page.
+        step_tokens: Tokens that one step computes at most, of prompts and decoding requests.
+        max_running: Requests that run at once, at most `step_tokens`.
+        max_waiting: Requests that wait at once; more are refused.
+        max_length: Tokens of a request at most, prompt and output together: the model's context.
+        reserved_pages: Pages that stay free when a request is admitted beside others, for those to
+            grow into; by default a 64th of all.
+        cached_pages: Pages that are kept at most for others that begin alike while nobody uses
+            them; by default any number.
+        priority_boost: How many microseconds of waiting one level of priority is worth.
+        max_overtakes: Requests that may be admitted before one that was first but didn't fit.
+
+    Raises:
+        ValueError: The bounds allow no work at all.
+    """
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+    def __new__(
+        cls,
+        *,
+        pages: int,
+        page_size: int,
+        step_tokens: int = 512,
+        max_running: int = 256,
+        max_waiting: int = 1048576,
+        max_length: int = 2147483647,
+        reserved_pages: int | None = None,
+        cached_pages: int | None = None,
+        priority_boost: int = 600000000,
+        max_overtakes: int = 32,
+    ) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    @property
+    def pages(self) -> int:
+        """Pages of the cache."""
+    @property
+    def page_size(self) -> int:
+        """Positions in a page."""
+    @property
+    def step_tokens(self) -> int:
+        """Tokens that one step computes at most."""
+    @property
+    def max_running(self) -> int:
+        """Requests that run at once."""
+    @property
+    def max_waiting(self) -> int:
+        """Requests that wait at once."""
+    @property
+    def capacity(self) -> int:
+        """Tokens of a request at most: the context, or what all pages hold and one more."""
+
+@final
+class Scheduler:
+    """Decides which tokens of which requests run in the next step of a model: continuous batching.
+
+    It touches no device and no clock: the same calls always give the same decisions. Every running
+    request whose next token is due decodes; the rest of the step's budget goes to prompts, in
+    chunks, and to waiting requests: by turns between tenants, for each by priority and age. Keys
+    and values lie in pages; when they run out, the running request of the last rank is computed
+    again later. Requests that begin alike share pages.
+
+    Steps run, and are completed, in the order of their plans; plans may be made before earlier
+    steps are completed. Threads may share a scheduler.
+
+    Args:
+        config: Its bounds.
+    """
+
+    def __new__(cls, config: SchedulerConfig) -> Self: ...
+    @property
+    def config(self) -> SchedulerConfig:
+        """Its bounds."""
+    def submit(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        *,
+        now: int,
+        tenant: int = 0,
+        priority: int = 0,
+        deadline: int | None = None,
+        variant: int = 0,
+    ) -> int:
+        """Takes a request.
+
+        Args:
+            prompt: Token ids, at least one.
+            max_new_tokens: Tokens to generate at most, at least one.
+            now: Microseconds since some moment.
+            tenant: Whose request it is: tenants are served alike.
+            priority: Among the requests of its tenant the higher goes first.
+            deadline: When nobody wants the rest any more, in microseconds.
+            variant: Pages are shared only within a variant of the model, whose keys and values of
+                the same tokens are alike.
+
+        Returns:
+            The number of the request, never given to another.
+
+        Raises:
+            QueueFullError: As many are waiting as may.
+            RequestRefusedError: It can never run, or nobody wants it any more.
+        """
+    def cancel(self, request: int, /) -> bool:
+        """Ends a request, wherever it is. Returns whether it had not ended before."""
+    def set_weight(self, tenant: int, weight: int) -> None:
+        """From now on serves `tenant` `weight` tokens where others, of weight 1, are served one.
+
+        Raises:
+            ValueError: The weight is 0.
+        """
+    def provide(self, pages: int, /) -> None:
+        """From now on hands out the first `pages` pages only: the others have no memory yet.
+
+        It is at least as many as have ever been handed out.
+        Until all are there, requests may have to wait for ever.
+        """
+    def schedule(self, now: int) -> StepPlan:
+        """Chooses what runs in the next step.
+
+        Args:
+            now: Microseconds since the same moment as in `submit`.
+        """
+    def complete(
+        self, step: int, tokens: Sequence[int], stops: Sequence[bool]
+    ) -> list[tuple[int, str]]:
+        """Takes what the oldest step under way has chosen, for each row that samples, in order.
+
+        Args:
+            step: The step of the plan.
+            tokens: The ids.
+            stops: Whether each ends its request.
+
+        Returns:
+            The requests that have ended, each with "stop" or "length".
+
+        Raises:
+            ValueError: It is another step, or there are more or fewer tokens; nothing has changed.
+        """
+    def pages(self, request: int, /) -> list[int]:
+        """The pages of a request in the order of its positions; none while it waits."""
+    @property
+    def busy(self) -> bool:
+        """Whether requests have not ended or steps are under way."""
+    def stats(self) -> SchedulerStats:
+        """What it holds and has done, as of now."""
+
+@final
+class StepPlan:
+    """What one step runs."""
+
+    @property
+    def step(self) -> int:
+        """The number of the step, for `Scheduler.complete`."""
+    @property
+    def rows(self) -> list[StepRow]:
+        """What is computed: at most one row for each request, those that decode first.
+
+        If there are none, there is nothing to complete.
+        """
+    @property
+    def tokens(self) -> int:
+        """How many tokens the rows compute."""
+    @property
+    def admitted(self) -> list[tuple[int, int]]:
+        """The requests that have begun to run, and how many of their positions were cached."""
+    @property
+    def preempted(self) -> list[int]:
+        """The requests that had to give up their pages; they wait again."""
+    @property
+    def expired(self) -> list[int]:
+        """The requests that have ended because their deadline has passed."""
+
+@final
+class StepRow:
+    """Consecutive positions of one request that a step computes."""
+
+    @property
+    def request(self) -> int:
+        """Whose."""
+    @property
+    def start(self) -> int:
+        """The first position."""
+    @property
+    def count(self) -> int:
+        """How many, at least one."""
+    @property
+    def samples(self) -> bool:
+        """Whether the token behind the last position is chosen."""
+    @property
+    def first_new_page(self) -> int:
+        """From which index on the request's pages differ from when it last had a row."""
+
+@final
+class SchedulerStats:
+    """What a scheduler holds and has done."""
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+    def __eq__(self, other: object, /) -> bool: ...
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+    @property
+    def running(self) -> int:
+        """Requests with pages."""
+    @property
+    def requests(self) -> int:
+        """Requests that have not ended."""
+    @property
+    def pages_in_use(self) -> int:
+        """Pages that requests use."""
+    @property
+    def pages_cached(self) -> int:
+        """Pages that nobody uses but that are kept for requests that begin alike."""
+    @property
+    def preemptions(self) -> int:
+        """Times that a request had to give up its pages."""
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that plans have computed."""
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens that were found in the cache instead."""
+
+def simulate(
+    config: SchedulerConfig,
+    arrivals: Sequence[tuple[int, int, int, int, int, int, int]],
+    *,
+    step: float,
+    token: float = 0.0,
+    position: float = 0.0,
+) -> SimulationReport:
+    """Replays traffic through a scheduler without a device.
+
+    Args:
+        config: The scheduler's bounds.
+        arrivals: For each request, in the order of time, (at, prompt, output, shared, group,
+            tenant, priority): when it comes in microseconds, tokens of its prompt and of its
+            output, how many tokens of the prompt are the same for all of its group, the group, and
+            whose it is.
+        step: Microseconds that any step takes.
+        token: Microseconds for each token that it computes.
+        position: Microseconds for each cached position that its attention reads.
+
+    Raises:
+        ValueError: The arrivals aren't in order, or a time makes no sense.
+    """
+
+@final
+class SimulationReport:
+    """What became of simulated traffic; times are microseconds."""
+
+    @property
+    def finished(self) -> int:
+        """Requests that got all their tokens."""
+    @property
+    def refused(self) -> int:
+        """Requests that were refused."""
+    @property
+    def steps(self) -> int:
+        """Steps that ran."""
+    @property
+    def end(self) -> int:
+        """When the last of them ended."""
+    @property
+    def busy(self) -> int:
+        """How long steps ran; the rest of the time there was nothing to do."""
+    @property
+    def preemptions(self) -> int:
+        """Times that a request had to give up its pages."""
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that were computed."""
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens that were found in the cache instead."""
+    @property
+    def first_token(self) -> Latencies:
+        """From arrival to the first token."""
+    @property
+    def between_tokens(self) -> Latencies:
+        """From one token of a request to its next."""
+    @property
+    def whole(self) -> Latencies:
+        """From arrival to the last token."""
+
+@final
+class Latencies:
+    """Many durations, in microseconds, to three digits."""
+
+    @property
+    def mean(self) -> float:
+        """Their mean; 0.0 if there are none."""
+    def percentile(self, percent: float, /) -> int:
+        """The least duration that `percent` per cent don't exceed; 0 if there are none.
+
+        Raises:
+            ValueError: `percent` isn't from 0 to 100.
+        """
+    def __len__(self) -> int: ...
