@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pygpukit.core import Device, OutOfMemoryError
 from pygpukit.llm import LLM, Generation, ModelConfig
-from pygpukit.llm.batch import Request
 from pygpukit.llm.cache import PAGE_SIZE, PagedCache
 from pygpukit.llm.checkpoint import open_checkpoint
 from pygpukit.llm.decoder import Decoder
-from pygpukit.llm.engine import Engine
+from pygpukit.llm.engine import Engine, EngineConfig
+from pygpukit.llm.generation import TokenLogprobs
+from pygpukit.llm.request import Request
 from pygpukit.llm.sampling import SamplingParams
+from pygpukit.llm.scoring import Scorer
 from pygpukit.llm.weights import load, plan
 
 CPU = Device("cpu")
@@ -47,22 +47,34 @@ def llm(reference_models: Path) -> LLM:
     return LLM.from_pretrained(reference_models / "llama2", device="cpu")
 
 
+class Run:
+    """A request with the log-probabilities of its tokens."""
+
+    def __init__(self, ids: list[int], new: int, params: SamplingParams) -> None:
+        self.request = Request(list(ids), len(ids) + new, params, self._accept)
+        self.logprobs: list[TokenLogprobs | None] = []
+
+    def _accept(self, id_: int, logprobs: TokenLogprobs | None) -> bool:
+        assert self.request.ids[-1] == id_
+        self.logprobs.append(logprobs)
+        return False
+
+
 def generated(engine: Engine, params: SamplingParams, new: int = 12) -> list[list[object]]:
     """Ids and log-probabilities of all prompts at once."""
-    requests = [Request(list(ids), len(ids), len(ids) + new) for ids in PROMPTS]
-    logprobs: dict[int, list[object]] = {id(request): [] for request in requests}
-    for tokens in engine.run(requests, params):
-        for token in tokens:
-            logprobs[id(token.request)].append(token.logprobs)
-    return [[request.ids, logprobs[id(request)]] for request in requests]
+    runs = [Run(ids, new, params) for ids in PROMPTS]
+    for _ in engine.run([run.request for run in runs]):
+        pass
+    return [[run.request.ids, run.logprobs] for run in runs]
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 64, 100])
 def test_a_prompt_cut_anywhere_gives_the_same_bits(decoder: Decoder, chunk: int) -> None:
-    whole = Engine(decoder, CPU)
-    cut = Engine(decoder, CPU, prefill_chunk=chunk)
     ids = PROMPTS[2]
-    np.testing.assert_array_equal(cut.logits(ids), whole.logits(ids))
+    logits = Scorer(decoder, CPU, chunk=chunk).logits(ids)
+    np.testing.assert_array_equal(logits, Scorer(decoder, CPU).logits(ids))
+    whole = Engine(decoder, CPU)
+    cut = Engine(decoder, CPU, EngineConfig(step_tokens=chunk))
     params = SamplingParams(logprobs=3)
     assert generated(cut, params) == generated(whole, params)
 
@@ -77,12 +89,12 @@ def test_replayed_steps_give_the_same_bits(decoder: Decoder, params: SamplingPar
 def test_a_decoded_row_has_the_bits_of_a_row_of_a_prompt(decoder: Decoder) -> None:
     """What a step computes is what a prompt that ends there gives."""
     engine = Engine(decoder, CPU)
-    request = Request([5, 9, 20], 3, 15)
-    entries = [t.logprobs for (t,) in engine.run([request], SamplingParams(logprobs=5))]
-    for position, entry in enumerate(entries, 3):
-        again = Request(request.ids[:position], position, position + 1)
-        ((alone,),) = engine.run([again], SamplingParams(logprobs=5))
-        assert alone.logprobs == entry
+    run = Run([5, 9, 20], 12, SamplingParams(logprobs=5))
+    list(engine.run([run.request]))
+    for position, entry in enumerate(run.logprobs, 3):
+        again = Run(run.request.ids[:position], 1, SamplingParams(logprobs=5))
+        list(engine.run([again.request]))
+        assert again.logprobs == [entry]
 
 
 def test_prompts_together_give_the_same_bits_as_alone(llm: LLM) -> None:
@@ -126,7 +138,7 @@ def test_one_replay_for_each_token_and_no_launch_besides(llm: LLM) -> None:
     after = CPU.controller.stats()
     steps = after.launches - before.launches - 2 * prompt
     assert after.replays - before.replays == 40
-    assert steps == 40 * (prompt - 1)  # a prompt's last row is gathered besides
+    assert steps == 40 * prompt  # where a prompt's last row is gathered, a step moves on
 
 
 def test_memory_comes_back(llm: LLM) -> None:
@@ -140,7 +152,8 @@ def test_memory_comes_back(llm: LLM) -> None:
 
 
 def test_memory_is_sized_to_the_request(llm: LLM) -> None:
-    stream = llm._engine.run([Request([1, 2], 2, 12)], SamplingParams(max_new_tokens=10))
+    run = Run([1, 2], 10, SamplingParams(max_new_tokens=10))
+    stream = llm._engine.run([run.request])
     before = CPU.pool.stats().in_use
     next(stream)
     held = CPU.pool.stats().in_use - before
@@ -178,24 +191,6 @@ CONFIG = ModelConfig(
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from(["take", "give back", "grow"]), st.integers(0, 5))))
-def test_a_page_is_never_held_twice(operations: list[tuple[str, int]]) -> None:
-    cache, held, total = PagedCache(CONFIG, CPU, 3), list[list[int]](), 3
-    for operation, number in operations:
-        if operation == "take":
-            held.append([cache.take() for _ in range(min(number, cache.free))])
-        elif operation == "give back" and held:
-            cache.give_back(held.pop(number % len(held)))
-        elif operation == "grow":
-            cache.grow(number)
-            total += number
-        pages = [page for sequence in held for page in sequence]
-        assert len(pages) == len(set(pages))
-        assert set(pages) <= set(range(total))
-        assert cache.free == total - len(pages)
-        assert cache.layers[0].keys.shape == (total, 1, PAGE_SIZE, 2)
-
-
 def test_growing_keeps_what_is_cached() -> None:
     cache = PagedCache(CONFIG, CPU, 2)
     shape = cache.layers[0].values.shape
@@ -203,3 +198,4 @@ def test_growing_keeps_what_is_cached() -> None:
     cache.layers[0].values.copy_(contents)
     cache.grow(3)
     np.testing.assert_array_equal(cache.layers[0].values.numpy()[:2], contents)
+    assert cache.pages == 5

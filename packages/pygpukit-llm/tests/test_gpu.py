@@ -94,10 +94,10 @@ def test_prompts_at_once_are_the_same_as_alone(load: Callable[[str], LLM], name:
 def test_a_prompt_is_the_same_in_chunks_of_any_size(load: Callable[[str], LLM]) -> None:
     llm = load("llama2")
     ids = [int(id_) for id_ in np.random.default_rng(1).integers(3, 200, 100)]
-    llm._engine._prefill_chunk = 512
+    llm._scorer._chunk = 512
     whole = llm.logits(ids)
     for size in (1, 7, 64):
-        llm._engine._prefill_chunk = size
+        llm._scorer._chunk = size
         np.testing.assert_array_equal(llm.logits(ids), whole)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         LogitsError,
         ModelNotFoundError,
         PromptError,
+        RequestExpiredError,
         SamplingError,
         WeightsError,
     )
@@ -45,6 +46,7 @@ __all__ = [
     "ModelNotFoundError",
     "PromptError",
     "RMSNorm",
+    "RequestExpiredError",
     "SamplingError",
     "SamplingParams",
     "Score",

@@ -1,6 +1,7 @@
-"""The paged cache of keys and values, sized to the sequences that are in it.
+"""The paged cache of keys and values.
 
-Pages as in vLLM (Kwon et al., arXiv:2309.06180): a sequence holds a list of pages, not a range.
+Pages as in vLLM (Kwon et al., arXiv:2309.06180): a sequence has a list of pages, not a range. Which
+sequence has which pages, the scheduler decides.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def pages_for(positions: int) -> int:
 
 
 class PagedCache:
-    """Keys and values of every layer, in pages that sequences take and give back.
+    """Keys and values of every layer, in pages.
 
     Args:
         config: The model's shape.
@@ -31,6 +32,7 @@ class PagedCache:
 
     Attributes:
         layers: The tensors of each layer; others after `grow`.
+        pages: How many there are.
     """
 
     def __init__(
@@ -39,42 +41,29 @@ class PagedCache:
         self._device = device
         self._dtype = dtype
         self._page_shape = (config.num_kv_heads, PAGE_SIZE, config.head_dim)
-        self._pages = pages
-        self._free = list(range(pages - 1, -1, -1))
+        self.pages = pages
         self.layers = [
             LayerCache(self._allocate(pages), self._allocate(pages))
             for _ in range(config.num_layers)
         ]
 
-    @property
-    def free(self) -> int:
-        """Pages that nobody holds."""
-        return len(self._free)
-
-    def take(self) -> int:
-        """A page for a sequence; there must be a free one."""
-        return self._free.pop()
-
-    def give_back(self, pages: list[int]) -> None:
-        """Frees the pages of a sequence that has ended."""
-        self._free.extend(reversed(pages))
-
     def grow(self, pages: int) -> None:
-        """Adds `pages` free pages; what is in the others stays, in new tensors.
+        """Adds `pages` pages; what is in the others stays, in new tensors.
 
-        Only one layer at a time is held twice.
+        Raises:
+            OutOfMemoryError: The device can't hold both; nothing has changed.
         """
-        total = self._pages + pages
+        total = self.pages + pages
         self.layers = [
             LayerCache(self._grown(layer.keys, total), self._grown(layer.values, total))
             for layer in self.layers
         ]
-        self._free = [*range(total - 1, self._pages - 1, -1), *self._free]
-        self._pages = total
+        self.pages = total
 
     def _grown(self, old: Tensor, pages: int) -> Tensor:
         new = self._allocate(pages)
-        new[: self._pages].copy_(old)
+        if self.pages:
+            new[: self.pages].copy_(old)
         return new
 
     def _allocate(self, pages: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pygpukit.kernels as kernels
 from pygpukit.core import Device, Tensor
 from pygpukit.llm.cache import PagedCache
@@ -19,6 +21,7 @@ from pygpukit.llm.layers import (
     Step,
     TransformerBlock,
 )
+from pygpukit.llm.tensors import ints
 from pygpukit.llm.weights import ModelWeights
 
 __all__ = ["Decoder"]
@@ -44,6 +47,7 @@ class Decoder:
         self.config = config
         self.weights = weights
         self.dtype = dtype
+        self._device = device
         self._embedding = Embedding(scale=config.embedding_scale, dtype=dtype)
         self._norm = _norm(config)
         self._blocks = tuple(_block(config, layer) for layer in range(config.num_layers))
@@ -69,8 +73,7 @@ class Decoder:
             sequences: (T,) int32, rows of `block_tables`.
             block_tables: (S, P) int32, pages of the cache.
             cache: Keys and values; those of the tokens are added.
-            stretched: (T,) int32: where some sequences are as long as `config.stretch_length`, for
-                each token its row in twice T, in the second half where its sequence is.
+            stretched: What `stretched_rows` gives for the lengths of the tokens' sequences.
 
         Returns:
             The residual stream behind the last layer, (T, hidden).
@@ -90,6 +93,22 @@ class Decoder:
             rotated = step if rope is None else step._replace(angles=angles[rope])
             x = block.forward(x, block_weights, rotated, layer)
         return x
+
+    def stretched_rows(self, lengths: Sequence[int]) -> Tensor | None:
+        """Which tokens are rotated as those of long sequences.
+
+        Args:
+            lengths: For each of T tokens how many ids its sequence has.
+
+        Returns:
+            (T,) int32: for each token its row in twice T, in the second half where its sequence is
+            longer than `config.stretch_length`; None where none is.
+        """
+        stretch = self.config.stretch_length
+        if stretch is None or max(lengths) <= stretch:
+            return None
+        rows = (row + len(lengths) * (length > stretch) for row, length in enumerate(lengths))
+        return ints(rows, self._device)
 
     def logits(self, x: Tensor) -> Tensor:
         """The logits of rows of the residual stream: (T, hidden) → (T, vocab_size), float32."""

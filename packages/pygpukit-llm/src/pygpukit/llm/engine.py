@@ -1,335 +1,417 @@
-"""The decode loop: the prompt in chunks, then one captured step replayed for each token."""
+"""Continuous batching: many requests at once, each step as the scheduler plans it."""
 
 from __future__ import annotations
 
-from array import array
+import threading
+import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from itertools import accumulate, chain, islice
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from heapq import nlargest
+from typing import NamedTuple
 
-import pygpukit.kernels as kernels
-from pygpukit.core import Device, Fetch, Graph, Tensor
-from pygpukit.llm.batch import Batch, Request
-from pygpukit.llm.cache import PagedCache, pages_for
+from pygpukit.core import Device, OutOfMemoryError, Scheduler, SchedulerConfig, StepRow
+from pygpukit.llm.cache import PAGE_SIZE, PagedCache, pages_for
 from pygpukit.llm.decoder import Decoder
-from pygpukit.llm.errors import LogitsError
+from pygpukit.llm.errors import LogitsError, RequestExpiredError
 from pygpukit.llm.generation import TokenLogprobs
-from pygpukit.llm.sampling import SamplingParams
-from pygpukit.llm.tensors import ints
+from pygpukit.llm.request import Request
+from pygpukit.llm.runner import Part, Runner, padded
+from pygpukit.llm.sampler import Chosen
+from pygpukit.llm.slots import Slots
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-__all__ = ["Engine", "Token"]
-
-LOGITS_CHUNK = 64
-"""Rows of logits computed at once where all are wanted."""
+__all__ = ["Engine", "EngineConfig"]
 
 GROWTH = 256
-"""Positions that the cache begins with where the output's length is open; then it doubles."""
+"""Positions that the cache begins with where an output's length is open; then it doubles."""
+
+MOST_PAGES = 2**31 - 1
+"""Where the cache grows with the requests, memory is what bounds it."""
 
 
-_UNSOUND = (
-    "the model computed a NaN or infinite logit; its weights are damaged, or its activations leave "
-    "the range of the arithmetic"
-)
+class EngineConfig(NamedTuple):
+    """How much runs at once; it changes no bit of the results.
+
+    Attributes:
+        step_tokens: Tokens that go through the layers at once: bounds the memory of activations.
+        max_running: Requests that run at once, at most `step_tokens`.
+        max_waiting: Requests that wait at once; more are refused.
+        pages: Pages of `PAGE_SIZE` positions that the cache has, and keeps for requests that begin
+            alike. Without it the cache is as large as the requests under way need it, and goes when
+            they have ended.
+        steps_under_way: Steps that are launched before the first of them is looked at. By default
+            two: while the host looks at what one has chosen, a GPU runs the next; and one on "cpu",
+            which has no time for a step that turns out not to be wanted.
+    """
+
+    step_tokens: int = 512
+    max_running: int = 256
+    max_waiting: int = 2**31 - 1
+    pages: int | None = None
+    steps_under_way: int | None = None
 
 
-class Token(NamedTuple):
-    """A new id of a request, already among its ids."""
+class _Step(NamedTuple):
+    """A step that has been launched.
 
-    request: Request
-    id: int
-    logprobs: TokenLogprobs | None
+    Attributes:
+        number: The scheduler's.
+        requests: Those that it chooses ids for; None for one that had ended when it was launched.
+        chosen: The ids of the others.
+    """
+
+    number: int
+    requests: list[Request | None]
+    chosen: Chosen | None
 
 
 class Engine:
-    """Runs a decoder on a device.
+    """Runs requests on a device, as many at once as fit.
+
+    Threads may share an engine: whoever waits for a request runs steps, for all requests, or waits
+    for the thread that does.
 
     Args:
         decoder: The model.
         device: Where it runs.
-        prefill_chunk: How many tokens of prompts go through the layers at once: bounds the memory
-            of activations, and changes no bit of the results.
-        capture: Whether steps are captured and replayed, which changes no bit either.
+        config: How much runs at once.
+        capture: Whether steps are captured and replayed, which changes no bit of the results.
     """
-
-    def __init__(
-        self, decoder: Decoder, device: Device, *, prefill_chunk: int = 512, capture: bool = True
-    ) -> None:
-        self._decoder = decoder
-        self._device = device
-        self._prefill_chunk = prefill_chunk
-        self._capture = capture
-        # While the host looks at what one step has chosen, a GPU runs the next; "cpu" has no time
-        # for a step that turns out not to be wanted.
-        self._most_under_way = 1 if device.name == "cpu" else 2
-
-    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        """The logits at every position: (len(ids), vocab_size)."""
-        import numpy as np
-
-        result = np.empty((len(ids), self._decoder.config.vocab_size), np.float32)
-        row = 0
-        for hidden in self._hidden_states([ids]):
-            for start in range(0, hidden.shape[0], LOGITS_CHUNK):
-                logits = self._decoder.logits(hidden[start : start + LOGITS_CHUNK])
-                result[row : row + logits.shape[0]] = logits.numpy()
-                row += logits.shape[0]
-        return result
-
-    def score(
-        self, texts: Sequence[Sequence[int]], given: Sequence[int]
-    ) -> list[tuple[list[float], list[bool]]]:
-        """The log-probabilities of the ids of texts, and whether each was the likeliest one.
-
-        Args:
-            texts: The ids; together they should fit into the memory that the cache may take.
-            given: For each text how many of its ids, one at least, are given instead of scored.
-
-        Raises:
-            LogitsError: A logit was NaN or infinite.
-        """
-        scores: list[tuple[list[float], list[bool]]] = [([], []) for _ in texts]
-        position = _positions(texts, given)
-        for hidden in self._hidden_states(texts):
-            wanted = [
-                (row, *target)
-                for row, target in enumerate(islice(position, hidden.shape[0]))
-                if target is not None
-            ]
-            for start in range(0, len(wanted), LOGITS_CHUNK):
-                chunk = wanted[start : start + LOGITS_CHUNK]
-                rows = ints((row for row, _, _ in chunk), self._device)
-                logits = self._decoder.logits(kernels.gather_rows(hidden, rows))
-                ids = [id_ for _, _, id_ in chunk]
-                likeliest: list[int] = kernels.argmax(logits).tolist()
-                if min(likeliest) < 0:
-                    raise LogitsError(_UNSOUND)
-                values, _ = kernels.top_logprobs(logits, ints(ids, self._device), 1)
-                for (_, text, id_), best, logprobs in zip(
-                    chunk, likeliest, values.tolist(), strict=True
-                ):
-                    scores[text][0].append(logprobs[0])
-                    scores[text][1].append(best == id_)
-        return scores
-
-    def _hidden_states(self, texts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """The residual streams at all ids of texts, one after another, some rows at a time."""
-        requests = [Request(list(ids), len(ids), len(ids)) for ids in texts]
-        pages = sum(pages_for(len(ids)) for ids in texts)
-        cache = self._cache(pages)
-        batch = Batch(requests, SamplingParams(), self._device)
-        batch.reserve(0, cache)
-        yield from self._prefill_chunks(batch, cache)
-
-    def run(
-        self, requests: Sequence[Request], params: SamplingParams
-    ) -> Generator[list[Token], None, None]:
-        """Generates, yielding the new ids of each step.
-
-        A request leaves when it reaches its limit or when the caller has set `done`. Closing the
-        iterator at any point frees what it held.
-
-        Args:
-            requests: The sequences; each has room for at least one new id.
-            params: How tokens are chosen.
-
-        Raises:
-            LogitsError: A logit was NaN or infinite.
-        """
-        ahead = GROWTH if params.max_new_tokens is None else params.max_new_tokens
-        batch = Batch(requests, params, self._device)
-        pages = sum(request.missing_pages(ahead) for request in requests)
-        cache = self._cache(pages)
-        batch.reserve(ahead, cache)
-        yield self._read(batch, self._choose_first(batch, cache))
-        step: _Step | None = None
-        under_way: deque[_Fetched] = deque()
-        while live := [request for request in batch.requests if not _finished(request)]:
-            if len(live) < len(batch.requests):
-                under_way.clear()  # what they chose is chosen again without those that have left
-            if not under_way:
-                short = any(request.missing_pages(0) for request in live)
-                outgrown = [request for request in live if self._outgrows(request)]
-                if short or outgrown or len(live) < len(batch.requests):
-                    step = None  # its graph holds tensors that are about to be replaced
-                    ahead = len(live[0].ids) if short else 0
-                    batch = self._continue(batch, live, cache, ahead=ahead)
-                if outgrown:
-                    for request in outgrown:
-                        request.cached = 0
-                    yield self._read(batch, self._choose_first(batch, cache))
-                    continue
-                step = step or self._step(batch, cache)
-                under_way.append(step.run())
-            while step is not None and self._can_follow(batch, len(under_way)):
-                under_way.append(step.run())
-            yield self._read(batch, under_way.popleft())
-
-    def _choose_first(self, batch: Batch, cache: PagedCache) -> _Fetched:
-        """Runs what isn't cached through the layers; returns what is chosen behind it."""
-        hidden = self._prefill(batch, cache)
-        return _Fetched(*batch.choose(self._decoder.logits(hidden)))
-
-    def _can_follow(self, batch: Batch, steps: int) -> bool:
-        """Whether another step can be launched behind `steps` whose ids aren't known yet."""
-        return steps < self._most_under_way and all(
-            len(request.ids) + steps < request.limit
-            and not request.missing_pages(steps)
-            and not self._outgrows(request, steps)
-            for request in batch.requests
-        )
-
-    def _cache(self, pages: int) -> PagedCache:
-        return PagedCache(self._decoder.config, self._device, pages, self._decoder.dtype)
-
-    def _continue(
-        self, batch: Batch, live: list[Request], cache: PagedCache, *, ahead: int
-    ) -> Batch:
-        """The state of those still live, with pages for at least the next position."""
-        for request in batch.requests:
-            if _finished(request):
-                cache.give_back(request.pages)
-        batch = Batch(live, batch.params, self._device)
-        batch.reserve(ahead, cache)
-        return batch
-
-    def _outgrows(self, request: Request, steps: int = 0) -> bool:
-        """Whether `steps` from now all of its positions have to be rotated otherwise."""
-        return len(request.ids) + steps - 1 == self._decoder.config.stretch_length
-
-    def _stretched(self, sequences: Sequence[int], requests: Sequence[Request]) -> Tensor | None:
-        """What `Decoder.forward` takes as `stretched` for tokens of these sequences."""
-        length = self._decoder.config.stretch_length
-        if length is None:
-            return None
-        long = [len(request.ids) > length for request in requests]
-        tokens = len(sequences)
-        rows = (token + tokens * long[row] for token, row in enumerate(sequences))
-        return ints(rows, self._device) if any(long) else None
-
-    def _step(self, batch: Batch, cache: PagedCache) -> _Step:
-        stretched = self._stretched(range(len(batch.requests)), batch.requests)
-        return _Step(self._decoder, batch, cache, stretched, self._device, self._capture)
-
-    def _prefill(self, batch: Batch, cache: PagedCache) -> Tensor:
-        """Runs what isn't cached through the layers; returns each last row, (S, hidden)."""
-        ends = list(accumulate(len(request.ids) - request.cached for request in batch.requests))
-        shape = (len(ends), self._decoder.config.hidden_size)
-        last = Tensor.empty(shape, self._decoder.dtype, device=self._device)
-        start = done = 0
-        for hidden in self._prefill_chunks(batch, cache):
-            stop = start + hidden.shape[0]
-            rows = [end - 1 - start for end in ends[done:] if end <= stop]
-            if rows:
-                out = last[done : done + len(rows)]
-                kernels.gather_rows(hidden, ints(rows, self._device), out=out)
-                done += len(rows)
-            start = stop
-        return last
-
-    def _prefill_chunks(self, batch: Batch, cache: PagedCache) -> Iterator[Tensor]:
-        """The residual streams of all uncached ids, one after another, in chunks of tokens."""
-        requests = batch.requests
-        ids = array("i", chain.from_iterable(request.ids[request.cached :] for request in requests))
-        ranges = [range(request.cached, len(request.ids)) for request in requests]
-        positions = array("i", chain.from_iterable(ranges))
-        sequences = array(
-            "i", chain.from_iterable([row] * len(range_) for row, range_ in enumerate(ranges))
-        )
-        for start in range(0, len(ids), self._prefill_chunk):
-            chunk = slice(start, start + self._prefill_chunk)
-            yield self._decoder.forward(
-                ints(ids[chunk], self._device),
-                ints(positions[chunk], self._device),
-                ints(sequences[chunk], self._device),
-                batch.block_tables,
-                cache,
-                self._stretched(sequences[chunk], requests),
-            )
-
-    def _read(self, batch: Batch, fetched: _Fetched) -> list[Token]:
-        """Waits for a step's ids and adds them to their requests."""
-        new: list[int] = fetched.ids.tolist()
-        if min(new) < 0:
-            raise LogitsError(_UNSOUND)
-        reported = _read_logprobs(*fetched.logprobs) if fetched.logprobs else [None] * len(new)
-        tokens = []
-        for request, id_, entry in zip(batch.requests, new, reported, strict=True):
-            request.cached = len(request.ids)
-            request.ids.append(id_)
-            tokens.append(Token(request, id_, entry))
-        return tokens
-
-
-def _positions(
-    texts: Sequence[Sequence[int]], given: Sequence[int]
-) -> Iterator[tuple[int, int] | None]:
-    """For each id of the texts the text's number and its next id; None where that isn't scored."""
-    for text, (ids, first) in enumerate(zip(texts, given, strict=True)):
-        for at in range(1, len(ids) + 1):
-            yield (text, ids[at]) if first <= at < len(ids) else None
-
-
-def _finished(request: Request) -> bool:
-    return request.done or len(request.ids) >= request.limit
-
-
-class _Fetched:
-    """What `Batch.choose` has returned, on its way to the host."""
-
-    def __init__(self, ids: Tensor, logprobs: tuple[Tensor, Tensor] | None) -> None:
-        self.ids = ids.fetch()
-        self.logprobs = None if logprobs is None else (logprobs[0].fetch(), logprobs[1].fetch())
-
-
-def _read_logprobs(values: Fetch, indices: Fetch) -> list[TokenLogprobs | None]:
-    return [
-        TokenLogprobs(row[0], dict(zip(columns[1:], row[1:], strict=True)))
-        for row, columns in zip(values.tolist(), indices.tolist(), strict=True)
-    ]
-
-
-class _Step:
-    """One decoding step of a batch: layers, logits, choice, and on to the next position."""
 
     def __init__(
         self,
         decoder: Decoder,
-        batch: Batch,
-        cache: PagedCache,
-        stretched: Tensor | None,
         device: Device,
-        capture: bool,
+        config: EngineConfig | None = None,
+        *,
+        capture: bool = True,
     ) -> None:
+        self.config = config or EngineConfig()
         self._decoder = decoder
-        self._batch = batch
-        self._cache = cache
-        self._stretched = stretched
-        self._graph: Graph | None = None
-        if capture:
-            with device.controller.capture() as graph:
-                self._result = self._launch()
-            self._graph = graph
+        self._device = device
+        default = 1 if device.name == "cpu" else 2
+        self._most_under_way = self.config.steps_under_way or default
+        self._runner = Runner(decoder, device, capture=capture)
+        self._under_way: deque[_Step] = deque()
+        self._cache: PagedCache | None = None
+        self._slots: Slots | None = None
+        self._decoding: list[int] = []  # the scheduler's numbers of what is in the slots
+        self._requests: dict[int, Request] = {}
+        self._resized = False
+        self._scheduler = self._new_scheduler()
+        self._lock = threading.RLock()  # of the three above
+        self._running = threading.Lock()  # held by the thread that runs a step
+        self._turn = 0
+        self._turned = threading.Condition()
 
-    def run(self) -> _Fetched:
-        """Launches the step; returns what it chooses."""
-        if self._graph is None:
-            return _Fetched(*self._launch())
-        self._graph.replay()
-        return _Fetched(*self._result)
+    @property
+    def scheduler(self) -> Scheduler:
+        """What decides; for its counters."""
+        return self._scheduler
 
-    def _launch(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        batch = self._batch
-        hidden = self._decoder.forward(
-            batch.token_ids,
-            batch.positions,
-            batch.sequences,
-            batch.block_tables,
-            self._cache,
-            self._stretched,
+    def submit(self, request: Request) -> None:
+        """Takes a request, with room for a new id, which runs when somebody calls `advance`.
+
+        Raises:
+            QueueFullError: As many are waiting as may.
+            RequestRefusedError: It can never run.
+        """
+        with self._lock:
+            self._submit(request)
+
+    def cancel(self, request: Request) -> None:
+        """Ends a request, wherever it is; what it held is freed."""
+        with self._lock:
+            if not request.done and request.number is not None:
+                self._end(request)
+        if not self._requests and self._running.acquire(blocking=False):
+            try:
+                self._rest()
+            finally:
+                self._running.release()
+
+    def run(self, requests: Sequence[Request]) -> Iterator[None]:
+        """Runs requests to their end; yields after each step. Closing the iterator cancels them.
+
+        Raises:
+            QueueFullError: As many are waiting as may.
+            RequestRefusedError: One can never run.
+            OutOfMemoryError: One needs more memory than there is.
+            LogitsError: A logit of one was NaN or infinite.
+        """
+        try:
+            for request in requests:
+                self.submit(request)
+            while not all(request.done for request in requests):
+                self.advance()
+                for request in requests:
+                    if request.error is not None:
+                        raise request.error
+                yield
+        finally:
+            for request in requests:
+                self.cancel(request)
+
+    def advance(self) -> None:
+        """Runs a step, or waits until the thread that runs one has done so."""
+        turn = self._turn
+        if not self._running.acquire(blocking=False):
+            with self._turned:
+                self._turned.wait_for(lambda: self._turn != turn)
+            return
+        try:
+            self._advance()
+            if not self._requests:
+                self._rest()
+        except BaseException as error:
+            self._abort(error)
+            raise
+        finally:
+            self._running.release()
+            with self._turned:
+                self._turn += 1
+                self._turned.notify_all()
+
+    def _advance(self) -> None:
+        """Launches what can be, then takes in what the oldest step has chosen."""
+        while len(self._under_way) < self._most_under_way and self._launch():
+            pass
+        if self._under_way:
+            self._complete()
+
+    def _launch(self) -> bool:
+        """Plans and launches a step, if there is anything to run."""
+        with self._lock:
+            self._make_room()
+            plan = self._scheduler.schedule(_now())
+            for number in plan.expired:
+                self._fail(self._requests[number], RequestExpiredError("its deadline has passed"))
+        rows = plan.rows
+        if not rows:
+            return False
+        if [row.request for row in rows] != self._decoding or len(rows) < plan.tokens:
+            self._complete_all()
+            self._start(plan.step, rows)
+            return True
+        for index, row in enumerate(rows):
+            if row.start % PAGE_SIZE == 0:
+                pages = self._scheduler.pages(row.request)[row.first_new_page :]
+                self._state.add_pages(index, row.first_new_page, pages)
+        self._decode(plan.step, list(self._state.requests))
+        return True
+
+    def _start(self, step: int, rows: Sequence[StepRow]) -> None:
+        """Launches a step of other sequences than the one before; all ids are known."""
+        requests = [self._requests.get(row.request) for row in rows]
+        sampled = [request for request, row in zip(requests, rows, strict=True) if row.samples]
+        parts = [
+            Part(request, row.start, row.count, row.samples, self._scheduler.pages(row.request))
+            for request, row in zip(requests, rows, strict=True)
+            if request is not None
+        ]
+        if not parts:
+            self._decoding = []
+            self._under_way.append(_Step(step, sampled, None))
+        elif all(part.length == 1 and part.samples for part in parts):
+            self._decoding = [row.request for row in rows if row.request in self._requests]
+            self._load(parts)
+            self._decode(step, sampled)
+        else:
+            self._decoding = []
+            chosen = self._runner.compute(parts, self._pages)
+            self._under_way.append(_Step(step, sampled, chosen))
+
+    def _load(self, parts: Sequence[Part]) -> None:
+        """Puts sequences into the slots."""
+        requests = [part.request for part in parts]
+        length = max(request.limit for request in requests)
+        penalized = any(request.params.penalized for request in requests)
+        slots = self._slots
+        if slots is None or not slots.fit(len(parts), length, penalized):
+            self._runner.forget()
+            capacity = padded(len(parts))
+            if slots is not None:
+                # Whatever has been needed before is likely to be needed again.
+                capacity = max(capacity, min(2 * slots.capacity, padded(self.config.max_running)))
+                length = max(length, slots.length)
+                penalized = penalized or slots.penalized
+            self._slots = slots = Slots(capacity, length, penalized, self._device)
+        pages = [part.pages for part in parts]
+        slots.load(requests, pages, self._decoder.config.vocab_size)
+
+    def _decode(self, step: int, sampled: list[Request | None]) -> None:
+        chosen = self._runner.decode(self._state, self._pages)
+        self._under_way.append(_Step(step, sampled, chosen))
+
+    def _complete_all(self) -> None:
+        while self._under_way:
+            self._complete()
+
+    def _complete(self) -> None:
+        """Takes in what the oldest step under way has chosen."""
+        step = self._under_way.popleft()
+        requests = [request for request in step.requests if request is not None]
+        new = iter(step.chosen.read(requests) if step.chosen is not None else ())
+        tokens, stops = [], []
+        for request in step.requests:
+            id_, logprobs = (0, None) if request is None else next(new)
+            stops.append(request is None or request.done or _take(request, id_, logprobs))
+            tokens.append(max(id_, 0))
+        with self._lock:
+            for number, reason in self._scheduler.complete(step.number, tokens, stops):
+                request = self._requests[number]
+                self._forget(request)
+                if reason == "length" and len(request.ids) < request.limit:
+                    self._submit(request)  # it has become long and is rotated otherwise
+
+    def _submit(self, request: Request) -> None:
+        length, limit, variant = len(request.ids), request.limit, 0
+        stretch = self._decoder.config.stretch_length
+        if stretch is not None and length > stretch:
+            variant = 1
+        elif stretch is not None:
+            limit = min(limit, stretch + 1)
+        request.number = self._scheduler.submit(
+            request.ids,
+            limit - length,
+            now=_now(),
+            tenant=request.tenant,
+            priority=request.priority,
+            deadline=None if request.deadline is None else int(request.deadline * 1e6),
+            variant=variant,
         )
-        return batch.choose(self._decoder.logits(hidden))
+        request.done = False
+        self._requests[request.number] = request
+        ahead = request.limit if request.params.max_new_tokens is not None else length + GROWTH
+        request.reserved = min(ahead, request.limit - 1)
+        self._resized = True
+
+    def _end(self, request: Request) -> None:
+        if request.number is not None:
+            self._scheduler.cancel(request.number)
+        self._forget(request)
+
+    def _fail(self, request: Request, error: BaseException) -> None:
+        request.error = error
+        self._end(request)
+
+    def _forget(self, request: Request) -> None:
+        request.done = True
+        self._requests.pop(request.number or 0, None)
+        request.number = None
+
+    def _make_room(self) -> None:
+        """Sees to it that the cache has the pages that may be handed out."""
+        if self.config.pages is not None:
+            if self._cache is None:
+                self._cache = self._new_cache(self.config.pages)
+            return
+        for request in self._requests.values():
+            if len(request.ids) + self._most_under_way > request.reserved < request.limit - 1:
+                request.reserved = min(2 * len(request.ids), request.limit - 1)
+                self._resized = True
+        while self._resized and self._requests:
+            largest = max(self._requests.values(), key=lambda request: request.reserved)
+            try:
+                self._grow(pages_for(largest.reserved))
+                self._resized = False
+            except OutOfMemoryError as error:
+                self._fail(largest, error)
+
+    def _grow(self, least: int) -> None:
+        """Grows the cache for all requests, or where that isn't possible for `least` pages."""
+        needs = (pages_for(request.reserved) for request in self._requests.values())
+        wanted = sum(nlargest(self.config.max_running, needs))
+        present = 0 if self._cache is None else self._cache.pages
+        if wanted <= present:
+            return
+        self._complete_all()
+        self._runner.forget()
+        try:
+            self._extend(wanted)
+        except OutOfMemoryError:
+            if least > present:
+                self._extend(least)
+
+    def _extend(self, pages: int) -> None:
+        if self._cache is None:
+            self._cache = self._new_cache(pages)
+        else:
+            self._cache.grow(pages - self._cache.pages)
+        self._scheduler.provide(pages)
+
+    def _rest(self) -> None:
+        """With nothing to run, gives back what isn't kept."""
+        with self._lock:
+            if self._requests:
+                return
+            if self.config.pages is not None:
+                self._complete_all()
+            else:
+                self._reset()
+
+    def _reset(self) -> None:
+        self._under_way.clear()
+        self._decoding = []
+        self._runner.forget()
+        self._cache = self._slots = None
+        self._scheduler = self._new_scheduler()
+
+    def _abort(self, error: BaseException) -> None:
+        """Ends the requests that a step has failed for; if it was only interrupted, none."""
+        with self._lock:
+            requests = list(self._requests.values())
+            self._requests.clear()
+            self._reset()
+            for request in requests:
+                if isinstance(error, Exception):
+                    request.error, request.done, request.number = error, True, None
+                else:
+                    self._submit(request)
+
+    def _new_scheduler(self) -> Scheduler:
+        config, pages = self.config, self.config.pages
+        scheduler = Scheduler(
+            SchedulerConfig(
+                pages=pages or MOST_PAGES,
+                page_size=PAGE_SIZE,
+                step_tokens=config.step_tokens,
+                max_running=min(config.max_running, config.step_tokens),
+                max_waiting=config.max_waiting,
+                max_length=max(self._decoder.config.context_length, 2),
+                reserved_pages=None if pages else 0,
+            )
+        )
+        if pages is None:
+            scheduler.provide(0)
+        return scheduler
+
+    def _new_cache(self, pages: int) -> PagedCache:
+        return PagedCache(self._decoder.config, self._device, pages, self._decoder.dtype)
+
+    @property
+    def _pages(self) -> PagedCache:
+        assert self._cache is not None, "plans have rows only where there are pages"
+        return self._cache
+
+    @property
+    def _state(self) -> Slots:
+        assert self._slots is not None, "filled before the first step that decodes only"
+        return self._slots
+
+
+def _take(request: Request, id_: int, logprobs: TokenLogprobs | None) -> bool:
+    """Gives a request its next id; returns whether that ends it."""
+    if id_ < 0:
+        request.error = LogitsError()
+        return True
+    request.ids.append(id_)
+    try:
+        return request.accept(id_, logprobs)
+    except Exception as error:
+        request.error = error
+        return True
+
+
+def _now() -> int:
+    """Microseconds of `time.monotonic`."""
+    return time.monotonic_ns() // 1000

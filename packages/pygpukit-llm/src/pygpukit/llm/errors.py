@@ -11,6 +11,7 @@ __all__ = [
     "LogitsError",
     "ModelNotFoundError",
     "PromptError",
+    "RequestExpiredError",
     "SamplingError",
     "WeightsError",
 ]
@@ -46,5 +47,17 @@ class ChatTemplateError(PygpukitError, ValueError):
     """The model has no chat template, or the template refuses the messages."""
 
 
+class RequestExpiredError(PygpukitError, TimeoutError):
+    """A request was not done in the time that it had."""
+
+    __str__ = Exception.__str__  # OSError's own would show only an errno
+
+
 class LogitsError(PygpukitError, ArithmeticError):
     """The model computed a NaN or an infinite logit: its weights or the run are broken."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model computed a NaN or infinite logit; its weights are damaged, or its "
+            "activations leave the range of the arithmetic"
+        )

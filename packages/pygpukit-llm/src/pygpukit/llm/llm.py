@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from pygpukit.core import Device
-from pygpukit.llm.batch import Request
 from pygpukit.llm.chat import Message
 from pygpukit.llm.checkpoint import Checkpoint, open_checkpoint
 from pygpukit.llm.config import ModelConfig
@@ -20,6 +19,7 @@ from pygpukit.llm.hub import locate
 from pygpukit.llm.output import Output, Stream
 from pygpukit.llm.prompts import Prompt, PromptEncoder, is_batch
 from pygpukit.llm.sampling import SamplingParams
+from pygpukit.llm.scoring import Scorer
 from pygpukit.llm.weights import load, plan
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class LLM:
         self.defaults: SamplingParams = checkpoint.defaults
         self._template = checkpoint.template
         self._engine = Engine(decoder, device)
+        self._scorer = Scorer(decoder, device)
         self._end_ids = checkpoint.end_ids(self.tokenizer)
         self._prompts = PromptEncoder(
             self.tokenizer,
@@ -269,7 +270,7 @@ class LLM:
         Returns:
             (len(ids), vocab_size), float32.
         """
-        return self._engine.logits(self._prompts.encode(ids))
+        return self._scorer.logits(self._prompts.encode(ids))
 
     @overload
     def score(
@@ -311,7 +312,7 @@ class LLM:
         scores: list[Score] = []
         for group in _groups(encoded):
             part = slice(len(scores), len(scores) + len(group))
-            found = self._engine.score(group, counts[part])
+            found = self._scorer.score(group, counts[part])
             scores += [
                 Score(tuple(ids), tuple(logprobs), tuple(greedy))
                 for ids, (logprobs, greedy) in zip(group, found, strict=True)
@@ -331,7 +332,7 @@ class LLM:
 
     def _generate(self, prompts: Sequence[list[int]], params: SamplingParams) -> list[Generation]:
         outputs = [self._output(ids, params) for ids in prompts]
-        for _ in self._run(outputs, params):
+        for _ in self._engine.run([output.request for output in outputs if output.has_room]):
             pass
         return [output.result() for output in outputs]
 
@@ -339,7 +340,7 @@ class LLM:
         if self.tokenizer is None:
             raise PromptError("the model has no tokenizer to stream text with; use generate")
         output = self._output(ids, params)
-        return Stream(output, self._run([output], params))
+        return Stream(output, self._pieces(output))
 
     def _output(self, ids: list[int], params: SamplingParams) -> Output:
         if params.stop and self.tokenizer is None:
@@ -349,21 +350,18 @@ class LLM:
         decoder = self.tokenizer.decode_stream() if self.tokenizer is not None else None
         ends = frozenset() if params.ignore_eos else self._end_ids
         return Output(
-            Request(list(ids), len(ids), len(ids) + count),
+            list(ids),
+            len(ids) + count,
+            params,
             TextStream(decoder, params.stop),
             ends | frozenset(params.stop_token_ids),
-            with_logprobs=params.logprobs is not None,
         )
 
-    def _run(self, outputs: Sequence[Output], params: SamplingParams) -> Generator[str, None, None]:
-        """Generates for all outputs, yielding the text pieces of each step, run together."""
-        by_request = {id(output.request): output for output in outputs}
-        requests = [output.request for output in outputs if output.has_room]
-        if requests:
-            for tokens in self._engine.run(requests, params):
-                yield "".join(
-                    by_request[id(token.request)].add(token.id, token.logprobs) for token in tokens
-                )
+    def _pieces(self, output: Output) -> Generator[str, None, None]:
+        """Generates, yielding the text as it comes."""
+        if output.has_room:
+            for _ in self._engine.run([output.request]):
+                yield output.take()
 
 
 def _groups(texts: Sequence[list[int]]) -> Iterator[list[list[int]]]:

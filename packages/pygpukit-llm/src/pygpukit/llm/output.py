@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator
 
-from pygpukit.llm.batch import Request
 from pygpukit.llm.generation import FinishReason, Generation, TextStream, TokenLogprobs, Usage
+from pygpukit.llm.request import Request
+from pygpukit.llm.sampling import SamplingParams
 
 __all__ = ["Output", "Stream"]
 
 
 class Output:
-    """What one prompt has produced so far."""
+    """What one prompt has produced so far.
+
+    Args:
+        ids: The prompt.
+        limit: How many ids prompt and output may have together.
+        params: How tokens are chosen.
+        text: Turns the ids into text.
+        end_ids: Those that end it.
+
+    Attributes:
+        request: What the engine runs.
+    """
 
     def __init__(
-        self, request: Request, text: TextStream, end_ids: frozenset[int], *, with_logprobs: bool
+        self,
+        ids: list[int],
+        limit: int,
+        params: SamplingParams,
+        text: TextStream,
+        end_ids: frozenset[int],
     ) -> None:
-        self.request = request
+        self.request = Request(ids, limit, params, self._add)
         self._text = text
         self._end_ids = end_ids
-        self._logprobs: list[TokenLogprobs] | None = [] if with_logprobs else None
+        self._logprobs: list[TokenLogprobs] | None = None if params.logprobs is None else []
         self._finish_reason: FinishReason = "length"
+        self._pieces: deque[str] = deque()
 
     @property
     def has_room(self) -> bool:
         """Whether anything can be generated at all."""
         return len(self.request.ids) < self.request.limit
 
-    def add(self, id_: int, logprobs: TokenLogprobs | None) -> str:
-        """Takes a new id; ends the request where it or the text says so. Returns new text."""
-        if self._logprobs is not None and logprobs is not None:
-            self._logprobs.append(logprobs)
-        if id_ in self._end_ids:
-            return self._stop(self._text.finish())
-        piece = self._text.push(id_)
-        if not self._text.stopped and not self.has_room:
-            piece += self._text.finish()
-        return self._stop(piece) if self._text.stopped else piece
+    def take(self) -> str:
+        """The text that is new since it was last taken."""
+        pieces = []
+        while self._pieces:
+            pieces.append(self._pieces.popleft())
+        return "".join(pieces)
 
     def result(self) -> Generation:
         """What there is, as what the caller gets."""
@@ -50,10 +65,22 @@ class Output:
             usage=Usage(request.prompt_length, len(ids)),
         )
 
-    def _stop(self, piece: str) -> str:
-        self.request.done = True
-        self._finish_reason = "stop"
-        return piece
+    def _add(self, id_: int, logprobs: TokenLogprobs | None) -> bool:
+        """Takes a new id; says whether it, or the text, ends the output."""
+        if self._logprobs is not None and logprobs is not None:
+            self._logprobs.append(logprobs)
+        if id_ in self._end_ids:
+            self._pieces.append(self._text.finish())
+            self._finish_reason = "stop"
+            return True
+        self._pieces.append(self._text.push(id_))
+        if self._text.stopped:
+            self._finish_reason = "stop"
+        elif not self.has_room:
+            self._pieces.append(self._text.finish())
+            if self._text.stopped:
+                self._finish_reason = "stop"
+        return self._text.stopped
 
 
 class Stream(Iterator[str]):

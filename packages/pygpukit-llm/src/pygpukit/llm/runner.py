@@ -1,0 +1,144 @@
+"""Running the steps that the scheduler plans: prompts and tokens together, or a captured step."""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import accumulate, chain
+from typing import NamedTuple, TypeAlias
+
+import pygpukit.kernels as kernels
+from pygpukit.core import Device, Graph, Tensor
+from pygpukit.llm.cache import PagedCache
+from pygpukit.llm.decoder import Decoder
+from pygpukit.llm.request import Request
+from pygpukit.llm.sampler import Chosen, Kind, Sampler
+from pygpukit.llm.slots import Slots, block_table, table
+from pygpukit.llm.tensors import ints
+
+__all__ = ["Part", "Runner", "padded"]
+
+KEPT_ROWS = 512
+"""Rows of captured steps that are kept, all steps together: a graph holds a step's activations."""
+
+_Result: TypeAlias = tuple[Tensor, tuple[Tensor, Tensor] | None]
+
+
+class Part(NamedTuple):
+    """Consecutive positions of one sequence, whose ids are all known.
+
+    Attributes:
+        request: The sequence.
+        start: The first position.
+        length: How many.
+        samples: Whether the id behind the last one is chosen.
+        pages: All pages of the sequence.
+    """
+
+    request: Request
+    start: int
+    length: int
+    samples: bool
+    pages: Sequence[int]
+
+
+def padded(rows: int) -> int:
+    """For how many rows the step of that many is captured: not for each number one."""
+    step = 1 if rows <= 8 else 8 if rows <= 64 else 32
+    return -(-rows // step) * step
+
+
+class Runner:
+    """Runs steps of a decoder.
+
+    Args:
+        decoder: The model.
+        device: Where it runs.
+        capture: Whether steps in which all sequences decode are captured and replayed.
+    """
+
+    def __init__(self, decoder: Decoder, device: Device, *, capture: bool) -> None:
+        self._decoder = decoder
+        self._device = device
+        self._capture = capture
+        self._graphs: OrderedDict[tuple[int, Kind, tuple[bool, ...]], tuple[Graph, _Result]]
+        self._graphs = OrderedDict()
+
+    def forget(self) -> None:
+        """Drops the captured steps: slots or cache are to be replaced."""
+        self._graphs.clear()
+
+    def compute(self, parts: Sequence[Part], cache: PagedCache) -> Chosen | None:
+        """Runs prompts and tokens together; returns what is chosen behind those that sample."""
+        ids = array("i", chain.from_iterable(
+            part.request.ids[part.start : part.start + part.length] for part in parts
+        ))  # fmt: skip
+        ranges = [range(part.start, part.start + part.length) for part in parts]
+        sequences = array("i", chain.from_iterable(
+            [row] * part.length for row, part in enumerate(parts)
+        ))  # fmt: skip
+        hidden = self._decoder.forward(
+            ints(ids, self._device),
+            ints(chain.from_iterable(ranges), self._device),
+            ints(sequences, self._device),
+            block_table([part.pages for part in parts], self._device),
+            cache,
+            self._decoder.stretched_rows([len(parts[row].request.ids) for row in sequences]),
+        )
+        ends = accumulate(part.length for part in parts)
+        last = [end - 1 for end, part in zip(ends, parts, strict=True) if part.samples]
+        if not last:
+            return None
+        if len(last) < len(ids):
+            hidden = kernels.gather_rows(hidden, ints(last, self._device))
+        requests = [part.request for part in parts if part.samples]
+        return Chosen(*self._choose(self._decoder.logits(hidden), requests))
+
+    def decode(self, slots: Slots, cache: PagedCache) -> Chosen:
+        """Runs one step of all sequences in the slots, which then stand at their next ids."""
+        rows = padded(len(slots.requests))
+        if not self._capture:
+            return Chosen(*self._launch(slots, cache, rows))
+        long = tuple(self._is_long(request) for request in slots.requests)
+        key = rows, slots.kind, long if any(long) else ()
+        if key not in self._graphs:
+            with self._device.controller.capture() as graph:
+                result = self._launch(slots, cache, rows)
+            self._graphs[key] = graph, result
+        self._graphs.move_to_end(key)
+        while len(self._graphs) > 1 and sum(key[0] for key in self._graphs) > KEPT_ROWS:
+            self._graphs.popitem(last=False)
+        graph, result = self._graphs[key]
+        graph.replay()
+        return Chosen(*result)
+
+    def _launch(self, slots: Slots, cache: PagedCache, rows: int) -> _Result:
+        lengths = [len(request.ids) for request in slots.requests]
+        hidden = self._decoder.forward(
+            slots.token_ids[:rows],
+            slots.positions[:rows],
+            slots.sequences[:rows],
+            slots.block_tables,
+            cache,
+            self._decoder.stretched_rows(lengths + [0] * (rows - len(lengths))),
+        )
+        return slots.choose(self._decoder.logits(hidden))
+
+    def _choose(self, logits: Tensor, requests: Sequence[Request]) -> _Result:
+        """Chooses the ids behind all that the requests have."""
+        vocab_size = self._decoder.config.vocab_size
+        kind = Kind.of([request.params for request in requests], vocab_size)
+        sampler = Sampler(len(requests), self._device)
+        sampler.set(requests)
+        width = max(len(request.ids) for request in requests) if kind.penalized else 1
+        history = table([request.ids[:width] for request in requests], width)
+        positions = ints([len(request.ids) - 1 for request in requests], self._device)
+        return sampler.choose(
+            logits, kind, positions, ints(history, self._device).reshape(len(requests), width)
+        )
+
+    def _is_long(self, request: Request) -> bool:
+        """Whether its positions are rotated as those of long sequences."""
+        length = self._decoder.config.stretch_length
+        return length is not None and len(request.ids) > length

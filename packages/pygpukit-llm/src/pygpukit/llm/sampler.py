@@ -1,0 +1,150 @@
+"""From the logits of a step's rows to their next tokens, each row with its own parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pygpukit.kernels as kernels
+from pygpukit.core import Device, Fetch, Tensor
+from pygpukit.llm.generation import TokenLogprobs
+from pygpukit.llm.request import Request
+from pygpukit.llm.sampling import SamplingParams
+from pygpukit.llm.tensors import floats, ints, longs
+
+__all__ = ["Chosen", "Kind", "Sampler"]
+
+
+class Kind(NamedTuple):
+    """Which kernels choose the tokens of some rows.
+
+    Attributes:
+        greedy: Whether every row takes its likeliest token.
+        penalized: Whether some row's logits are penalised.
+        logprobs: How many log-probabilities are reported beside the chosen one's; None is nothing.
+    """
+
+    greedy: bool
+    penalized: bool
+    logprobs: int | None
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams], vocab_size: int) -> Kind:
+        """The least that does for all of `params`; what a row lacks doesn't change it."""
+        counts = [entry.logprobs for entry in params if entry.logprobs is not None]
+        return cls(
+            greedy=all(entry.greedy for entry in params),
+            penalized=any(entry.penalized for entry in params),
+            logprobs=min(max(counts), vocab_size) if counts else None,
+        )
+
+
+class Chosen:
+    """What a step has chosen, on its way to the host."""
+
+    def __init__(self, ids: Tensor, logprobs: tuple[Tensor, Tensor] | None) -> None:
+        self._ids = ids.fetch()
+        self._logprobs: tuple[Fetch, Fetch] | None = None
+        if logprobs is not None:
+            self._logprobs = logprobs[0].fetch(), logprobs[1].fetch()
+
+    def read(self, requests: Sequence[Request]) -> list[tuple[int, TokenLogprobs | None]]:
+        """Waits for the first rows, those of `requests`: each id, -1 where a logit was unsound."""
+        ids: list[int] = self._ids.tolist()[: len(requests)]
+        if self._logprobs is None:
+            return [(id_, None) for id_ in ids]
+        values, indices = (fetch.tolist() for fetch in self._logprobs)
+        return [
+            (id_, _logprobs(request.params.logprobs, row, columns))
+            for id_, request, row, columns in zip(ids, requests, values, indices, strict=False)
+        ]
+
+
+def _logprobs(count: int | None, values: list[float], indices: list[int]) -> TokenLogprobs | None:
+    if count is None:
+        return None
+    top = zip(indices[1 : count + 1], values[1 : count + 1], strict=True)
+    return TokenLogprobs(values[0], dict(top))
+
+
+class Sampler:
+    """The parameters of up to `capacity` rows, on the device.
+
+    Args:
+        capacity: How many rows there can be.
+        device: Where they are.
+    """
+
+    def __init__(self, capacity: int, device: Device) -> None:
+        self._rows = ints(range(capacity), device)
+        self._prompt_lengths = ints([0] * capacity, device)
+        self._penalties = floats([1.0, 0.0, 0.0] * capacity, device).reshape(capacity, 3)
+        self._temperature = floats([0.0] * capacity, device)
+        self._top_k = ints([0] * capacity, device)
+        self._top_p = floats([1.0] * capacity, device)
+        self._min_p = floats([0.0] * capacity, device)
+        self._seeds = longs([0] * capacity, device)
+
+    def set(self, requests: Sequence[Request]) -> None:
+        """Takes the parameters of `requests` for the first rows."""
+        rows, device = len(requests), self._rows.device
+        params = [request.params for request in requests]
+        kind = Kind.of(params, 0)
+        if kind.penalized:
+            lengths = ints([request.prompt_length for request in requests], device)
+            self._prompt_lengths[:rows].copy_(lengths)
+            penalties = [
+                value
+                for entry in params
+                for value in (
+                    entry.repetition_penalty,
+                    entry.presence_penalty,
+                    entry.frequency_penalty,
+                )
+            ]
+            self._penalties[:rows].copy_(floats(penalties, device).reshape(rows, 3))
+        if not kind.greedy:
+            self._temperature[:rows].copy_(floats([entry.temperature for entry in params], device))
+            self._top_k[:rows].copy_(ints([entry.top_k for entry in params], device))
+            self._top_p[:rows].copy_(floats([entry.top_p for entry in params], device))
+            self._min_p[:rows].copy_(floats([entry.min_p for entry in params], device))
+            self._seeds[:rows].copy_(longs([entry.seed for entry in params], device))
+
+    def choose(
+        self, logits: Tensor, kind: Kind, positions: Tensor, history: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Chooses the next id of the first rows, those of `logits`.
+
+        Args:
+            logits: (S, vocab_size) float32; changed where rows are penalised.
+            kind: Which kernels that takes.
+            positions: (S,) int32: of the ids that gave the logits.
+            history: (S, C) int32: the ids up to there; needed for penalties only.
+
+        Returns:
+            The ids, (S,) int32, -1 where a logit was NaN or infinite; and the log-probabilities of
+            `kernels.top_logprobs` where they are asked for.
+        """
+        rows = slice(0, logits.shape[0])
+        unpenalized = logits
+        if kind.penalized:
+            if kind.logprobs is not None:
+                unpenalized = kernels.gather_rows(logits, self._rows[rows])
+            kernels.penalize(
+                logits, history, positions, self._prompt_lengths[rows], self._penalties[rows]
+            )
+        if kind.greedy:
+            ids = kernels.argmax(logits)
+        else:
+            ids = kernels.sample(
+                logits,
+                positions,
+                self._temperature[rows],
+                self._top_k[rows],
+                self._top_p[rows],
+                self._min_p[rows],
+                self._seeds[rows],
+            )
+        if kind.logprobs is None:
+            return ids, None
+        return ids, kernels.top_logprobs(unpenalized, ids, kind.logprobs)

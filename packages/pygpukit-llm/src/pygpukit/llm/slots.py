@@ -1,0 +1,107 @@
+"""The sequences that decode together, and what a step's kernels read and advance of them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import pygpukit.kernels as kernels
+from pygpukit.core import Device, Tensor
+from pygpukit.llm.cache import pages_for
+from pygpukit.llm.request import Request
+from pygpukit.llm.sampler import Kind, Sampler
+from pygpukit.llm.tensors import ints
+
+__all__ = ["Slots", "block_table", "table"]
+
+NO_PAGE = -1
+"""Stands for a page in a row of no sequence: its kernels read and write nothing."""
+
+
+class Slots:
+    """The state of up to `capacity` sequences between two steps, on the device.
+
+    `token_ids[s]` at `positions[s]` is what the next step feeds; `history[s]` has all ids up to
+    there where penalties need them. The step's last kernel moves them on, so that a captured step
+    can be replayed as it is. Rows behind those of the requests belong to no sequence.
+
+    Args:
+        capacity: How many sequences there can be.
+        length: How many ids a sequence can have.
+        penalized: Whether penalties may be needed.
+        device: Where the state lives.
+    """
+
+    def __init__(self, capacity: int, length: int, penalized: bool, device: Device) -> None:
+        self.capacity = capacity
+        self.length = length
+        self.penalized = penalized
+        self.requests: list[Request] = []
+        self.kind = Kind(greedy=True, penalized=False, logprobs=None)
+        self.token_ids = ints([0] * capacity, device)
+        self.positions = ints([0] * capacity, device)
+        self.sequences = ints(range(capacity), device)
+        self.block_tables = Tensor.empty((capacity, pages_for(length)), "int32", device=device)
+        self._history = Tensor.zeros((capacity, length if penalized else 1), "int32", device=device)
+        self._sampler = Sampler(capacity, device)
+        self._device = device
+
+    def fit(self, rows: int, length: int, penalized: bool) -> bool:
+        """Whether that many sequences of that length have a place."""
+        return rows <= self.capacity and length <= self.length and self.penalized >= penalized
+
+    def load(
+        self, requests: Sequence[Request], pages: Sequence[Sequence[int]], vocab_size: int
+    ) -> None:
+        """Takes these sequences in place of those before; all their ids are known.
+
+        Args:
+            requests: The sequences.
+            pages: For each its pages.
+            vocab_size: Of the model.
+        """
+        rows, device = len(requests), self._device
+        self.requests = list(requests)
+        self.kind = Kind.of([request.params for request in requests], vocab_size)
+        self.token_ids[:rows].copy_(ints([request.ids[-1] for request in requests], device))
+        positions = ints([len(request.ids) - 1 for request in requests], device)
+        self.positions[:rows].copy_(positions)
+        width = self.block_tables.shape[1]
+        pages = [*pages, *[()] * (self.capacity - rows)]
+        self.block_tables.reshape(-1).copy_(table(pages, width, fill=NO_PAGE))
+        if self.kind.penalized:
+            ids = table([request.ids for request in requests], self.length)
+            self._history[:rows].reshape(-1).copy_(ids)
+        self._sampler.set(requests)
+
+    def add_pages(self, row: int, first: int, pages: Sequence[int]) -> None:
+        """Gives a sequence more pages, the `first` of which comes behind so many."""
+        start = row * self.block_tables.shape[1] + first
+        tables = self.block_tables.reshape(-1)
+        tables[start : start + len(pages)].copy_(array("i", pages))
+
+    def choose(self, logits: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Chooses the next id of the first rows, those of `logits`, and moves on to it.
+
+        Returns:
+            As `Sampler.choose`.
+        """
+        rows = slice(0, logits.shape[0])
+        positions, history = self.positions[rows], self._history[rows]
+        ids, logprobs = self._sampler.choose(logits, self.kind, positions, history)
+        kernels.advance(ids, self.token_ids[rows], positions, history)
+        return ids, logprobs
+
+
+def block_table(pages: Sequence[Sequence[int]], device: Device) -> Tensor:
+    """The pages of some sequences, (S, P) int32."""
+    width = max(map(len, pages))
+    return ints(table(pages, width), device).reshape(len(pages), width)
+
+
+def table(rows: Sequence[Sequence[int]], width: int, fill: int = 0) -> array[int]:
+    """The rows one after another, each filled up to `width`."""
+    numbers = array("i", [fill]) * (len(rows) * width)
+    for row, values in enumerate(rows):
+        numbers[row * width : row * width + len(values)] = array("i", values)
+    return numbers
