@@ -347,6 +347,29 @@ impl PyStepPlan {
         self.0.rows.iter().copied().map(PyStepRow).collect()
     }
 
+    /// Whether the plan before had the same requests, and each row is one token.
+    ///
+    /// So the same program can run again.
+    #[getter]
+    fn repeats(&self) -> bool {
+        self.0.repeats
+    }
+
+    /// The requests that a token is chosen for, in the order of their rows.
+    #[getter]
+    fn sampled(&self) -> Vec<u64> {
+        self.0.sampled().map(number).collect()
+    }
+
+    /// The rows whose requests have new pages: index, request, first new page's index.
+    #[getter]
+    fn grown(&self) -> Vec<(usize, u64, u32)> {
+        let rows = self.0.rows.iter().enumerate();
+        rows.filter(|(_, row)| row.new_pages > 0)
+            .map(|(index, row)| (index, number(row.request), row.first_new_page))
+            .collect()
+    }
+
     /// How many tokens the rows compute.
     #[getter]
     fn tokens(&self) -> u32 {
@@ -415,6 +438,12 @@ impl PyStepRow {
     #[getter]
     fn first_new_page(&self) -> u32 {
         self.0.first_new_page
+    }
+
+    /// How many pages that are.
+    #[getter]
+    fn new_pages(&self) -> u32 {
+        self.0.new_pages
     }
 
     fn __repr__(&self) -> String {

@@ -207,6 +207,10 @@ impl Emulator {
         assert!(plan.tokens() <= config.step_tokens);
         let running = self.live.values().filter(|live| live.running).count();
         assert!(running as u32 <= config.max_running + self.leaving());
+        let before = self.plans.last().map_or(&[][..], |plan| &plan.rows);
+        let requests = |rows: &[Row]| rows.iter().map(|row| row.request).collect::<Vec<_>>();
+        let same = requests(before) == requests(&plan.rows);
+        assert_eq!(plan.repeats, same && plan.rows.iter().all(|row| row.count == 1 && row.samples));
         let distinct: BTreeSet<_> = plan.rows.iter().map(|row| row.request).collect();
         assert_eq!(distinct.len(), plan.rows.len(), "two rows of one request");
         let used: BTreeSet<u32> =
@@ -249,6 +253,7 @@ impl Emulator {
         let known = row.first_new_page as usize;
         assert_eq!(pages[..known], live.pages[..known], "old pages have changed");
         assert!(known == live.pages.len() || known == 0);
+        assert_eq!(known + row.new_pages as usize, pages.len());
         live.pages = pages;
         live.computed += row.count;
         assert!(live.computed as usize <= live.tokens.len());

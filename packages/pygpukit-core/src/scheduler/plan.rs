@@ -15,6 +15,8 @@ pub struct Row {
     pub samples: bool,
     /// From which index on the request's page table differs from when it last had a row.
     pub first_new_page: u32,
+    /// How many pages that are.
+    pub new_pages: u32,
 }
 
 /// A request that begins to run, for the first time or again.
@@ -33,6 +35,9 @@ pub struct StepPlan {
     pub step: u64,
     /// What is computed: at most one row for each request, decoding ones first.
     pub rows: Vec<Row>,
+    /// Whether the plan before had the same requests, and now each has one row of one token that samples:
+    /// so a program that does that can run again.
+    pub repeats: bool,
     /// The requests that have begun to run.
     pub admitted: Vec<Admission>,
     /// The requests that had to give up their pages; they wait again.

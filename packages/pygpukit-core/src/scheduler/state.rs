@@ -25,6 +25,8 @@ pub struct Scheduler {
     tenants: Tenants,
     pages: PagePool,
     deadlines: BTreeSet<(Micros, RequestId)>,
+    /// Whose the rows of the newest plan are.
+    rows: Vec<RequestId>,
     /// The steps that haven't been completed, with the requests that each chooses a token for.
     under_way: VecDeque<(u64, Vec<RequestId>)>,
     next_step: u64,
@@ -74,6 +76,7 @@ impl Scheduler {
             tenants: Tenants::new(),
             pages: PagePool::new(config.pages, config.cached_pages),
             deadlines: BTreeSet::new(),
+            rows: Vec::new(),
             under_way: VecDeque::new(),
             next_step: 0,
             submitted: 0,
@@ -153,6 +156,11 @@ impl Scheduler {
         self.plan_prompts(&mut plan, &mut budget);
         if self.counts.preemptions == preemptions {
             self.admit(&mut plan, &mut budget);
+        }
+        let same = plan.rows.iter().map(|row| row.request).eq(self.rows.iter().copied());
+        plan.repeats = same && plan.rows.iter().all(|row| row.count == 1 && row.samples);
+        if !same {
+            self.rows = plan.rows.iter().map(|row| row.request).collect();
         }
         if !plan.rows.is_empty() {
             self.under_way.push_back((plan.step, plan.sampled().collect()));
@@ -434,7 +442,8 @@ impl Scheduler {
         let entry = &mut self.requests[request];
         let (start, told) = (entry.computed, entry.told);
         let charge = entry.advance(count);
-        entry.told = entry.pages.len() as u32;
+        let pages = entry.pages.len() as u32;
+        entry.told = pages;
         let samples = entry.due() == 0;
         if samples {
             entry.pending += 1;
@@ -445,7 +454,8 @@ impl Scheduler {
         let tenant = entry.tenant;
         self.tenants.charge(tenant, charge);
         self.offer(request);
-        plan.rows.push(Row { request, start, count, samples, first_new_page: told });
+        let new_pages = pages - told;
+        plan.rows.push(Row { request, start, count, samples, first_new_page: told, new_pages });
     }
 
     /// Lets others find the pages of a request that have become full. They will be when later steps run.

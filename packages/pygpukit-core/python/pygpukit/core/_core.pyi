@@ -1048,6 +1048,18 @@ class StepPlan:
         If there are none, there is nothing to complete.
         """
     @property
+    def repeats(self) -> bool:
+        """Whether the plan before had the same requests, and each row is one token.
+
+        So the same program can run again.
+        """
+    @property
+    def sampled(self) -> list[int]:
+        """The requests that a token is chosen for, in the order of their rows."""
+    @property
+    def grown(self) -> list[tuple[int, int, int]]:
+        """The rows whose requests have new pages: index, request, first new page's index."""
+    @property
     def tokens(self) -> int:
         """How many tokens the rows compute."""
     @property
@@ -1079,6 +1091,9 @@ class StepRow:
     @property
     def first_new_page(self) -> int:
         """From which index on the request's pages differ from when it last had a row."""
+    @property
+    def new_pages(self) -> int:
+        """How many pages that are."""
 
 @final
 class SchedulerStats:

@@ -60,7 +60,7 @@ class _Step(NamedTuple):
     """
 
     number: int
-    requests: list[Request | None]
+    requests: Sequence[Request | None]
     chosen: Chosen | None
 
 
@@ -94,7 +94,7 @@ class Engine:
         self._under_way: deque[_Step] = deque()
         self._cache: PagedCache | None = None
         self._slots: Slots | None = None
-        self._decoding: list[int] = []  # the scheduler's numbers of what is in the slots
+        self._decoding = False  # whether the newest step was one of all that is in the slots
         self._requests: dict[int, Request] = {}
         self._resized = False
         self._scheduler = self._new_scheduler()
@@ -185,38 +185,38 @@ class Engine:
             plan = self._scheduler.schedule(_now())
             for number in plan.expired:
                 self._fail(self._requests[number], RequestExpiredError("its deadline has passed"))
-        rows = plan.rows
-        if not rows:
+        if not plan.tokens:
             return False
-        if [row.request for row in rows] != self._decoding or len(rows) < plan.tokens:
+        if plan.repeats and self._decoding:
+            for row, number, first in plan.grown:
+                self._state.add_pages(row, first, self._scheduler.pages(number)[first:])
+            self._decode(plan.step, self._state.requests)
+        else:
             self._complete_all()
-            self._start(plan.step, rows)
-            return True
-        for index, row in enumerate(rows):
-            if row.start % PAGE_SIZE == 0:
-                pages = self._scheduler.pages(row.request)[row.first_new_page :]
-                self._state.add_pages(index, row.first_new_page, pages)
-        self._decode(plan.step, list(self._state.requests))
+            self._start(plan.step, plan.rows)
         return True
 
     def _start(self, step: int, rows: Sequence[StepRow]) -> None:
         """Launches a step of other sequences than the one before; all ids are known."""
-        requests = [self._requests.get(row.request) for row in rows]
-        sampled = [request for request, row in zip(requests, rows, strict=True) if row.samples]
-        parts = [
-            Part(request, row.start, row.count, row.samples, self._scheduler.pages(row.request))
-            for request, row in zip(requests, rows, strict=True)
-            if request is not None
-        ]
+        sampled: list[Request | None] = []
+        parts: list[Part] = []
+        with self._lock:
+            for row in rows:
+                request = self._requests.get(row.request)
+                if row.samples:
+                    sampled.append(request)
+                if request is not None:
+                    pages = self._scheduler.pages(row.request)
+                    parts.append(Part(request, row.start, row.count, row.samples, pages))
         if not parts:
-            self._decoding = []
+            self._decoding = False
             self._under_way.append(_Step(step, sampled, None))
         elif all(part.length == 1 and part.samples for part in parts):
-            self._decoding = [row.request for row in rows if row.request in self._requests]
+            self._decoding = len(parts) == len(rows)
             self._load(parts)
             self._decode(step, sampled)
         else:
-            self._decoding = []
+            self._decoding = False
             chosen = self._runner.compute(parts, self._pages)
             self._under_way.append(_Step(step, sampled, chosen))
 
@@ -238,7 +238,7 @@ class Engine:
         pages = [part.pages for part in parts]
         slots.load(requests, pages, self._decoder.config.vocab_size)
 
-    def _decode(self, step: int, sampled: list[Request | None]) -> None:
+    def _decode(self, step: int, sampled: Sequence[Request | None]) -> None:
         chosen = self._runner.decode(self._state, self._pages)
         self._under_way.append(_Step(step, sampled, chosen))
 
@@ -253,9 +253,9 @@ class Engine:
         new = iter(step.chosen.read(requests) if step.chosen is not None else ())
         tokens, stops = [], []
         for request in step.requests:
-            id_, logprobs = (0, None) if request is None else next(new)
+            id_, logprobs = next(new) if request is not None else (0, None)
+            tokens.append(id_ if id_ > 0 else 0)
             stops.append(request is None or request.done or _take(request, id_, logprobs))
-            tokens.append(max(id_, 0))
         with self._lock:
             for number, reason in self._scheduler.complete(step.number, tokens, stops):
                 request = self._requests[number]
@@ -351,7 +351,7 @@ class Engine:
 
     def _reset(self) -> None:
         self._under_way.clear()
-        self._decoding = []
+        self._decoding = False
         self._runner.forget()
         self._cache = self._slots = None
         self._scheduler = self._new_scheduler()

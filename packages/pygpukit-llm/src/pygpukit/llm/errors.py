@@ -56,8 +56,11 @@ class RequestExpiredError(PygpukitError, TimeoutError):
 class LogitsError(PygpukitError, ArithmeticError):
     """The model computed a NaN or an infinite logit: its weights or the run are broken."""
 
-    def __init__(self) -> None:
-        super().__init__(
+    def __init__(
+        self,
+        message: str = (
             "the model computed a NaN or infinite logit; its weights are damaged, or its "
             "activations leave the range of the arithmetic"
-        )
+        ),
+    ) -> None:
+        super().__init__(message)

@@ -62,6 +62,7 @@ class Runner:
         self._decoder = decoder
         self._device = device
         self._capture = capture
+        self._stretch = decoder.config.stretch_length
         self._graphs: OrderedDict[tuple[int, Kind, tuple[bool, ...]], tuple[Graph, _Result]]
         self._graphs = OrderedDict()
 
@@ -100,8 +101,7 @@ class Runner:
         rows = padded(len(slots.requests))
         if not self._capture:
             return Chosen(*self._launch(slots, cache, rows))
-        long = tuple(self._is_long(request) for request in slots.requests)
-        key = rows, slots.kind, long if any(long) else ()
+        key = rows, slots.kind, self._long(slots.requests)
         if key not in self._graphs:
             with self._device.controller.capture() as graph:
                 result = self._launch(slots, cache, rows)
@@ -138,7 +138,9 @@ class Runner:
             logits, kind, positions, ints(history, self._device).reshape(len(requests), width)
         )
 
-    def _is_long(self, request: Request) -> bool:
-        """Whether its positions are rotated as those of long sequences."""
-        length = self._decoder.config.stretch_length
-        return length is not None and len(request.ids) > length
+    def _long(self, requests: Sequence[Request]) -> tuple[bool, ...]:
+        """Which of the requests are rotated as long sequences; empty where none is."""
+        if self._stretch is None:
+            return ()
+        long = tuple(len(request.ids) > self._stretch for request in requests)
+        return long if any(long) else ()

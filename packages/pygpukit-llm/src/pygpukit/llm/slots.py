@@ -76,6 +76,8 @@ class Slots:
 
     def add_pages(self, row: int, first: int, pages: Sequence[int]) -> None:
         """Gives a sequence more pages, the `first` of which comes behind so many."""
+        if not pages:
+            return  # it has just been cancelled
         start = row * self.block_tables.shape[1] + first
         tables = self.block_tables.reshape(-1)
         tables[start : start + len(pages)].copy_(array("i", pages))
@@ -96,7 +98,7 @@ class Slots:
 def block_table(pages: Sequence[Sequence[int]], device: Device) -> Tensor:
     """The pages of some sequences, (S, P) int32."""
     width = max(map(len, pages))
-    return ints(table(pages, width), device).reshape(len(pages), width)
+    return ints(table(pages, width, fill=NO_PAGE), device).reshape(len(pages), width)
 
 
 def table(rows: Sequence[Sequence[int]], width: int, fill: int = 0) -> array[int]:
