@@ -55,13 +55,15 @@ class _Step(NamedTuple):
 
     Attributes:
         number: The scheduler's.
-        requests: Those that it chooses ids for; None for one that had ended when it was launched.
-        chosen: The ids of the others.
+        requests: Those that it chooses ids for.
+        chosen: The ids; None where there are none.
+        ended: Of the plan's rows that sample, those whose requests had ended before the launch.
     """
 
     number: int
-    requests: Sequence[Request | None]
+    requests: Sequence[Request]
     chosen: Chosen | None
+    ended: Sequence[int] = ()
 
 
 class Engine:
@@ -190,7 +192,8 @@ class Engine:
         if plan.repeats and self._decoding:
             for row, number, first in plan.grown:
                 self._state.add_pages(row, first, self._scheduler.pages(number)[first:])
-            self._decode(plan.step, self._state.requests)
+            chosen = self._runner.decode(self._state, self._pages)
+            self._under_way.append(_Step(plan.step, self._state.requests, chosen))
         else:
             self._complete_all()
             self._start(plan.step, plan.rows)
@@ -198,27 +201,26 @@ class Engine:
 
     def _start(self, step: int, rows: Sequence[StepRow]) -> None:
         """Launches a step of other sequences than the one before; all ids are known."""
-        sampled: list[Request | None] = []
         parts: list[Part] = []
+        ended: list[int] = []
         with self._lock:
             for row in rows:
                 request = self._requests.get(row.request)
-                if row.samples:
-                    sampled.append(request)
                 if request is not None:
                     pages = self._scheduler.pages(row.request)
                     parts.append(Part(request, row.start, row.count, row.samples, pages))
-        if not parts:
-            self._decoding = False
-            self._under_way.append(_Step(step, sampled, None))
-        elif all(part.length == 1 and part.samples for part in parts):
-            self._decoding = len(parts) == len(rows)
+                elif row.samples:
+                    ended.append(sum(part.samples for part in parts) + len(ended))
+        requests = [part.request for part in parts if part.samples]
+        chosen: Chosen | None = None
+        decoding = bool(parts) and all(part.length == 1 and part.samples for part in parts)
+        if decoding:
             self._load(parts)
-            self._decode(step, sampled)
-        else:
-            self._decoding = False
+            chosen = self._runner.decode(self._state, self._pages)
+        elif parts:
             chosen = self._runner.compute(parts, self._pages)
-            self._under_way.append(_Step(step, sampled, chosen))
+        self._decoding = decoding and len(parts) == len(rows)
+        self._under_way.append(_Step(step, requests, chosen, ended))
 
     def _load(self, parts: Sequence[Part]) -> None:
         """Puts sequences into the slots."""
@@ -238,10 +240,6 @@ class Engine:
         pages = [part.pages for part in parts]
         slots.load(requests, pages, self._decoder.config.vocab_size)
 
-    def _decode(self, step: int, sampled: Sequence[Request | None]) -> None:
-        chosen = self._runner.decode(self._state, self._pages)
-        self._under_way.append(_Step(step, sampled, chosen))
-
     def _complete_all(self) -> None:
         while self._under_way:
             self._complete()
@@ -249,13 +247,12 @@ class Engine:
     def _complete(self) -> None:
         """Takes in what the oldest step under way has chosen."""
         step = self._under_way.popleft()
-        requests = [request for request in step.requests if request is not None]
-        new = iter(step.chosen.read(requests) if step.chosen is not None else ())
-        tokens, stops = [], []
-        for request in step.requests:
-            id_, logprobs = next(new) if request is not None else (0, None)
-            tokens.append(id_ if id_ > 0 else 0)
-            stops.append(request is None or request.done or _take(request, id_, logprobs))
+        new = step.chosen.read(step.requests) if step.chosen is not None else []
+        stops = [_take(request, *row) for request, row in zip(step.requests, new, strict=True)]
+        tokens = [max(id_, 0) for id_, _ in new]
+        for row in step.ended:
+            stops.insert(row, True)
+            tokens.insert(row, 0)
         with self._lock:
             for number, reason in self._scheduler.complete(step.number, tokens, stops):
                 request = self._requests[number]
@@ -401,6 +398,8 @@ class Engine:
 
 def _take(request: Request, id_: int, logprobs: TokenLogprobs | None) -> bool:
     """Gives a request its next id; returns whether that ends it."""
+    if request.done:
+        return True
     if id_ < 0:
         request.error = LogitsError()
         return True
