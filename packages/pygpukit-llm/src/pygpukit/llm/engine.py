@@ -110,6 +110,11 @@ class Engine:
         """What decides; for its counters."""
         return self._scheduler
 
+    @property
+    def busy(self) -> bool:
+        """Whether requests have not ended."""
+        return bool(self._requests)
+
     def submit(self, request: Request) -> None:
         """Takes a request, with room for a new id, which runs when somebody calls `advance`.
 

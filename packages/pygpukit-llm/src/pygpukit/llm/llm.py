@@ -12,7 +12,7 @@ from pygpukit.llm.checkpoint import Checkpoint, open_checkpoint
 from pygpukit.llm.config import ModelConfig
 from pygpukit.llm.decoder import Decoder
 from pygpukit.llm.device import choose_device, warn_no_gpu
-from pygpukit.llm.engine import Engine
+from pygpukit.llm.engine import Engine, EngineConfig
 from pygpukit.llm.errors import ChatTemplateError, PromptError, SamplingError
 from pygpukit.llm.generation import Generation, Score, TextStream
 from pygpukit.llm.hub import locate
@@ -73,6 +73,7 @@ class LLM:
         self.tokenizer: Tokenizer | None = checkpoint.tokenizer()
         self.defaults: SamplingParams = checkpoint.defaults
         self._template = checkpoint.template
+        self._decoder = decoder
         self._engine = Engine(decoder, device)
         self._scorer = Scorer(decoder, device)
         self._end_ids = checkpoint.end_ids(self.tokenizer)
@@ -202,7 +203,9 @@ class LLM:
             ChatTemplateError: The model has no chat template, or it refuses the messages.
         """
         params = self.defaults.updated(options)
-        ids = self._encode_chat(messages, tools, documents, template_options)
+        ids = self.encode_chat(
+            messages, tools=tools, documents=documents, template_options=template_options
+        )
         return self._generate([ids], params)[0]
 
     def chat_stream(
@@ -215,7 +218,9 @@ class LLM:
         **options: Unpack[GenerationOptions],
     ) -> Stream:
         """The model's answer to a conversation, piece by piece; arguments as for `chat`."""
-        ids = self._encode_chat(messages, tools, documents, template_options)
+        ids = self.encode_chat(
+            messages, tools=tools, documents=documents, template_options=template_options
+        )
         return self._stream(ids, self.defaults.updated(options))
 
     def apply_chat_template(
@@ -244,6 +249,23 @@ class LLM:
         )
 
     @property
+    def dtype(self) -> str:
+        """Of activations, keys and values."""
+        return self._decoder.dtype
+
+    @property
+    def engine(self) -> Engine:
+        """What runs all generations of this model."""
+        return self._engine
+
+    def configure(self, config: EngineConfig) -> None:
+        """Says how much runs at once, and how much memory is kept between requests.
+
+        It changes no bit of the results. Generations that are under way end as they began.
+        """
+        self._engine = Engine(self._decoder, self.device, config)
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether `chat` can be used."""
         return self._template is not None
@@ -260,6 +282,24 @@ class LLM:
             PromptError: It is empty, malformed, or text where there is no tokenizer.
         """
         return self._prompts.encode(prompt, add_special_tokens=add_special_tokens, limited=False)
+
+    def encode_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template_options: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """The ids that a conversation becomes; arguments as for `chat`.
+
+        Raises:
+            ChatTemplateError: The model has no chat template, or it refuses the messages.
+            ContextLengthError: They are more than the model's context.
+        """
+        # The template writes every special token itself, so the tokenizer adds none.
+        text = self.apply_chat_template(messages, tools, documents, **(template_options or {}))
+        return self._prompts.encode(text, add_special_tokens=False)
 
     def logits(self, ids: Prompt) -> npt.NDArray[np.float32]:
         """The logits of the next token at every position.
@@ -319,19 +359,8 @@ class LLM:
             ]
         return scores if batch else scores[0]
 
-    def _encode_chat(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None,
-        documents: Sequence[Mapping[str, Any]] | None,
-        template_options: Mapping[str, Any] | None,
-    ) -> list[int]:
-        """The template writes every special token itself, so the tokenizer adds none."""
-        text = self.apply_chat_template(messages, tools, documents, **(template_options or {}))
-        return self._prompts.encode(text, add_special_tokens=False)
-
     def _generate(self, prompts: Sequence[list[int]], params: SamplingParams) -> list[Generation]:
-        outputs = [self._output(ids, params) for ids in prompts]
+        outputs = [self.prepare(ids, params) for ids in prompts]
         for _ in self._engine.run([output.request for output in outputs if output.has_room]):
             pass
         return [output.result() for output in outputs]
@@ -339,10 +368,17 @@ class LLM:
     def _stream(self, ids: list[int], params: SamplingParams) -> Stream:
         if self.tokenizer is None:
             raise PromptError("the model has no tokenizer to stream text with; use generate")
-        output = self._output(ids, params)
+        output = self.prepare(ids, params)
         return Stream(output, self._pieces(output))
 
-    def _output(self, ids: list[int], params: SamplingParams) -> Output:
+    def prepare(self, ids: Sequence[int], params: SamplingParams) -> Output:
+        """What the engine is given to continue ids, and what it will have produced.
+
+        Raises:
+            ContextLengthError: The ids are more than the model's context.
+            SamplingError: Stop strings need a tokenizer.
+        """
+        ids = self._prompts.encode(ids)
         if params.stop and self.tokenizer is None:
             raise SamplingError("stop needs a tokenizer, which the model lacks; use stop_token_ids")
         room = self.config.context_length - len(ids)
@@ -350,7 +386,7 @@ class LLM:
         decoder = self.tokenizer.decode_stream() if self.tokenizer is not None else None
         ends = frozenset() if params.ignore_eos else self._end_ids
         return Output(
-            list(ids),
+            ids,
             len(ids) + count,
             params,
             TextStream(decoder, params.stop),
@@ -361,7 +397,7 @@ class LLM:
         """Generates, yielding the text as it comes."""
         if output.has_room:
             for _ in self._engine.run([output.request]):
-                yield output.take()
+                yield output.take().text
 
 
 def _groups(texts: Sequence[list[int]]) -> Iterator[list[list[int]]]:

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
+from typing import NamedTuple
 
 from pygpukit.llm.generation import FinishReason, Generation, TextStream, TokenLogprobs, Usage
 from pygpukit.llm.request import Request
 from pygpukit.llm.sampling import SamplingParams
 
-__all__ = ["Output", "Stream"]
+__all__ = ["News", "Output", "Stream"]
+
+
+class News(NamedTuple):
+    """What an output has got since it was last asked.
+
+    Attributes:
+        text: Text that is certain now; perhaps not yet all that the ids stand for.
+        ids: Ids.
+        logprobs: One entry for each id where they were asked for.
+    """
+
+    text: str
+    ids: list[int]
+    logprobs: list[TokenLogprobs] | None
 
 
 class Output:
@@ -39,19 +54,23 @@ class Output:
         self._end_ids = end_ids
         self._logprobs: list[TokenLogprobs] | None = None if params.logprobs is None else []
         self._finish_reason: FinishReason = "length"
-        self._pieces: deque[str] = deque()
+        self._pieces: deque[tuple[int, TokenLogprobs | None, str]] = deque()
 
     @property
     def has_room(self) -> bool:
         """Whether anything can be generated at all."""
         return len(self.request.ids) < self.request.limit
 
-    def take(self) -> str:
-        """The text that is new since it was last taken."""
-        pieces = []
+    def take(self) -> News:
+        """What is new since it was last taken, by whichever thread."""
+        pieces, ids, logprobs = [], [], []
         while self._pieces:
-            pieces.append(self._pieces.popleft())
-        return "".join(pieces)
+            id_, entry, piece = self._pieces.popleft()
+            pieces.append(piece)
+            ids.append(id_)
+            if entry is not None:
+                logprobs.append(entry)
+        return News("".join(pieces), ids, logprobs if self._logprobs is not None else None)
 
     def result(self) -> Generation:
         """What there is, as what the caller gets."""
@@ -70,17 +89,16 @@ class Output:
         if self._logprobs is not None and logprobs is not None:
             self._logprobs.append(logprobs)
         if id_ in self._end_ids:
-            self._pieces.append(self._text.finish())
+            stopped, piece = True, self._text.finish()
+        else:
+            piece = self._text.push(id_)
+            if not self._text.stopped and not self.has_room:
+                piece += self._text.finish()
+            stopped = self._text.stopped
+        if stopped:
             self._finish_reason = "stop"
-            return True
-        self._pieces.append(self._text.push(id_))
-        if self._text.stopped:
-            self._finish_reason = "stop"
-        elif not self.has_room:
-            self._pieces.append(self._text.finish())
-            if self._text.stopped:
-                self._finish_reason = "stop"
-        return self._text.stopped
+        self._pieces.append((id_, logprobs, piece))
+        return stopped
 
 
 class Stream(Iterator[str]):

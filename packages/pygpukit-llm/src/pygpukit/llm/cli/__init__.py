@@ -1,4 +1,4 @@
-"""The command `pygpukit`: generate, chat, info."""
+"""The command `pygpukit`: generate, chat, serve, info."""
 
 from __future__ import annotations
 

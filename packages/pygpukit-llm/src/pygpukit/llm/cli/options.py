@@ -67,6 +67,11 @@ def build_parser() -> argparse.ArgumentParser:
     chat.add_argument("--system", metavar="TEXT", help="system message of the chat")
     chat.set_defaults(run=_command("chat"))
 
+    serve = commands.add_parser("serve", help="answer requests to OpenAI's HTTP endpoints")
+    _add_model(serve)
+    _add_server(serve)
+    serve.set_defaults(run=_command("serve"))
+
     info = commands.add_parser("info", help="devices, versions, and facts about a model")
     _add_model(info)
     info.add_argument("--json", action="store_true", help="print one JSON object")
@@ -120,6 +125,48 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--ignore-eos", action="store_true", default=None, help="go on past the end of the text"
+    )
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="port to listen at")
+    parser.add_argument("--name", help="what requests call the model (default: its file's name)")
+    parser.add_argument(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="answer only requests with this key, or one in PYGPUKIT_API_KEYS; may be repeated",
+    )
+    group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--cache-memory", type=float, metavar="GIB", help="of keys and values (default: what fits)"
+    )
+    group.add_argument(
+        "--max-running", type=int, default=64, metavar="N", help="requests that run at once"
+    )
+    group.add_argument(
+        "--max-waiting", type=int, default=256, metavar="N", help="more get status 429"
+    )
+    group.add_argument(
+        "--step-tokens", type=int, default=512, metavar="N", help="tokens computed at once"
+    )
+    group.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="for an answer (default: none)"
+    )
+    group.add_argument(
+        "--max-body", type=int, default=8 << 20, metavar="BYTES", help="of a request"
+    )
+    group.add_argument(
+        "--shutdown-time",
+        type=int,
+        default=30,
+        metavar="SECONDS",
+        help="for answers under way when the server is told to end",
+    )
+    parser.add_argument(
+        "--log-level", default="info", choices=["debug", "info", "warning", "error"]
     )
 
 

@@ -1,0 +1,120 @@
+"""A thread that runs an engine, for coroutines that wait for their requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncGenerator, Sequence
+
+from pygpukit.llm.engine import Engine
+from pygpukit.llm.output import Output
+
+__all__ = ["Driver"]
+
+
+class Driver:
+    """Runs the steps of an engine in a thread of its own.
+
+    It belongs to the event loop in which it is entered: `async with Driver(engine) as driver`.
+
+    Args:
+        engine: What runs the requests.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._waiting: set[_Waiter] = set()
+        self._work = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="pygpukit-engine", daemon=True)
+
+    async def __aenter__(self) -> Driver:
+        """Starts the thread."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Ends what is under way, and the thread."""
+        for waiter in list(self._waiting):
+            waiter.cancel(self._engine)
+        with self._work:
+            self._closing = True
+            self._work.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    async def run(self, outputs: Sequence[Output]) -> AsyncGenerator[None, None]:
+        """Runs requests to their end; yields whenever one has something new.
+
+        Leaving the iterator early cancels them.
+
+        Raises:
+            QueueFullError: As many are waiting as may.
+            RequestRefusedError: One can never run.
+            RequestExpiredError: The deadline of one has passed.
+            LogitsError: A logit of one was NaN or infinite.
+        """
+        waiter = _Waiter([output for output in outputs if output.has_room])
+        try:
+            for output in waiter.outputs:
+                self._engine.submit(output.request)
+            with self._work:
+                self._waiting.add(waiter)
+                self._work.notify()
+            done = not waiter.outputs
+            while not done:
+                await waiter.changed.wait()
+                waiter.changed.clear()
+                waiter.check()
+                done = waiter.done  # before what came with it is looked at
+                yield
+        finally:
+            self._waiting.discard(waiter)
+            waiter.cancel(self._engine)
+
+    def _run(self) -> None:
+        while True:
+            with self._work:
+                self._work.wait_for(lambda: self._closing or self._engine.busy)
+                if self._closing:
+                    return
+            # Whoever waits finds the error at its request.
+            with contextlib.suppress(Exception):
+                self._engine.advance()
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        for waiter in self._waiting:
+            waiter.look()
+
+
+class _Waiter:
+    """What one coroutine waits for."""
+
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        self.outputs = outputs
+        self.changed = asyncio.Event()
+        self._seen = 0
+
+    @property
+    def done(self) -> bool:
+        return all(output.request.done for output in self.outputs)
+
+    def look(self) -> None:
+        """Wakes the coroutine if there is something new."""
+        count = sum(len(output.request.ids) for output in self.outputs)
+        if count > self._seen or self.done:
+            self._seen = count
+            self.changed.set()
+
+    def check(self) -> None:
+        for output in self.outputs:
+            if output.request.error is not None:
+                raise output.request.error
+
+    def cancel(self, engine: Engine) -> None:
+        for output in self.outputs:
+            engine.cancel(output.request)
+        self.changed.set()

@@ -1,0 +1,362 @@
+"""The server over real connections, with OpenAI's own client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pygpukit.llm import LLM
+from pygpukit.llm.engine import EngineConfig
+
+uvicorn = pytest.importorskip("uvicorn", reason="the extra: serve", exc_type=ImportError)
+openai = pytest.importorskip("openai", reason="OpenAI's client", exc_type=ImportError)
+httpx = pytest.importorskip("httpx", reason="a dependency of it", exc_type=ImportError)
+
+from pygpukit.llm.serve import ServerConfig, create_app  # noqa: E402
+
+CHAT = "{% for message in messages %}{{ message.content }}{% endfor %}"
+
+
+@contextmanager
+def served(llm: LLM, engine: EngineConfig | None = None, **options: object) -> Iterator[str]:
+    """The address of a server that runs meanwhile."""
+    llm.configure(engine or EngineConfig(pages=64, step_tokens=64, max_running=32))
+    app = create_app(llm, ServerConfig("test", **options))
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run, args=[[listener]])
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def client_of(address: str, key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
+
+
+@pytest.fixture
+def hello(scripted: Callable[..., LLM]) -> LLM:
+    """Answers a prompt of one token with "Hello world" and the end of the text."""
+    return scripted(
+        [*b"Hello world", 257],
+        tokenizer_config={"chat_template": CHAT, "eos_token": "<|end|>"},
+    )
+
+
+def test_a_chat(hello: LLM) -> None:
+    with served(hello) as address, client_of(address) as client:
+        (model,) = client.models.list().data
+        assert (model.id, client.models.retrieve("test").id) == ("test", "test")
+        messages = [{"role": "user", "content": "x"}]
+        answer = client.chat.completions.create(model="test", messages=messages)
+        (choice,) = answer.choices
+        assert (choice.message.role, choice.message.content) == ("assistant", "Hello world")
+        assert (choice.finish_reason, choice.logprobs) == ("stop", None)
+        usage = answer.usage
+        assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (1, 12, 13)
+        short = client.chat.completions.create(
+            model="test", messages=messages, max_completion_tokens=3, stop=["zzz"]
+        )
+        assert short.choices[0].message.content == "Hel"
+        assert short.choices[0].finish_reason == "length"
+        stopped = client.chat.completions.create(model="test", messages=messages, stop="o w")
+        assert stopped.choices[0].message.content == "Hell"
+
+
+def test_a_streamed_chat(hello: LLM) -> None:
+    with served(hello) as address, client_of(address) as client:
+        stream = client.chat.completions.create(
+            model="test",
+            messages=[{"role": "user", "content": "x"}],
+            stream=True,
+            stream_options={"include_usage": True},
+            n=2,
+        )
+        texts, reasons, pieces, usage = ["", ""], {}, 0, None
+        for chunk in stream:
+            usage = chunk.usage or usage
+            for choice in chunk.choices:
+                texts[choice.index] += choice.delta.content or ""
+                pieces += bool(choice.delta.content)
+                if choice.finish_reason:
+                    reasons[choice.index] = choice.finish_reason
+        assert texts == ["Hello world"] * 2
+        assert reasons == {0: "stop", 1: "stop"}
+        assert pieces >= 2
+        assert (usage.prompt_tokens, usage.completion_tokens) == (1, 24)
+
+
+def test_logprobs(hello: LLM) -> None:
+    with served(hello) as address, client_of(address) as client:
+        request = {
+            "model": "test",
+            "messages": [{"role": "user", "content": "x"}],
+            "logprobs": True,
+            "top_logprobs": 2,
+        }
+        answer = client.chat.completions.create(**request)
+        content = answer.choices[0].logprobs.content
+        assert "".join(entry.token for entry in content[:-1]) == "Hello world"
+        assert all(entry.top_logprobs[0].token == entry.token for entry in content)
+        assert content[0].logprob == content[0].top_logprobs[0].logprob < 0
+        assert content[0].bytes == [ord("H")]
+        streamed = []
+        for chunk in client.chat.completions.create(**request, stream=True):
+            for choice in chunk.choices:
+                streamed += choice.logprobs.content if choice.logprobs else []
+        assert streamed == content
+        text = client.completions.create(model="test", prompt="x", logprobs=1, max_tokens=5)
+        logprobs = text.choices[0].logprobs
+        assert logprobs.tokens == list("Hello")
+        assert logprobs.text_offset == [0, 1, 2, 3, 4]
+        assert [*logprobs.top_logprobs[0]] == ["H"]
+
+
+def test_completions(hello: LLM) -> None:
+    with served(hello) as address, client_of(address) as client:
+        answer = client.completions.create(
+            model="test", prompt=["x", "y"], n=2, max_tokens=5, echo=True
+        )
+        assert [choice.text for choice in answer.choices] == [
+            "xHello", "xHello", "yHello", "yHello",
+        ]  # fmt: skip
+        assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2, 20)
+        stream = client.completions.create(model="test", prompt=[120], stream=True, max_tokens=50)
+        chunks = [choice for chunk in stream for choice in chunk.choices]
+        assert "".join(choice.text for choice in chunks) == "Hello world"
+        assert chunks[-1].finish_reason == "stop"
+
+
+def test_seeds_and_choices(reference_models: Path, byte_tokenizer, copied_model) -> None:
+    folder = copied_model("llama2")
+    (folder / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
+    llm = LLM.from_pretrained(folder, device="cpu")
+    with served(llm) as address, client_of(address) as client:
+
+        def texts(**options: object) -> list[str]:
+            answer = client.completions.create(
+                model="test", prompt=[5, 6], temperature=1.5, max_tokens=12, **options
+            )
+            return [choice.text for choice in answer.choices]
+
+        first = texts(seed=7, n=3)
+        assert texts(seed=7, n=3) == first
+        assert texts(seed=8) == first[1:2]
+        assert len(set(first)) == 3
+        assert texts() != texts()
+
+
+def test_tools(scripted: Callable[..., LLM]) -> None:
+    call = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+    template = CHAT + "{% for tool in tools or [] %}{% endfor %}"
+    llm = scripted(
+        [*f"Well: {call}".encode(), 257],
+        context_length=128,
+        tokenizer_config={"chat_template": template, "eos_token": "<|end|>"},
+    )
+    request = {
+        "model": "test",
+        "messages": [{"role": "user", "content": "x"}],
+        "tools": [{"type": "function", "function": {"name": "add", "parameters": {}}}],
+    }
+    with served(llm) as address, client_of(address) as client:
+        (choice,) = client.chat.completions.create(**request).choices
+        assert choice.finish_reason == "tool_calls"
+        assert choice.message.content == "Well:"
+        (found,) = choice.message.tool_calls
+        assert (found.function.name, found.function.arguments) == ("add", '{"a": 1}')
+        text, names, reason = "", [], None
+        for chunk in client.chat.completions.create(**request, stream=True):
+            delta = chunk.choices[0].delta
+            text += delta.content or ""
+            names += [call.function.name for call in delta.tool_calls or []]
+            reason = chunk.choices[0].finish_reason or reason
+        assert (text.strip(), names, reason) == ("Well:", ["add"], "tool_calls")
+        plain = client.chat.completions.create(**request, tool_choice="none")
+        assert plain.choices[0].message.content == f"Well: {call}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": "hot"}, "temperature: expected a number, found 'hot'"),
+        ({"temperature": -1}, "temperature: expected a number from 0 to 100, found -1"),
+        ({"max_tokens": 0}, "max_tokens: expected a whole number from 1"),
+        ({"n": True}, "n: expected a whole number, found True"),
+        ({"best_of": 3}, "best_of: isn't supported; leave it out"),
+        ({"messages": "x"}, "messages: expected a list of objects, found 'x'"),
+        ({"messages": [{"content": "x"}]}, "with a 'role'"),
+        ({"messages": [{"role": "user", "content": "x" * 65}]}, "more than the model's context"),
+        ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
+        ({"stop": [""]}, "stop: expected a text or a list of texts"),
+    ],
+)
+def test_what_is_wrong_is_named(hello: LLM, changes: dict[str, object], message: str) -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], **changes}
+    with served(hello) as address:
+        response = httpx.post(f"{address}/v1/chat/completions", json=body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert message in error["message"]
+    assert error["type"] == "invalid_request_error"
+
+
+def test_other_refusals(hello: LLM) -> None:
+    with served(hello, api_keys=["first", "second"], max_body=200) as address:
+        with pytest.raises(openai.AuthenticationError, match="an API key is needed"):
+            client_of(address, "third").models.list()
+        with client_of(address, "second") as client:
+            assert client.models.list().data
+            with pytest.raises(openai.NotFoundError, match="no 'other', only 'test'"):
+                client.completions.create(model="other", prompt="x")
+            with pytest.raises(openai.APIStatusError, match="larger than 200 bytes") as caught:
+                client.completions.create(model="test", prompt="x" * 300)
+            assert caught.value.status_code == 413
+        assert httpx.get(f"{address}/health").json() == {"status": "ok"}
+        response = httpx.post(
+            f"{address}/v1/completions", content=b"{", headers={"Authorization": "Bearer first"}
+        )
+        assert (response.status_code, "no JSON" in response.text) == (400, True)
+
+
+def test_tokens_page_and_metrics(hello: LLM) -> None:
+    with served(hello) as address:
+        found = httpx.post(f"{address}/tokenize", json={"prompt": "Hi"}).json()
+        assert found == {"tokens": [72, 105], "count": 2, "max_model_len": 64}
+        messages = [{"role": "user", "content": "Hi"}]
+        chat = httpx.post(f"{address}/tokenize", json={"messages": messages}).json()
+        assert chat["tokens"] == [72, 105]
+        text = httpx.post(f"{address}/detokenize", json={"tokens": [72, 105]}).json()
+        assert text == {"prompt": "Hi"}
+        assert "<title>pygpukit</title>" in httpx.get(address).text
+        httpx.post(f"{address}/v1/completions", json={"prompt": "x", "max_tokens": 4})
+        metrics = httpx.get(f"{address}/metrics").text
+    assert "pygpukit_output_tokens_total 4.0" in metrics
+    assert 'pygpukit_responses_total{path="/v1/completions",status="200"} 1.0' in metrics
+    assert "pygpukit_time_to_first_token_seconds_count 1.0" in metrics
+    assert "pygpukit_pages 64.0" in metrics
+    assert "pygpukit_pages_in_use 0.0" in metrics
+
+
+@pytest.fixture
+def endless(scripted: Callable[..., LLM]) -> LLM:
+    """Never ends by itself; slow enough to look at."""
+    return scripted("ab" * 400, context_length=1000, prompt_length=1)
+
+
+def test_a_client_that_goes_away_ends_its_request(endless: LLM) -> None:
+    scheduler_stats = lambda: endless.engine.scheduler.stats()  # noqa: E731
+    with served(endless) as address, client_of(address) as client:
+        stream = client.completions.create(model="test", prompt="x", stream=True, max_tokens=990)
+        next(iter(stream))
+        assert scheduler_stats().running == 1
+        stream.close()
+        with pytest.raises(openai.APITimeoutError):
+            client.completions.create(model="test", prompt="x", max_tokens=990, timeout=0.2)
+        for _ in range(100):
+            if scheduler_stats().requests == 0:
+                break
+            time.sleep(0.02)
+        assert (scheduler_stats().requests, scheduler_stats().pages_in_use) == (0, 0)
+        assert "pygpukit_cancelled_total 2.0" in httpx.get(f"{address}/metrics").text
+
+
+def test_overload_and_time_limit(endless: LLM) -> None:
+    config = EngineConfig(pages=64, step_tokens=64, max_running=1, max_waiting=1)
+    with served(endless, config, time_limit=0.5) as address, client_of(address) as client:
+        create = lambda: client.completions.create(  # noqa: E731
+            model="test", prompt="x", stream=True, max_tokens=990
+        )
+        running = create()
+        next(iter(running))
+        late: list[str] = []
+
+        def wait() -> None:
+            with pytest.raises(openai.APIError) as caught:
+                list(create())
+            late.append(str(caught.value))
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        while endless.engine.scheduler.stats().waiting == 0:
+            time.sleep(0.01)
+        with pytest.raises(openai.RateLimitError) as caught:
+            create()
+        assert int(caught.value.response.headers["Retry-After"]) > 0
+        with pytest.raises(openai.APIError, match="deadline has passed"):
+            for _ in running:
+                pass
+        waiting.join()
+        assert "deadline has passed" in late[0]
+
+
+def test_many_clients_some_of_which_vanish(reference_models: Path, byte_tokenizer, copied_model):
+    """No error, no leak, no mixed text."""
+    folder = copied_model("llama2")
+    (folder / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
+    llm = LLM.from_pretrained(folder, device="cpu")
+    prompts = [[5, 6 + index] for index in range(12)]
+    options = {"max_new_tokens": 40, "temperature": 1.0, "ignore_eos": True}
+    expected = [llm.generate(ids, seed=seed, **options).text for seed, ids in enumerate(prompts)]
+    engine = EngineConfig(pages=16, step_tokens=32, max_running=16)
+
+    async def one(client: openai.AsyncOpenAI, index: int, rng: random.Random) -> None:
+        seed = index % len(prompts)
+        stream = await client.completions.create(
+            model="test",
+            prompt=prompts[seed],
+            seed=seed,
+            temperature=1.0,
+            max_tokens=40,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        text, leaves = "", rng.random() < 0.4
+        async for chunk in stream:
+            text += chunk.choices[0].text
+            if leaves and rng.random() < 0.1:
+                await stream.close()
+                assert expected[seed].startswith(text)
+                return
+        assert text == expected[seed]
+
+    async def load(address: str) -> None:
+        rng = random.Random(3)
+        async with openai.AsyncOpenAI(
+            base_url=f"{address}/v1", api_key="none", max_retries=0
+        ) as client:
+            await asyncio.gather(*(one(client, index, rng) for index in range(100)))
+
+    with served(llm, engine) as address:
+        asyncio.run(load(address))
+        for _ in range(100):
+            if llm.engine.scheduler.stats().requests == 0:
+                break
+            time.sleep(0.02)
+        stats = llm.engine.scheduler.stats()
+        assert (stats.requests, stats.pages_in_use) == (0, 0)
+
+
+def test_ending_the_server_ends_what_is_under_way(endless: LLM) -> None:
+    with served(endless) as address, client_of(address) as client:
+        stream = client.completions.create(model="test", prompt="x", stream=True, max_tokens=990)
+        next(iter(stream))
+        before = time.monotonic()
+        stream.close()
+    assert time.monotonic() - before < 10
+    assert not endless.engine.busy
