@@ -31,6 +31,9 @@ TARGETS = {
     "compute_80": ("sm_80", "sm_86", "sm_89"),
     "compute_90": ("sm_90a", "sm_100", "sm_120"),
 }
+#: The same for sources with Hopper's own instructions, which no other GPU has.
+HOPPER_TARGETS = {"compute_90a": ("sm_90a",)}
+HOPPER_SOURCES = "_wgmma"
 #: Multiplications and additions are fused only where the source says so: the same source rounds
 #: alike in every kernel that includes it.
 NVRTC_OPTIONS = ("--std=c++17", "--device-as-default-execution-space", "--fmad=false")
@@ -207,6 +210,11 @@ def sources(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.cu"))
 
 
+def targets_of(source: Path) -> dict[str, tuple[str, ...]]:
+    """What a source is compiled for: virtual architectures, and the real ones of each."""
+    return HOPPER_TARGETS if source.stem.endswith(HOPPER_SOURCES) else TARGETS
+
+
 def build(directory: Path, *, cubins: bool = True) -> list[Image]:
     """Compile every kernel of ``directory`` for every target, to PTX and if asked to cubins.
 
@@ -219,7 +227,7 @@ def build(directory: Path, *, cubins: bool = True) -> list[Image]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # One after the other: of several files at a time NVRTC does not always make the same.
         for source in sources(directory):
-            for virtual, targets in TARGETS.items():
+            for virtual, targets in targets_of(source).items():
                 ptx = nvrtc.compile(source, virtual)
                 images.append(Image(source.stem, virtual, ptx))
                 if ptxas:
@@ -309,7 +317,10 @@ def report(images: list[Image]) -> str:
     for kernel in kernels:
         cells = []
         for target in targets:
-            used = found[kernel, target]
+            used = found.get((kernel, target))
+            if used is None:
+                cells.append("-")
+                continue
             spilled = f" ({used.spilled_bytes})" if used.spilled_bytes else ""
             cells.append(f"{used.registers}{spilled}")
         lines.append(f"{kernel:{width}}" + "".join(f"{cell:>12}" for cell in cells))

@@ -6,40 +6,11 @@
 // of 8 of at most DIM; q and the caches, with their strides, are aligned to 16 bytes.
 #include "common/attention_mma.cuh"
 #include "common/launch.cuh"
+#include "common/segment.cuh"
 
 constexpr int WARPS = 4;
 constexpr int WARP_QUERIES = 16;
 constexpr int QUERIES = WARPS * WARP_QUERIES;
-
-// Consecutive tokens of one sequence, and the positions that any of them sees.
-struct Segment {
-  int sequence, tokens, begin, end;
-
-  // The longest one that starts at `token` and ends before `end_token`, which is at most 64 tokens on.
-  template <class T>
-  __device__ __forceinline__ Segment(const AttentionArgs<T>& a, int token, int end_token) {
-    sequence = a.sequences[token];
-    unsigned same[2];
-    int positions[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int t = token + i * WARP + lane_index();
-      same[i] = __ballot_sync(~0u, t < end_token && a.sequences[t] == sequence);
-      positions[i] = t < end_token ? a.positions[t] : -1;
-    }
-    tokens = same[0] == ~0u ? WARP + (same[1] == ~0u ? WARP : __ffs(~same[1]) - 1) : __ffs(~same[0]) - 1;
-    begin = 0x7fffffff;
-    int last = -1;
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-      if (i * WARP + lane_index() < tokens && a.pages.holds(sequence, positions[i])) {
-        begin = min(begin, a.first_visible(positions[i]));
-        last = max(last, positions[i]);
-      }
-    begin = __reduce_min_sync(~0u, begin);
-    end = __reduce_max_sync(~0u, last) + 1;
-  }
-};
 
 template <int DIM, class T>
 struct Prefill {
@@ -118,7 +89,7 @@ struct Prefill {
   }
 
   // Passes over the chunks that a segment, which starts at `first_token`, sees.
-  __device__ __forceinline__ void run_segment(const Segment& segment, int first_token) {
+  __device__ __forceinline__ void run_segment(const Segment<QUERIES>& segment, int first_token) {
     Visible visible;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -174,7 +145,7 @@ struct Prefill {
     copy_async_commit();
     const int end_token = min(token(QUERIES - 1) + 1, a.tokens);
     for (int t = token(0); t < end_token;) {
-      const Segment segment(a, t, end_token);
+      const Segment<QUERIES> segment(a, t, end_token);
       if (segment.end > 0) run_segment(segment, t);
       t += segment.tokens;
     }

@@ -10,7 +10,7 @@ import pytest
 from pygpukit import kernels
 from pygpukit.core import Device, DeviceError, LaunchError
 from pygpukit.kernels import Norm
-from reference import ACTIVATIONS, Cache, attend, ints, rotate
+from reference import ACTIVATIONS, PAGE, Cache, attend, ints, rotate
 
 pytestmark = pytest.mark.gpu
 
@@ -97,7 +97,27 @@ def test_a_row_is_the_same_whichever_kernel_computes_it(put, normal, dtype, gate
         return kernels.linear(part, weight, norm=norm, gated=gated, dtype="float32").numpy()
 
     together = run(0, 520)
-    for start, stop in [(0, 1), (5, 7), (3, 11), (20, 33), (60, 124), (100, 300)]:
+    for start, stop in [(0, 1), (5, 7), (3, 11), (20, 33), (60, 124), (9, 109), (100, 300)]:
+        np.testing.assert_array_equal(run(start, stop), together[start:stop])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("activation", ["silu", "gelu", None])
+@pytest.mark.parametrize("outputs", [512, 1416, 2100])
+def test_what_follows_a_product_is_the_same_too(put, normal, dtype, gated, activation, outputs):
+    x = put(normal(700, 328, dtype=dtype), dtype)
+    weight = put(normal(outputs * (1 + gated), 328, dtype=dtype) / 64, dtype)
+    bias = put(normal(outputs * (1 + gated)))
+    residual = put(normal(700, outputs, dtype=dtype), dtype)
+
+    def run(start, stop):
+        options = {"activation": activation, "gated": gated, "scale": 0.7}
+        behind = residual[start:stop]
+        return kernels.linear(x[start:stop], weight, bias, residual=behind, **options).numpy("float32")
+
+    together = run(0, 700)
+    for start, stop in [(0, 3), (20, 50), (600, 700), (100, 600)]:
         np.testing.assert_array_equal(run(start, stop), together[start:stop])
 
 
@@ -152,9 +172,9 @@ def test_rows(put, normal, dtype, length):
     assert_close(capped, 2.5 * np.tanh(weight.astype(np.float64) / 2.5), dtype)
 
 
-def filled(put, rng, normal, lengths, kv_heads, dim, dtype):
+def filled(put, rng, normal, lengths, kv_heads, dim, dtype, page_size=64):
     """A cache with random keys and values of sequences, and these."""
-    cache = Cache(put, rng, lengths, kv_heads, dim)
+    cache = Cache(put, rng, lengths, kv_heads, dim, page_size)
     cache.keys = put(np.full(cache.keys.shape, np.nan, np.float32), dtype)
     cache.values = put(np.full(cache.values.shape, np.nan, np.float32), dtype)
     content = [normal(2, length, kv_heads, dim, dtype=dtype) for length in lengths]
@@ -176,9 +196,10 @@ def filled(put, rng, normal, lengths, kv_heads, dim, dtype):
 @pytest.mark.parametrize("dim", [64, 80, 128, 256, 20])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (20, 1)])
 @pytest.mark.parametrize(("window", "soft_cap"), [(0, 0.0), (70, 0.0), (0, 3.0)])
-def test_attention(put, rng, normal, dtype, dim, heads, kv_heads, window, soft_cap):
+@pytest.mark.parametrize("page_size", [PAGE, 64, 128])
+def test_attention(put, rng, normal, dtype, dim, heads, kv_heads, window, soft_cap, page_size):
     lengths = [300, 37]
-    cache, content = filled(put, rng, normal, lengths, kv_heads, dim, dtype)
+    cache, content = filled(put, rng, normal, lengths, kv_heads, dim, dtype, page_size)
 
     def run(tokens):
         sequences, positions = (ints(column) for column in zip(*tokens, strict=True))
@@ -212,7 +233,7 @@ def test_attention(put, rng, normal, dtype, dim, heads, kv_heads, window, soft_c
         ]
     )
     assert_close(together, expected, dtype, factor=2)
-    for part in [[(0, 299)], [(0, 0), (1, 36)], [(0, p) for p in range(60, 200)]]:
+    for part in [[(0, 299)], [(0, 0), (1, 36)], [(0, p) for p in range(60, 200)], everything[250:]]:
         rows = [offsets[s] + p for s, p in part]
         np.testing.assert_array_equal(run(part), together[rows])
 
@@ -224,6 +245,22 @@ def test_long_contexts(put, rng, normal, dtype):
     where = cache.block_tables, put(ints([4999])), put(ints([0]))
     y = kernels.attention(put(q, dtype), *cache, *where, scale=0.2).numpy("float32")
     assert_close(y, attend(q, k, v, np.array([4999]), 0.2), dtype, factor=2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_missing_page_is_nan_for_those_that_see_it(put, rng, normal, dtype):
+    cache, ((k, v),) = filled(put, rng, normal, [400], 2, 128, dtype)
+    tables = cache.block_tables.numpy()
+    tables[0, 3] = -1
+    q = normal(400, 8, 128, dtype=dtype)
+    where = put(tables), put(ints(range(400))), put(ints([0] * 400))
+    y = kernels.attention(put(q, dtype), *cache, *where, scale=0.1).numpy("float32")
+    expected = attend(q, k, v, np.arange(400), 0.1)
+    assert_close(y[:192], expected[:192], dtype, factor=2)
+    assert np.isnan(y[192:]).all()
+    # Within a window of 16 the positions from 272 on don't see the page.
+    y = kernels.attention(put(q, dtype), *cache, *where, scale=0.1, window=16).numpy("float32")
+    assert_close(y[272:], attend(q, k, v, np.arange(400), 0.1, 16)[272:], dtype, factor=2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -18,6 +18,7 @@ pub use parameters::{Address, Parameters};
 pub use plan::{CudaLaunch, Plan};
 pub(crate) use run::{Program, run};
 
+pub use crate::device::cuda::{TensorMap, TensorMapDimension};
 use crate::dispatch::{KernelArgs, LaunchError, Signature};
 
 /// A kernel of the devices "cuda:N".

@@ -2,6 +2,8 @@
 
 use bytemuck::NoUninit;
 
+use crate::device::cuda::{EncodedTensorMap, LaunchParameters, TensorMap};
+
 /// An address on the GPU, as a struct that is passed by value holds it; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit)]
 #[repr(transparent)]
@@ -21,7 +23,12 @@ impl<T> From<*mut T> for Address {
 
 /// Parameters in the order in which the kernel declares them, each at its natural alignment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parameters(Vec<u8>);
+pub struct Parameters {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+    /// Those that the driver is still to encode, with where they start.
+    tensor_maps: Vec<(usize, TensorMap)>,
+}
 
 impl Parameters {
     /// No parameters yet.
@@ -56,14 +63,50 @@ impl Parameters {
     /// A number, or a struct passed by value: `#[repr(C)]`, laid out as in the kernel, no padding.
     #[must_use]
     pub fn value<T: NoUninit>(mut self, value: T) -> Self {
-        self.0.resize(self.0.len().next_multiple_of(align_of::<T>()), 0);
-        self.0.extend_from_slice(bytemuck::bytes_of(&value));
+        self.push(align_of::<T>(), bytemuck::bytes_of(&value));
         self
+    }
+
+    /// A `CUtensorMap`, encoded when it is launched.
+    #[must_use]
+    pub fn tensor_map(mut self, map: TensorMap) -> Self {
+        const ALIGNMENT: usize = 64;
+        let start = self.push(ALIGNMENT, &[0; size_of::<EncodedTensorMap>()]);
+        self.tensor_maps.push((start, map));
+        self
+    }
+
+    /// Where the parameter starts.
+    fn push(&mut self, alignment: usize, value: &[u8]) -> usize {
+        let start = self.bytes.len().next_multiple_of(alignment);
+        self.bytes.resize(start, 0);
+        self.bytes.extend_from_slice(value);
+        self.starts.push(start);
+        start
+    }
+
+    /// Fills in the tensor maps.
+    ///
+    /// # Errors
+    /// What `encode` returns.
+    pub(super) fn encode_tensor_maps<E>(
+        &mut self,
+        encode: impl Fn(&TensorMap) -> Result<EncodedTensorMap, E>,
+    ) -> Result<(), E> {
+        for (start, map) in &self.tensor_maps {
+            let encoded = encode(map)?;
+            self.bytes[*start..][..encoded.len()].copy_from_slice(&encoded);
+        }
+        Ok(())
+    }
+
+    pub(super) fn launch_parameters(&self) -> LaunchParameters<'_> {
+        LaunchParameters { bytes: &self.bytes, starts: &self.starts }
     }
 
     /// The packed bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 

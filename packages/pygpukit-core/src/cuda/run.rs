@@ -94,7 +94,8 @@ fn plan(
     let mut plan = Plan::new(*ordinal.cuda().limits(), scratch);
     (kernel.plan)(args, &mut plan);
     let (launches, scratch) = plan.finish()?;
-    for launch in launches {
+    for mut launch in launches {
+        launch.parameters.encode_tensor_maps(|map| ordinal.cuda().encode(map))?;
         let function = Library::of(ordinal).function(launch.source, launch.function)?;
         ready.push(Ready { kernel: kernel.signature.name, function, launch });
     }
@@ -117,7 +118,7 @@ impl Ready {
             kernel: self.kernel,
             function: &self.function,
             shape: LaunchShape { grid, block, cluster, shared_bytes, overlap },
-            parameters: parameters.bytes(),
+            parameters: parameters.launch_parameters(),
         }
     }
 }

@@ -61,7 +61,20 @@ struct Scorer {
   }
   __device__ __forceinline__ float operator()(float product) const {
     const float x = product * factor;
-    if (cap == 0.f) return x;
+    return cap == 0.f ? x : capped(x);
+  }
+  // Many at once, which branch once.
+  template <int N>
+  __device__ __forceinline__ void score(float (&products)[N][4]) const {
+#pragma unroll
+    for (int i = 0; i < 4 * N; ++i) products[i / 4][i % 4] *= factor;
+    if (cap == 0.f) return;
+#pragma unroll
+    for (int i = 0; i < 4 * N; ++i) products[i / 4][i % 4] = capped(products[i / 4][i % 4]);
+  }
+
+ private:
+  __device__ __forceinline__ float capped(float x) const {
     return cap * (same_type<T, float> ? tanhf(x) : tanh_fast(x));
   }
 };

@@ -114,10 +114,7 @@ struct Visible {
 template <class T>
 __device__ __forceinline__ void score_keys(float (&s)[8][4], const Scorer<T>& scorer, const Visible& visible,
                                            int chunk, unsigned long long missing) {
-#pragma unroll
-  for (int t = 0; t < 8; ++t)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) s[t][i] = scorer(s[t][i]);
+  scorer.score(s);
   if (__all_sync(~0u, visible.all(chunk)) && !missing) return;
 #pragma unroll
   for (int t = 0; t < 8; ++t)

@@ -63,13 +63,13 @@ def attend(q, k, v, positions, scale, window=0, soft_cap=0.0):
 class Cache:
     """Pages of keys and values of `lengths` positions, scattered over more pages than needed."""
 
-    def __init__(self, put, rng, lengths, kv_heads, head_dim):
-        counts = [-(-length // PAGE) for length in lengths]
+    def __init__(self, put, rng, lengths, kv_heads, head_dim, page_size=PAGE):
+        counts = [-(-length // page_size) for length in lengths]
         order = rng.permutation(sum(counts) + 3)
         tables = np.full((len(lengths), max(counts)), -1)
         for row, count in enumerate(counts):
             tables[row, :count], order = order[:count], order[count:]
-        shape = (sum(counts) + 3, kv_heads, PAGE, head_dim)
+        shape = (sum(counts) + 3, kv_heads, page_size, head_dim)
         self.block_tables = put(ints(tables))
         # NaN wherever nothing was written: whoever reads it shows it.
         self.keys = put(np.full(shape, np.nan, np.float32))

@@ -2,7 +2,7 @@
 
 use bytemuck::{NoUninit, Zeroable};
 
-use crate::cuda::{CudaLaunch, Parameters};
+use crate::cuda::{CudaLaunch, Parameters, TensorMap, TensorMapDimension};
 use crate::dispatch::{KernelArgs, TensorArg};
 use crate::dtype::DType;
 
@@ -39,6 +39,35 @@ pub(super) fn launch(
         reads_early: 0..0,
         parameters: Parameters::new().value(arguments),
     }
+}
+
+/// A matrix whose rows are `stride` elements apart, in boxes of `box_rows` rows of 64 elements.
+pub(super) fn matrix_map(
+    address: u64,
+    dtype: DType,
+    [rows, columns]: [usize; 2],
+    stride: i64,
+    box_rows: usize,
+) -> TensorMap {
+    let dimensions = vec![
+        TensorMapDimension { size: columns, stride: 1, box_size: 64 },
+        TensorMapDimension { size: rows, stride: stride as usize, box_size: box_rows as u32 },
+    ];
+    TensorMap { address, dtype, dimensions }
+}
+
+/// A cache of keys or values, in boxes of 64 rows of 64 elements of a head of a page.
+pub(super) fn cache_map(cache: &TensorArg) -> TensorMap {
+    let boxes = [64, 64, 1, 1].into_iter();
+    let dimensions = boxes
+        .zip([3, 2, 1, 0])
+        .map(|(box_size, axis)| TensorMapDimension {
+            size: cache.shape[axis],
+            stride: cache.strides[axis],
+            box_size,
+        })
+        .collect();
+    TensorMap { address: address(cache), dtype: cache.dtype, dimensions }
 }
 
 /// A dimension or a number of elements as kernels take it.

@@ -1,11 +1,13 @@
-//! `attention`: attention_decode.cu for tokens that stand alone, attention_prefill.cu for prompts,
-//! attention_plain.cu for the rest. The first two give the same bits.
+//! `attention`: attention_decode.cu for tokens that stand alone, attention_wgmma.cu (on Hopper) or
+//! attention_prefill.cu for prompts, attention_plain.cu for the rest. All but the last give the same bits.
 
 use bytemuck::NoUninit;
 
-use super::arguments::{CacheStrides, Pages, Reader, address, entry, int, launch, stride};
+use super::arguments::{
+    CacheStrides, Pages, Reader, address, cache_map, entry, int, launch, stride,
+};
 use super::signature::{check_same_dtype, check_sizes, signature};
-use crate::cuda::{CudaKernel, Plan};
+use crate::cuda::{CudaKernel, CudaLaunch, Plan};
 use crate::device::Limits;
 use crate::dispatch::{KernelArgs, TensorArg};
 use crate::dtype::DType;
@@ -17,6 +19,10 @@ const SPAN: usize = 256;
 const DECODE_QUERIES: usize = 16;
 /// Queries of a block of attention_prefill.
 const PREFILL_QUERIES: usize = 64;
+/// Queries of a block of attention_wgmma.
+const WGMMA_QUERIES: usize = 128;
+/// Positions of a chunk, `CHUNK_KEYS` of common/attention.cuh.
+const CHUNK: usize = 64;
 /// Tokens of a sequence above which they count as a prompt.
 const PROMPT: usize = 4;
 
@@ -119,11 +125,34 @@ impl<'a> Attention<'a> {
         let Some(padded) = self.padded_dim() else { return self.plain(plan) };
         let prefill_bytes = 640 * padded;
         let fits = prefill_bytes <= plan.limits().shared_bytes_per_block as usize;
-        if self.tokens > PROMPT * self.sequences && fits {
-            self.prefill(plan, padded, prefill_bytes);
-        } else {
-            self.decode(plan, padded);
+        if self.tokens <= PROMPT * self.sequences || !fits {
+            return self.decode(plan, padded);
         }
+        match self.wgmma(plan.limits(), padded) {
+            Some(launch) => plan.launch(launch),
+            None => self.prefill(plan, padded, prefill_bytes),
+        }
+    }
+
+    /// The kernel for Hopper's tensor cores, if this is one and pages hold whole chunks.
+    fn wgmma(&self, limits: &Limits, padded: usize) -> Option<CudaLaunch> {
+        const HOPPER: (u32, u32) = (9, 0);
+        const STAGES: usize = 2;
+        let [k_cache, v_cache] = self.caches;
+        let whole_chunks = k_cache.shape[2].is_multiple_of(CHUNK);
+        if limits.capability != HOPPER || padded > 128 || !whole_chunks || k_cache.shape[0] == 0 {
+            return None;
+        }
+        let function = match padded {
+            64 => entry!("attention_wgmma_64", self.q.dtype),
+            _ => entry!("attention_wgmma_128", self.q.dtype),
+        };
+        let grid = [(self.tokens * self.group()).div_ceil(WGMMA_QUERIES), self.kv_heads, 1];
+        let shared = 1024 + (768 + 256 * STAGES) * padded + 40 * STAGES;
+        let launch = launch("attention_wgmma", function, grid, 384, shared, self.arguments);
+        let (keys, values) = (cache_map(k_cache), cache_map(v_cache));
+        let parameters = launch.parameters.tensor_map(keys).tensor_map(values);
+        Some(CudaLaunch { parameters, ..launch })
     }
 
     fn plain(&self, plan: &mut Plan) {

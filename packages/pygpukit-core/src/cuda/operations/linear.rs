@@ -1,9 +1,10 @@
-//! `linear`: linear_gemv.cu for few rows, linear_mma.cu for many, linear_plain.cu for the rest. All of
-//! them sum in the same order, so which one it is can't be seen in the result.
+//! `linear`: linear_gemv.cu for few rows, linear_wgmma.cu (on Hopper) or linear_mma.cu for many,
+//! linear_plain.cu for the rest. All of them sum in the same order, so which one it is can't be seen in
+//! the result.
 
 use bytemuck::NoUninit;
 
-use super::arguments::{Floats, Norm, Reader, address, entry, int, launch, stride};
+use super::arguments::{Floats, Norm, Reader, address, entry, int, launch, matrix_map, stride};
 use super::norm::{Rows, norm_rows};
 use super::signature::{check_same_dtype, check_sizes, signature};
 use crate::cuda::{CudaKernel, CudaLaunch, Plan};
@@ -103,7 +104,7 @@ impl<'a> Linear<'a> {
                 return plan.launch(launch);
             }
             self.normalize(plan);
-            return plan.launch(self.mma(&limits));
+            return plan.launch(self.wgmma(&limits).unwrap_or_else(|| self.mma(&limits)));
         }
         self.normalize(plan);
         plan.launch(self.plain(&limits));
@@ -142,6 +143,30 @@ impl<'a> Linear<'a> {
         let function = entry!("linear_gemv", self.x.dtype);
         let launch = launch("linear_gemv", function, [blocks, 1, 1], 128, shared, self.arguments);
         Some(CudaLaunch { reads_early: self.weight.addresses(), ..launch })
+    }
+
+    /// The kernel for Hopper's tensor cores, if this is one and there are rows for it.
+    fn wgmma(&self, limits: &Limits) -> Option<CudaLaunch> {
+        const ROWS_OF_MMA: usize = 64;
+        const HOPPER: (u32, u32) = (9, 0);
+        if limits.capability != HOPPER || self.rows <= ROWS_OF_MMA {
+            return None;
+        }
+        let tiling = WgmmaTiling::choose(self.rows, self.n, self.parts(), limits);
+        let blocks = 2 * tiling.pairs(self.rows, self.n, self.parts()).min(wgmma_pairs(limits));
+        let (arguments, dtype) = (&self.arguments, self.x.dtype);
+        let x = matrix_map(arguments.x, dtype, [self.rows, self.k], arguments.x_stride, 64);
+        let weight = matrix_map(
+            arguments.weight,
+            dtype,
+            [self.n * self.parts(), self.k],
+            arguments.weight_stride,
+            tiling.columns / 2,
+        );
+        let (function, shared) = (tiling.function(dtype), tiling.shared_bytes());
+        let launch = launch("linear_wgmma", function, [blocks, 1, 1], 384, shared, *arguments);
+        let parameters = launch.parameters.tensor_map(x).tensor_map(weight);
+        Some(CudaLaunch { cluster: [2, 1, 1], parameters, ..launch })
     }
 
     fn mma(&self, limits: &Limits) -> CudaLaunch {
@@ -188,6 +213,55 @@ fn gemv_shared_bytes(rows: usize, k: usize, parts: usize) -> usize {
     let sums = 2 * 4 * parts * k.div_ceil(256) * rows * GEMV_TILE;
     let scratch = 4 * 2 * (2 * WARPS);
     ring + 16 + x + sums + scratch
+}
+
+/// A tiling of linear_wgmma.cu.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct WgmmaTiling {
+    /// Weight rows of a tile.
+    columns: usize,
+    stages: usize,
+}
+
+impl WgmmaTiling {
+    const ROWS: usize = 128;
+    const ALL: [WgmmaTiling; 3] = [
+        WgmmaTiling { columns: 192, stages: 5 },
+        WgmmaTiling { columns: 128, stages: 6 },
+        WgmmaTiling { columns: 64, stages: 8 },
+    ];
+
+    /// The tiling whose blocks are done first: a tile takes as long as it has columns, and some more.
+    fn choose(rows: usize, n: usize, parts: usize, limits: &Limits) -> WgmmaTiling {
+        const REST: usize = 24;
+        let rounds =
+            |tiling: WgmmaTiling| tiling.pairs(rows, n, parts).div_ceil(wgmma_pairs(limits));
+        let fastest = Self::ALL.into_iter().min_by_key(|&t| rounds(t) * (t.columns + REST));
+        fastest.expect("there are tilings")
+    }
+
+    /// Pairs of tiles: one below the other, or in one row where there is only one row of tiles.
+    fn pairs(self, rows: usize, n: usize, parts: usize) -> usize {
+        let (rows, columns) = (rows.div_ceil(Self::ROWS), n.div_ceil(self.columns / parts));
+        if rows > 1 { rows.div_ceil(2) * columns } else { columns.div_ceil(2) }
+    }
+
+    fn shared_bytes(self) -> usize {
+        1024 + self.stages * ((Self::ROWS + self.columns) * 128 + 16)
+    }
+
+    fn function(self, dtype: DType) -> &'static str {
+        match self.columns {
+            64 => entry!("linear_wgmma_64", dtype),
+            128 => entry!("linear_wgmma_128", dtype),
+            _ => entry!("linear_wgmma_192", dtype),
+        }
+    }
+}
+
+/// Pairs of blocks of linear_wgmma.cu that run at a time.
+fn wgmma_pairs(limits: &Limits) -> usize {
+    limits.sm_count as usize / 2
 }
 
 /// A tiling of linear_mma.cu.

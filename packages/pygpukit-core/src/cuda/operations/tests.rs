@@ -16,6 +16,13 @@ const H100: Limits = Limits {
     shared_bytes_per_sm: 228 << 10,
     l2_bytes: 50 << 20,
 };
+const A100: Limits = Limits {
+    capability: (8, 0),
+    sm_count: 108,
+    shared_bytes_per_block: 163 << 10,
+    shared_bytes_per_sm: 164 << 10,
+    l2_bytes: 40 << 20,
+};
 /// GeForce RTX 4090.
 const ADA: Limits = Limits {
     capability: (8, 9),
@@ -115,8 +122,13 @@ fn the_linear_kernel_depends_on_the_rows_and_on_what_fits() {
     let normalised = Linear { norm: true, ..bf16(16, 4096, 4096) };
     assert_eq!(plan(normalised, H100), ["norm_bf16", "linear_mma_16x32_bf16"]);
     assert_eq!(plan(bf16(64, 4096, 4096), H100), ["linear_mma_64x32_bf16"]);
-    assert_eq!(plan(bf16(4096, 4096, 4096), H100), ["linear_mma_128x128_bf16"]);
-    assert_eq!(plan(bf16(512, 2048, 8192), H100), ["linear_mma_128x64_bf16"]);
+    assert_eq!(plan(bf16(4096, 4096, 4096), A100), ["linear_mma_128x128_bf16"]);
+    assert_eq!(plan(bf16(512, 2048, 8192), A100), ["linear_mma_128x64_bf16"]);
+    assert_eq!(plan(bf16(4096, 6144, 4096), H100), ["linear_wgmma_192_bf16"]);
+    assert_eq!(plan(bf16(4096, 4096, 4096), H100), ["linear_wgmma_128_bf16"]);
+    assert_eq!(plan(bf16(512, 2048, 8192), H100), ["linear_wgmma_64_bf16"]);
+    let normalised = Linear { norm: true, ..bf16(65, 4096, 4096) };
+    assert_eq!(plan(normalised, H100), ["norm_bf16", "linear_wgmma_64_bf16"]);
     // 16 bytes can't be copied at a time.
     assert_eq!(plan(bf16(3, 100, 33), H100), ["linear_plain_tiled_bf16_bf16"]);
     let f32 = |rows, k, weight| Linear {
@@ -135,11 +147,18 @@ fn launches_of_the_linear_kernels_fit_their_tiles() {
     let [gemv] = &launches[..] else { panic!("one launch") };
     assert_eq!((gemv.grid, gemv.block, gemv.overlap), ([384, 1, 1], [128, 1, 1], true));
     assert_eq!(gemv.parameters.bytes().len(), 160);
-    let launches =
-        Linear { gated: true, ..Linear::of(300, 1000, 512, DType::F16) }.plan(H100).unwrap();
-    // 5 by 63 tiles of 64 rows by 32 weight rows, and a ring of five stages.
+    let gated = Linear { gated: true, ..Linear::of(300, 1000, 512, DType::F16) };
+    let launches = gated.plan(A100).unwrap();
+    // 3 by 32 tiles of 128 rows by 64 weight rows, and a ring of four stages.
     let [mma] = &launches[..] else { panic!("one launch") };
-    assert_eq!((mma.grid, mma.shared_bytes), ([5 * 63, 1, 1], 5 * 96 * 128));
+    assert_eq!((mma.grid, mma.shared_bytes), ([3 * 32, 1, 1], 4 * 192 * 128));
+    // 2 by 32 pairs of tiles of 128 rows by 64 weight rows, and a ring of eight stages.
+    let launches = gated.plan(H100).unwrap();
+    let [wgmma] = &launches[..] else { panic!("one launch") };
+    assert_eq!((wgmma.grid, wgmma.cluster), ([2 * 2 * 32, 1, 1], [2, 1, 1]));
+    assert_eq!(wgmma.shared_bytes, 1024 + 8 * (192 * 128 + 16));
+    // The maps start at multiples of 64.
+    assert_eq!(wgmma.parameters.bytes().len(), 192 + 2 * 128);
 }
 
 #[test]
@@ -222,10 +241,14 @@ fn prompts_and_heads_of_odd_sizes_have_kernels_of_their_own() {
         context: 1024,
         dtype,
     };
-    let launches = prompt(128, DType::F16).plan(H100);
+    let launches = prompt(128, DType::F16).plan(A100);
     assert_eq!(functions(&launches), ["attention_prefill_128_f16"]);
     assert_eq!(launches[0].grid, [500 * 4 / 64 + 1, 8, 1]);
-    assert_eq!(functions(&prompt(80, DType::BF16).plan(H100)), ["attention_prefill_128_bf16"]);
+    assert_eq!(functions(&prompt(80, DType::BF16).plan(A100)), ["attention_prefill_128_bf16"]);
+    let launches = prompt(80, DType::BF16).plan(H100);
+    assert_eq!(functions(&launches), ["attention_wgmma_128_bf16"]);
+    assert_eq!(launches[0].grid, [500 * 4 / 128 + 1, 8, 1]);
+    assert_eq!(functions(&prompt(256, DType::F16).plan(H100)), ["attention_prefill_256_f16"]);
     assert_eq!(functions(&prompt(20, DType::BF16).plan(H100)), ["attention_plain_bf16"]);
     assert_eq!(functions(&prompt(64, DType::F32).plan(H100)), ["attention_plain_f32"]);
     // A prompt's block of such heads needs more shared memory than there is.

@@ -25,8 +25,15 @@ pub(crate) struct LaunchShape {
     pub(crate) overlap: bool,
 }
 
+/// Parameters, one behind the other, and where each starts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LaunchParameters<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) starts: &'a [usize],
+}
+
 impl Stream {
-    /// Queues a launch of `function` with its parameters packed as the kernel declares them.
+    /// Queues a launch of `function`.
     ///
     /// # Safety
     /// The parameters are those that the kernel takes, and all memory that it reaches through them is
@@ -36,7 +43,7 @@ impl Stream {
         &self,
         function: &Function,
         shape: &LaunchShape,
-        parameters: &[u8],
+        parameters: LaunchParameters<'_>,
     ) -> Result<(), DriverError> {
         function.allow(shape.shared_bytes, shape.cluster.iter().product())?;
         let mut attributes = attributes(shape);
@@ -52,24 +59,14 @@ impl Stream {
             attrs: attributes.as_mut_ptr(),
             numAttrs: attributes.len() as u32,
         };
-        let mut size = parameters.len();
-        let mut extra = [
-            marker(sys::CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT),
-            parameters.as_ptr().cast_mut().cast(),
-            marker(sys::CU_LAUNCH_PARAM_BUFFER_SIZE_AS_INT),
-            (&raw mut size).cast(),
-            marker(sys::CU_LAUNCH_PARAM_END_AS_INT),
-        ];
+        let address = |&start: &usize| parameters.bytes[start..].as_ptr().cast_mut().cast();
+        let mut addresses: Vec<*mut c_void> = parameters.starts.iter().map(address).collect();
         // SAFETY: the configuration, its attributes and the parameters outlive the call, which copies
         // them; the caller vouches for what the kernel does with them.
         self.context().call(|| unsafe {
-            sys::cuLaunchKernelEx(&config, function.raw(), ptr::null_mut(), extra.as_mut_ptr())
+            sys::cuLaunchKernelEx(&config, function.raw(), addresses.as_mut_ptr(), ptr::null_mut())
         })
     }
-}
-
-fn marker(value: u32) -> *mut c_void {
-    ptr::without_provenance_mut(value as usize)
 }
 
 /// The attributes that the shape asks for.

@@ -19,6 +19,7 @@ mod memory;
 mod module;
 mod ring;
 mod stream;
+mod tensor_map;
 
 use std::ffi::{CStr, c_int};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,13 +33,15 @@ pub use self::driver::Ordinal;
 pub(crate) use self::foreign::ForeignStream;
 use self::graph::ExecutableGraph;
 use self::lane::{CopyStreams, CudaLane};
-pub(crate) use self::launch::LaunchShape;
+pub(crate) use self::launch::{LaunchParameters, LaunchShape};
 pub use self::limits::Limits;
 use self::memory::DeviceMemory;
 pub(crate) use self::module::{Function, Module};
 use self::ring::Ring;
 use self::stream::Stream;
 pub(crate) use self::stream::StreamEvent;
+pub(crate) use self::tensor_map::EncodedTensorMap;
+pub use self::tensor_map::{TensorMap, TensorMapDimension};
 use super::{Allocation, Backend, DeviceError, DeviceInfo, Download, Fence, Lane, MemoryInfo};
 use crate::dispatch::KernelError;
 use crate::error::{Error, Result};
@@ -75,7 +78,7 @@ pub(crate) struct LaunchCall<'a> {
     pub(crate) kernel: &'static str,
     pub(crate) function: &'a Function,
     pub(crate) shape: LaunchShape,
-    pub(crate) parameters: &'a [u8],
+    pub(crate) parameters: LaunchParameters<'a>,
 }
 
 /// Launches that are replayed together.

@@ -1,0 +1,328 @@
+// Attention of many tokens on Hopper's tensor cores: as attention_prefill.cu, bit for bit, for pages of whole chunks.
+//
+// A block takes 128 queries that share a key/value head (of a token after the other, and of a token the heads of the
+// group), 64 for each of its two warpgroups, and passes over what any of them sees. A warp has chunks of keys and values
+// copied into rings in shared memory. While one warpgroup weighs its scores the other one multiplies.
+//
+// Launch: 384 threads, blocks (⌈tokens group / 128⌉, kv_heads), dynamic shared memory
+// 1024 + (768 + 256 STAGES) DIM + 40 STAGES bytes. The maps are of the caches, in boxes of 64 elements of 64 rows of a head of a page.
+// dim is a multiple of 8 of at most DIM; q, with its strides, is aligned to 16 bytes.
+#include "common/attention_mma.cuh"
+#include "common/hopper.cuh"
+#include "common/launch.cuh"
+#include "common/segment.cuh"
+
+constexpr int CONSUMERS = 2;  // warpgroups
+constexpr int GROUP_QUERIES = 64;
+constexpr int QUERIES = CONSUMERS * GROUP_QUERIES;
+constexpr int THREADS = (1 + CONSUMERS) * WARPGROUP;
+constexpr int PRODUCER_REGISTERS = 24, CONSUMER_REGISTERS = 240;
+constexpr int STAGES = 2;
+constexpr int PANEL_BYTES = 64 * 128;  // 64 elements of 64 rows
+
+// A place in a ring, and the parity of the round that it belongs to.
+struct Slot {
+  int index = 0;
+  unsigned parity = 0;
+
+  __device__ __forceinline__ void advance() {
+    if (++index == STAGES) index = 0, parity ^= 1;
+  }
+};
+
+// Chunks of one of the caches on their way through shared memory.
+template <int DIM>
+struct Ring {
+  static constexpr int CHUNK_BYTES = DIM / 64 * PANEL_BYTES;
+  unsigned data, full, empty;  // shared addresses
+
+  __device__ __forceinline__ unsigned chunk(int slot) const { return data + slot * CHUNK_BYTES; }
+
+  __device__ __forceinline__ void init_barriers() const {
+    for (int i = 0; i < STAGES; ++i) {
+      barrier_init(full + 8 * i, 1);
+      barrier_init(empty + 8 * i, CONSUMERS * WARPGROUP / WARP);
+    }
+  }
+  // One thread: has a chunk copied when the place is free.
+  __device__ __forceinline__ void copy(const Slot& slot, const TensorMap& map, int row, int head, int page) const {
+    barrier_wait(empty + 8 * slot.index, slot.parity ^ 1);
+    barrier_arrive_expecting(full + 8 * slot.index, CHUNK_BYTES);
+#pragma unroll
+    for (int panel = 0; panel < DIM / 64; ++panel)
+      copy_tile(chunk(slot.index) + panel * PANEL_BYTES, map, panel * 64, row, head, page, full + 8 * slot.index);
+  }
+  __device__ __forceinline__ void wait(const Slot& slot) const { barrier_wait(full + 8 * slot.index, slot.parity); }
+  __device__ __forceinline__ void release(const Slot& slot) const {
+    if (lane_index() == 0) barrier_arrive(empty + 8 * slot.index);
+  }
+};
+
+template <int DIM, class T>
+struct Prefill {
+  static constexpr int PANELS = DIM / 64;
+  const AttentionArgs<T>& a;
+  unsigned queries;  // shared addresses
+  Ring<DIM> keys, values;
+  const int* pages;  // of the chunks of keys in the ring, -1 where there is none
+  int first_query;   // of the block, counted over tokens and the heads of the group
+
+  __device__ __forceinline__ Prefill(const AttentionArgs<T>& args, unsigned char* shared) : a(args) {
+    // The last tokens of a prompt see the most, so their blocks come first.
+    first_query = (gridDim.x - 1 - blockIdx.x) * QUERIES;
+    const unsigned start = shared_address(shared);
+    queries = (start + 1023) / 1024 * 1024;
+    keys.data = queries + QUERIES * DIM * sizeof(T);
+    values.data = keys.data + STAGES * Ring<DIM>::CHUNK_BYTES;
+    keys.full = values.data + STAGES * Ring<DIM>::CHUNK_BYTES;
+    keys.empty = keys.full + 8 * STAGES;
+    values.full = keys.empty + 8 * STAGES;
+    values.empty = values.full + 8 * STAGES;
+    pages = reinterpret_cast<const int*>(shared + (values.empty + 8 * STAGES - start));
+  }
+
+  // This thread's sums over the spans so far: element i at totals()[i * 256].
+  __device__ __forceinline__ float* totals() const {
+    return reinterpret_cast<float*>(const_cast<int*>(pages + 2 * STAGES)) + threadIdx.x - WARPGROUP;
+  }
+
+  // The token of a query of the block, and its head.
+  __device__ __forceinline__ int token(int row) const { return (first_query + row) / a.group(); }
+  __device__ __forceinline__ int head(int row) const {
+    return blockIdx.y * a.group() + (first_query + row) % a.group();
+  }
+
+  // Calls body(segment, its first token) for each sequence of which a token sees something.
+  template <class Body>
+  __device__ __forceinline__ void for_each_segment(Body body) const {
+    const int end_token = min(token(QUERIES - 1) + 1, a.tokens);
+    for (int t = token(0); t < end_token;) {
+      const Segment<QUERIES> segment(a, t, end_token);
+      if (segment.end > 0) body(segment, t);
+      t += segment.tokens;
+    }
+  }
+
+  // A warp: has the chunks copied that the queries see.
+  __device__ __forceinline__ void produce(const TensorMap& k_map, const TensorMap& v_map) const {
+    Slot slot;
+    for_each_segment([&](const Segment<QUERIES>& segment, int) {
+      for (int chunk = segment.begin / CHUNK_KEYS; chunk * CHUNK_KEYS < segment.end; ++chunk, slot.advance()) {
+        int page, row;
+        if (!a.pages.find(segment.sequence, chunk * CHUNK_KEYS, page, row)) page = -1;
+        if (lane_index() == 0) {
+          barrier_wait(keys.empty + 8 * slot.index, slot.parity ^ 1);
+          const_cast<int*>(pages)[slot.index] = page;
+          keys.copy(slot, k_map, row, blockIdx.y, page);
+          values.copy(slot, v_map, row, blockIdx.y, page);
+        }
+      }
+    });
+  }
+};
+
+// What a warpgroup does with its 64 queries.
+template <int DIM, class T>
+struct Consumer : Prefill<DIM, T> {
+  using Base = Prefill<DIM, T>;
+  using Base::a, Base::keys, Base::pages, Base::PANELS, Base::queries, Base::values;
+  const Scorer<T> scorer;
+  int group;
+  Slot slot;
+  float sums[DIM / 8][4] = {};  // over the chunks of a span, as mma leaves them
+  Softmax span[2], total[2];    // of this lane's queries: rows lane / 4 and lane / 4 + 8 of the warp's
+
+  __device__ __forceinline__ Consumer(const Base& base) : Base(base), scorer(base.a) {
+    group = threadIdx.x / WARPGROUP - 1;
+    queries += group * GROUP_QUERIES * DIM * sizeof(T);
+  }
+
+  // The block's row of this lane's query `h`.
+  __device__ __forceinline__ int own_row(int h) const {
+    return group * GROUP_QUERIES + warp_index() % 4 * 16 + lane_index() / 4 + 8 * h;
+  }
+
+  __device__ __forceinline__ void load_queries() const {
+    for (int piece = threadIdx.x % WARPGROUP; piece < GROUP_QUERIES * DIM / 8; piece += WARPGROUP) {
+      const int row = piece / (DIM / 8), column = piece % (DIM / 8) * 8, block_row = group * GROUP_QUERIES + row;
+      const bool valid = this->token(block_row) < a.tokens && column < a.dim;
+      const T* source = a.q + this->token(block_row) * a.q_stride + this->head(block_row) * a.q_head_stride + column;
+      copy16_async(queries + column / 64 * PANEL_BYTES + head_offset<64>(row, column % 64), source, valid);
+    }
+    copy_async_commit();
+    copy_async_wait<0>();
+    shared_writes_fence();
+    warpgroup_sync(group);
+  }
+
+  // Begins s = the products of the queries with a chunk of keys.
+  __device__ __forceinline__ void multiply_keys(float (&s)[8][4], int slot) const {
+    products_begin();
+#pragma unroll
+    for (int i = 0; i < DIM; i += 16) {
+      const int at = i / 64 * PANEL_BYTES + i % 64 * 2;
+      multiply_group<T>(s, matrix_descriptor(queries + at), matrix_descriptor(keys.chunk(slot) + at), i != 0);
+    }
+    products_commit();
+  }
+
+  // Begins d = the weighted sums of a chunk of values.
+  __device__ __forceinline__ void multiply_values(float (&d)[DIM / 64][8][4], const unsigned (&p)[4][4],
+                                                  int slot) const {
+    products_begin();
+#pragma unroll
+    for (int panel = 0; panel < PANELS; ++panel)
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        multiply_rows<T>(d[panel], p[k], matrix_descriptor(values.chunk(slot) + panel * PANEL_BYTES + k * 16 * 128),
+                         k != 0);
+    products_commit();
+  }
+
+  // Makes zeros of the values that nobody may see: they are multiplied with weights of zero, and could be NaN.
+  __device__ __forceinline__ void clear_values(int slot, int begin, int end) const {
+    for (int piece = threadIdx.x % WARPGROUP; piece < CHUNK_KEYS * DIM / 8; piece += WARPGROUP) {
+      const int row = piece / (DIM / 8), column = piece % (DIM / 8) * 8;
+      if (row >= begin && row < end) continue;
+      const unsigned at = values.chunk(slot) + column / 64 * PANEL_BYTES + head_offset<64>(row, column % 64);
+      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(at), "r"(0) : "memory");
+    }
+    shared_writes_fence();
+    warpgroup_sync(group);
+  }
+
+  // Merges the span into the total and starts another.
+  __device__ __forceinline__ void end_span(float* totals) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const Scales scales = total[h].merge(span[h]);
+      span[h] = Softmax();
+#pragma unroll
+      for (int i = 0; i < DIM / 8; ++i)
+#pragma unroll
+        for (int j = 2 * h; j < 2 * h + 2; ++j) {
+          float& sum = totals[(4 * i + j) * CONSUMERS * WARPGROUP];
+          sum = scales(sum, sums[i][j]);
+          sums[i][j] = 0.f;
+        }
+    }
+  }
+
+  __device__ __forceinline__ Visible visible_to(const Segment<QUERIES>& segment, int first_token) const {
+    Visible visible;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int t = this->token(own_row(h));
+      if (t < first_token || t >= first_token + segment.tokens) continue;
+      visible.last[h] = a.positions[t];
+      visible.first[h] = a.first_visible(visible.last[h]);
+    }
+    return visible;
+  }
+
+  // Passes over the chunks that a segment, which starts at `first_token`, sees.
+  __device__ __forceinline__ void run_segment(const Segment<QUERIES>& segment, int first_token, float* totals) {
+    const Visible visible = visible_to(segment, first_token);
+    const int end = ceil_div(segment.end, CHUNK_KEYS);
+    float s[8][4];
+    keys.wait(slot);
+    multiply_keys(s, slot.index);
+    for (int chunk = segment.begin / CHUNK_KEYS; chunk < end; ++chunk) {
+      const Slot own = slot;
+      slot.advance();
+      const unsigned long long missing = pages[own.index] < 0 ? ~0ull : 0;
+      unsigned p[4][4];
+      Softmax rows[2];
+      products_wait<0>();
+      products_fence(s);
+      keys.release(own);
+      score_keys(s, scorer, visible, chunk, missing);
+      weigh<T>(s, p, rows);
+      const Scales scales[2] = {span[0].merge(rows[0]), span[1].merge(rows[1])};
+
+      values.wait(own);
+      const int begin = segment.begin - chunk * CHUNK_KEYS, past = segment.end - chunk * CHUNK_KEYS;
+      if (begin > 0 || past < CHUNK_KEYS) clear_values(own.index, begin, past);
+      float d[PANELS][8][4];
+      multiply_values(d, p, own.index);
+      if (chunk + 1 < end) {
+        keys.wait(slot);
+        multiply_keys(s, slot.index);
+        products_wait<1>();
+      } else {
+        products_wait<0>();
+      }
+#pragma unroll
+      for (int panel = 0; panel < PANELS; ++panel) products_fence(d[panel]);
+      values.release(own);
+#pragma unroll
+      for (int i = 0; i < DIM / 2; ++i) {
+        float& sum = sums[i / 4][i % 4];
+        sum = scales[i / 2 % 2](sum, d[i / 32][i / 4 % 8][i % 4]);
+      }
+      if ((chunk + 1) % SPAN_CHUNKS == 0 || chunk + 1 == end) end_span(totals);
+    }
+  }
+
+  __device__ __forceinline__ void store(const float* totals) const {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = own_row(h), t = this->token(row);
+      if (t >= a.tokens) continue;
+      // Where there is nothing to see, 0 / 0 gives NaN.
+      const float scale = 1.f / total[h].weight;
+      T* out = a.out + t * a.out_stride + this->head(row) * a.dim;
+#pragma unroll
+      for (int i = 0; i < DIM / 8; ++i)
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          const int column = i * 8 + lane_index() % 4 * 2 + j;
+          const float sum = totals[(4 * i + 2 * h + j) * CONSUMERS * WARPGROUP];
+          if (column < a.dim) out[column] = from_float<T>(sum * scale);
+        }
+    }
+  }
+
+  __device__ __forceinline__ void run() {
+    float* const totals = this->totals();
+#pragma unroll
+    for (int i = 0; i < DIM / 2; ++i) totals[i * CONSUMERS * WARPGROUP] = 0.f;
+    load_queries();
+    this->for_each_segment(
+        [&](const Segment<QUERIES>& segment, int first_token) { run_segment(segment, first_token, totals); });
+    store(totals);
+  }
+};
+
+template <int DIM, class T>
+__device__ __forceinline__ void attention_wgmma(const AttentionArgs<T>& a, const TensorMap& k_map,
+                                                const TensorMap& v_map) {
+  extern __shared__ unsigned char shared[];
+  const Prefill<DIM, T> prefill(a, shared);
+  if (threadIdx.x == 0) {
+    prefetch(k_map);
+    prefetch(v_map);
+    prefill.keys.init_barriers();
+    prefill.values.init_barriers();
+    barrier_init_fence();
+  }
+  __syncthreads();
+  start_dependents();
+  wait_for_inputs();
+  if (threadIdx.x < WARPGROUP) {
+    give_registers<PRODUCER_REGISTERS>();
+    if (warp_index() == 0) prefill.produce(k_map, v_map);
+  } else {
+    take_registers<CONSUMER_REGISTERS>();
+    Consumer<DIM, T>(prefill).run();
+  }
+}
+
+#define ENTRY(DIM, T)                                                                                              \
+  extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                         \
+      attention_wgmma_##DIM##_##T(const __grid_constant__ AttentionArgs<T> a, const __grid_constant__ TensorMap k, \
+                                  const __grid_constant__ TensorMap v) {                                           \
+    attention_wgmma<DIM>(a, k, v);                                                                                 \
+  }
+#define ENTRIES(T) ENTRY(64, T) ENTRY(128, T)
+FOR_EACH_16BIT(ENTRIES)
