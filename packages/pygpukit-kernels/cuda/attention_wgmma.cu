@@ -1,11 +1,11 @@
 // Attention of many tokens on Hopper's tensor cores: as attention_prefill.cu, bit for bit, for pages of whole chunks.
 //
 // A block takes 128 queries that share a key/value head (of a token after the other, and of a token the heads of the
-// group), 64 for each of its two warpgroups, and passes over what any of them sees. A warp has chunks of keys and values
-// copied into rings in shared memory. While one warpgroup weighs its scores the other one multiplies.
+// group), 64 for each of its two warpgroups, and passes over what any of them sees. A warp has pairs of chunks of keys and
+// values copied into rings in shared memory. While one warpgroup weighs its scores the other one multiplies.
 //
 // Launch: 384 threads, blocks (⌈tokens group / 128⌉, kv_heads), dynamic shared memory
-// 1024 + (768 + 256 STAGES) DIM + 40 STAGES bytes. The maps are of the caches, in boxes of 64 elements of 64 rows of a head of a page.
+// 1024 + (768 + 512 STAGES) DIM + 40 STAGES bytes. The maps are of the caches, in boxes of 64 elements of 64 rows of a head of a page.
 // dim is a multiple of 8 of at most DIM; q, with its strides, is aligned to 16 bytes.
 #include "common/attention_mma.cuh"
 #include "common/hopper.cuh"
@@ -18,6 +18,7 @@ constexpr int QUERIES = CONSUMERS * GROUP_QUERIES;
 constexpr int THREADS = (1 + CONSUMERS) * WARPGROUP;
 constexpr int PRODUCER_REGISTERS = 24, CONSUMER_REGISTERS = 240;
 constexpr int STAGES = 2;
+constexpr int PAIR = 2;                // chunks of a stage
 constexpr int PANEL_BYTES = 64 * 128;  // 64 elements of 64 rows
 
 // A place in a ring, and the parity of the round that it belongs to.
@@ -30,13 +31,17 @@ struct Slot {
   }
 };
 
-// Chunks of one of the caches on their way through shared memory.
+// Pairs of chunks of one of the caches on their way through shared memory: of each 64 elements all rows, one chunk's after
+// the other's.
 template <int DIM>
 struct Ring {
-  static constexpr int CHUNK_BYTES = DIM / 64 * PANEL_BYTES;
+  static constexpr int STAGE_BYTES = DIM / 64 * PAIR * PANEL_BYTES;
   unsigned data, full, empty;  // shared addresses
 
-  __device__ __forceinline__ unsigned chunk(int slot) const { return data + slot * CHUNK_BYTES; }
+  // Elements 64 panel … 64 panel + 63 of a chunk.
+  __device__ __forceinline__ unsigned at(int slot, int panel, int chunk) const {
+    return data + slot * STAGE_BYTES + (panel * PAIR + chunk) * PANEL_BYTES;
+  }
 
   __device__ __forceinline__ void init_barriers() const {
     for (int i = 0; i < STAGES; ++i) {
@@ -44,13 +49,19 @@ struct Ring {
       barrier_init(empty + 8 * i, CONSUMERS * WARPGROUP / WARP);
     }
   }
-  // One thread: has a chunk copied when the place is free.
-  __device__ __forceinline__ void copy(const Slot& slot, const TensorMap& map, int row, int head, int page) const {
+  // One thread: waits until a place is free.
+  __device__ __forceinline__ void reserve(const Slot& slot) const {
     barrier_wait(empty + 8 * slot.index, slot.parity ^ 1);
-    barrier_arrive_expecting(full + 8 * slot.index, CHUNK_BYTES);
+  }
+  // One thread: announces that many chunks.
+  __device__ __forceinline__ void expect(const Slot& slot, int chunks) const {
+    barrier_arrive_expecting(full + 8 * slot.index, chunks * STAGE_BYTES / PAIR);
+  }
+  __device__ __forceinline__ void copy(const Slot& slot, int chunk, const TensorMap& map, int row, int head,
+                                       int page) const {
 #pragma unroll
     for (int panel = 0; panel < DIM / 64; ++panel)
-      copy_tile(chunk(slot.index) + panel * PANEL_BYTES, map, panel * 64, row, head, page, full + 8 * slot.index);
+      copy_tile(at(slot.index, panel, chunk), map, panel * 64, row, head, page, full + 8 * slot.index);
   }
   __device__ __forceinline__ void wait(const Slot& slot) const { barrier_wait(full + 8 * slot.index, slot.parity); }
   __device__ __forceinline__ void release(const Slot& slot) const {
@@ -64,7 +75,7 @@ struct Prefill {
   const AttentionArgs<T>& a;
   unsigned queries;  // shared addresses
   Ring<DIM> keys, values;
-  const int* pages;  // of the chunks of keys in the ring, -1 where there is none
+  const int* pages;  // of the chunks of values in the ring, -1 where there is none
   int first_query;   // of the block, counted over tokens and the heads of the group
 
   __device__ __forceinline__ Prefill(const AttentionArgs<T>& args, unsigned char* shared) : a(args) {
@@ -73,8 +84,8 @@ struct Prefill {
     const unsigned start = shared_address(shared);
     queries = (start + 1023) / 1024 * 1024;
     keys.data = queries + QUERIES * DIM * sizeof(T);
-    values.data = keys.data + STAGES * Ring<DIM>::CHUNK_BYTES;
-    keys.full = values.data + STAGES * Ring<DIM>::CHUNK_BYTES;
+    values.data = keys.data + STAGES * Ring<DIM>::STAGE_BYTES;
+    keys.full = values.data + STAGES * Ring<DIM>::STAGE_BYTES;
     keys.empty = keys.full + 8 * STAGES;
     values.full = keys.empty + 8 * STAGES;
     values.empty = values.full + 8 * STAGES;
@@ -83,7 +94,7 @@ struct Prefill {
 
   // This thread's sums over the spans so far: element i at totals()[i * 256].
   __device__ __forceinline__ float* totals() const {
-    return reinterpret_cast<float*>(const_cast<int*>(pages + 2 * STAGES)) + threadIdx.x - WARPGROUP;
+    return reinterpret_cast<float*>(const_cast<int*>(pages + PAIR * STAGES)) + threadIdx.x - WARPGROUP;
   }
 
   // The token of a query of the block, and its head.
@@ -107,15 +118,21 @@ struct Prefill {
   __device__ __forceinline__ void produce(const TensorMap& k_map, const TensorMap& v_map) const {
     Slot slot;
     for_each_segment([&](const Segment<QUERIES>& segment, int) {
-      for (int chunk = segment.begin / CHUNK_KEYS; chunk * CHUNK_KEYS < segment.end; ++chunk, slot.advance()) {
-        int page, row;
-        if (!a.pages.find(segment.sequence, chunk * CHUNK_KEYS, page, row)) page = -1;
-        if (lane_index() == 0) {
-          barrier_wait(keys.empty + 8 * slot.index, slot.parity ^ 1);
-          const_cast<int*>(pages)[slot.index] = page;
-          keys.copy(slot, k_map, row, blockIdx.y, page);
-          values.copy(slot, v_map, row, blockIdx.y, page);
-        }
+      const int end = ceil_div(segment.end, CHUNK_KEYS);
+      for (int chunk = segment.begin / CHUNK_KEYS; chunk < end; chunk += PAIR, slot.advance()) {
+        const int chunks = min(PAIR, end - chunk);
+        int page[PAIR], row[PAIR];
+#pragma unroll
+        for (int i = 0; i < PAIR; ++i)
+          if (!a.pages.find(segment.sequence, (chunk + i) * CHUNK_KEYS, page[i], row[i])) page[i] = -1;
+        if (lane_index() != 0) continue;
+        keys.reserve(slot);
+        keys.expect(slot, chunks);
+        for (int i = 0; i < chunks; ++i) keys.copy(slot, i, k_map, row[i], blockIdx.y, page[i]);
+        values.reserve(slot);
+        for (int i = 0; i < PAIR; ++i) const_cast<int*>(pages)[slot.index * PAIR + i] = page[i];
+        values.expect(slot, chunks);
+        for (int i = 0; i < chunks; ++i) values.copy(slot, i, v_map, row[i], blockIdx.y, page[i]);
       }
     });
   }
@@ -155,36 +172,36 @@ struct Consumer : Prefill<DIM, T> {
     warpgroup_sync(group);
   }
 
-  // Begins s = the products of the queries with a chunk of keys.
-  __device__ __forceinline__ void multiply_keys(float (&s)[8][4], int slot) const {
+  // Begins s = the products of the queries with a pair of chunks of keys.
+  __device__ __forceinline__ void multiply_keys(float (&s)[PAIR][8][4]) const {
     products_begin();
 #pragma unroll
     for (int i = 0; i < DIM; i += 16) {
-      const int at = i / 64 * PANEL_BYTES + i % 64 * 2;
-      multiply_group<T>(s, matrix_descriptor(queries + at), matrix_descriptor(keys.chunk(slot) + at), i != 0);
+      const unsigned k = keys.at(slot.index, i / 64, 0), q = queries + i / 64 * PANEL_BYTES;
+      multiply_group<T>(reinterpret_cast<float(&)[8 * PAIR][4]>(s), matrix_descriptor(q + i % 64 * 2),
+                        matrix_descriptor(k + i % 64 * 2), i != 0);
     }
     products_commit();
   }
 
   // Begins d = the weighted sums of a chunk of values.
-  __device__ __forceinline__ void multiply_values(float (&d)[DIM / 64][8][4], const unsigned (&p)[4][4],
-                                                  int slot) const {
+  __device__ __forceinline__ void multiply_values(float (&d)[DIM / 8][4], const unsigned (&p)[4][4], int slot,
+                                                  int chunk) const {
     products_begin();
 #pragma unroll
-    for (int panel = 0; panel < PANELS; ++panel)
-#pragma unroll
-      for (int k = 0; k < 4; ++k)
-        multiply_rows<T>(d[panel], p[k], matrix_descriptor(values.chunk(slot) + panel * PANEL_BYTES + k * 16 * 128),
-                         k != 0);
+    for (int k = 0; k < 4; ++k)
+      multiply_columns<T>(d, p[k], columns_descriptor(values.at(slot, 0, chunk) + k * 16 * 128, PAIR * PANEL_BYTES),
+                          k != 0);
     products_commit();
   }
 
-  // Makes zeros of the values that nobody may see: they are multiplied with weights of zero, and could be NaN.
-  __device__ __forceinline__ void clear_values(int slot, int begin, int end) const {
+  // Makes zeros of the values of a chunk that nobody may see: they are multiplied with weights of zero, and could be NaN.
+  __device__ __forceinline__ void clear_values(int slot, int chunk, int begin, int end) const {
+    if (begin <= 0 && end >= CHUNK_KEYS) return;
     for (int piece = threadIdx.x % WARPGROUP; piece < CHUNK_KEYS * DIM / 8; piece += WARPGROUP) {
       const int row = piece / (DIM / 8), column = piece % (DIM / 8) * 8;
       if (row >= begin && row < end) continue;
-      const unsigned at = values.chunk(slot) + column / 64 * PANEL_BYTES + head_offset<64>(row, column % 64);
+      const unsigned at = values.at(slot, column / 64, chunk) + head_offset<64>(row, column % 64);
       asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(at), "r"(0) : "memory");
     }
     shared_writes_fence();
@@ -220,47 +237,58 @@ struct Consumer : Prefill<DIM, T> {
     return visible;
   }
 
+  // Turns the products of a chunk into weights.
+  __device__ __forceinline__ void weigh_chunk(float (&s)[8][4], unsigned (&p)[4][4], Softmax (&rows)[2],
+                                              const Visible& visible, int chunk, int page) const {
+    score_keys(s, scorer, visible, chunk, page < 0 ? ~0ull : 0);
+    weigh<T>(s, p, rows);
+  }
+
+  // Adds what a chunk gives to the sums.
+  __device__ __forceinline__ void add_chunk(float (&d)[DIM / 8][4], const Softmax (&rows)[2], bool ends_span,
+                                            float* totals) {
+    products_fence(d);
+    const Scales scales[2] = {span[0].merge(rows[0]), span[1].merge(rows[1])};
+#pragma unroll
+    for (int i = 0; i < DIM / 2; ++i) sums[i / 4][i % 4] = scales[i / 2 % 2](sums[i / 4][i % 4], d[i / 4][i % 4]);
+    if (ends_span) end_span(totals);
+  }
+
   // Passes over the chunks that a segment, which starts at `first_token`, sees.
   __device__ __forceinline__ void run_segment(const Segment<QUERIES>& segment, int first_token, float* totals) {
     const Visible visible = visible_to(segment, first_token);
     const int end = ceil_div(segment.end, CHUNK_KEYS);
-    float s[8][4];
+    const auto ends_span = [&](int chunk) { return (chunk + 1) % SPAN_CHUNKS == 0 || chunk + 1 == end; };
+    float s[PAIR][8][4], d[DIM / 8][4];
     keys.wait(slot);
-    multiply_keys(s, slot.index);
-    for (int chunk = segment.begin / CHUNK_KEYS; chunk < end; ++chunk) {
+    multiply_keys(s);
+    for (int chunk = segment.begin / CHUNK_KEYS; chunk < end; chunk += PAIR) {
       const Slot own = slot;
-      slot.advance();
-      const unsigned long long missing = pages[own.index] < 0 ? ~0ull : 0;
-      unsigned p[4][4];
-      Softmax rows[2];
+      unsigned p[PAIR][4][4];
+      Softmax rows[PAIR][2];
       products_wait<0>();
-      products_fence(s);
+      products_fence(reinterpret_cast<float(&)[8 * PAIR][4]>(s));
       keys.release(own);
-      score_keys(s, scorer, visible, chunk, missing);
-      weigh<T>(s, p, rows);
-      const Scales scales[2] = {span[0].merge(rows[0]), span[1].merge(rows[1])};
-
       values.wait(own);
-      const int begin = segment.begin - chunk * CHUNK_KEYS, past = segment.end - chunk * CHUNK_KEYS;
-      if (begin > 0 || past < CHUNK_KEYS) clear_values(own.index, begin, past);
-      float d[PANELS][8][4];
-      multiply_values(d, p, own.index);
-      if (chunk + 1 < end) {
+#pragma unroll
+      for (int i = 0; i < PAIR; ++i) {
+        weigh_chunk(s[i], p[i], rows[i], visible, chunk + i, pages[own.index * PAIR + i]);
+        clear_values(own.index, i, segment.begin - (chunk + i) * CHUNK_KEYS, segment.end - (chunk + i) * CHUNK_KEYS);
+      }
+      multiply_values(d, p[0], own.index, 0);
+      slot.advance();
+      products_wait<0>();
+      add_chunk(d, rows[0], ends_span(chunk), totals);
+      multiply_values(d, p[1], own.index, 1);
+      if (chunk + PAIR < end) {
         keys.wait(slot);
-        multiply_keys(s, slot.index);
+        multiply_keys(s);
         products_wait<1>();
       } else {
         products_wait<0>();
       }
-#pragma unroll
-      for (int panel = 0; panel < PANELS; ++panel) products_fence(d[panel]);
       values.release(own);
-#pragma unroll
-      for (int i = 0; i < DIM / 2; ++i) {
-        float& sum = sums[i / 4][i % 4];
-        sum = scales[i / 2 % 2](sum, d[i / 32][i / 4 % 8][i % 4]);
-      }
-      if ((chunk + 1) % SPAN_CHUNKS == 0 || chunk + 1 == end) end_span(totals);
+      add_chunk(d, rows[1], ends_span(chunk + 1), totals);
     }
   }
 

@@ -174,22 +174,36 @@ __device__ __forceinline__ void multiply_group(float (&d)[24][4], unsigned long 
     WGMMA(192, "f16", PLACES_96, "%96", "%97", "%98", SUMS_16(0), SUMS_4(16), SUMS_4(20));
 }
 
-// Begins d = A B, or d += A B where `add` isn't 0, with A from registers, as mma takes it, and B (16, 64) from rows of
-// 64 elements in shared memory: the matrix_descriptor of the first one.
-template <class T>
-__device__ __forceinline__ void multiply_rows(float (&d)[8][4], const unsigned (&a)[4], unsigned long long b, int add) {
-#define WGMMA_ROWS(TYPE)                                                                                          \
-  asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %37, 0;\n"                                                  \
-               "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {" PLACES_32 "}, {%32,%33,%34,%35}, " \
-               "%36, add, 1, 1, 1;\n}"                                                                            \
-               : SUMS_4(0), SUMS_4(4)                                                                             \
+// Columns of a matrix whose rows of 64 elements lie as those of matrix_descriptor, `panel_bytes` after them the next 64
+// columns. The address of the first row is a multiple of 1024.
+__device__ __forceinline__ unsigned long long columns_descriptor(unsigned address, unsigned panel_bytes) {
+  const unsigned long long rows = matrix_descriptor(address);
+  return (rows & ~(0x3fffull << 16)) | static_cast<unsigned long long>(panel_bytes / 16) << 16;
+}
+
+#define WGMMA_COLUMNS(N, TYPE, PLACES, A, B, ADD, ...)                                                            \
+  asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, " ADD ", 0;\n"                                               \
+               "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" PLACES "}, {" A "}, " B         \
+               ", add, 1, 1, 1;\n}"                                                                               \
+               : __VA_ARGS__                                                                                      \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add)                                     \
                : "memory")
+
+// Begins d = A B, or d += A B where `add` isn't 0, with A from registers, as mma takes it, and B (16, N) by a
+// columns_descriptor.
+template <class T>
+__device__ __forceinline__ void multiply_columns(float (&d)[8][4], const unsigned (&a)[4], unsigned long long b, int add) {
   if constexpr (same_type<T, bf16>)
-    WGMMA_ROWS("bf16");
+    WGMMA_COLUMNS(64, "bf16", PLACES_32, "%32,%33,%34,%35", "%36", "%37", SUMS_4(0), SUMS_4(4));
   else
-    WGMMA_ROWS("f16");
-#undef WGMMA_ROWS
+    WGMMA_COLUMNS(64, "f16", PLACES_32, "%32,%33,%34,%35", "%36", "%37", SUMS_4(0), SUMS_4(4));
+}
+template <class T>
+__device__ __forceinline__ void multiply_columns(float (&d)[16][4], const unsigned (&a)[4], unsigned long long b, int add) {
+  if constexpr (same_type<T, bf16>)
+    WGMMA_COLUMNS(128, "bf16", PLACES_64, "%64,%65,%66,%67", "%68", "%69", SUMS_16(0));
+  else
+    WGMMA_COLUMNS(128, "f16", PLACES_64, "%64,%65,%66,%67", "%68", "%69", SUMS_16(0));
 }
 
 // Makes what this thread has written to shared memory known to the tensor cores and the copy engine.

@@ -148,7 +148,7 @@ impl<'a> Attention<'a> {
             _ => entry!("attention_wgmma_128", self.q.dtype),
         };
         let grid = [(self.tokens * self.group()).div_ceil(WGMMA_QUERIES), self.kv_heads, 1];
-        let shared = 1024 + (768 + 256 * STAGES) * padded + 40 * STAGES;
+        let shared = 1024 + (768 + 512 * STAGES) * padded + 40 * STAGES;
         let launch = launch("attention_wgmma", function, grid, 384, shared, self.arguments);
         let (keys, values) = (cache_map(k_cache), cache_map(v_cache));
         let parameters = launch.parameters.tensor_map(keys).tensor_map(values);
