@@ -42,7 +42,8 @@ def test_every_source_is_there_for_every_supported_gpu(images, target):
     sources = {file.name.split(".")[0] for file in images.glob("*.ptx")}
     assert {"linear_gemv", "linear_wgmma"} < sources
     # Those written for Hopper alone have others beside them.
-    for source in {name for name in sources if name.endswith("_wgmma") == (target == "compute_90a")}:
+    hopper = target == "compute_90a"
+    for source in {name for name in sources if name.endswith("_wgmma") == hopper}:
         text = (images / f"{source}.{target}.ptx").read_text()
         assert f".target {target.replace('compute', 'sm')}" in text
         assert f".visible .entry {source}" in text

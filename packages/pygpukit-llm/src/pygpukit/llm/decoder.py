@@ -64,6 +64,7 @@ class Decoder:
         block_tables: Tensor,
         cache: PagedCache,
         stretched: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Runs T tokens of one or more sequences through all layers.
 
@@ -74,9 +75,11 @@ class Decoder:
             block_tables: (S, P) int32, pages of the cache.
             cache: Keys and values; those of the tokens are added.
             stretched: What `stretched_rows` gives for the lengths of the tokens' sequences.
+            wanted: (R,) int32: of which tokens the result is wanted, if not of all: the last layer
+                leaves out the others.
 
         Returns:
-            The residual stream behind the last layer, (T, hidden).
+            The residual stream behind the last layer, (T, hidden), or (R, hidden).
         """
         weights = self.weights
         x = self._embedding.forward(
@@ -91,6 +94,8 @@ class Decoder:
             self._blocks, weights.blocks, cache.layers, self.config.ropes, strict=True
         ):
             rotated = step if rope is None else step._replace(angles=angles[rope])
+            if block is self._blocks[-1]:
+                rotated = rotated._replace(wanted=wanted)
             x = block.forward(x, block_weights, rotated, layer)
         return x
 

@@ -24,6 +24,9 @@ __all__ = ["Engine", "EngineConfig"]
 GROWTH = 256
 """Positions that the cache begins with where an output's length is open; then it doubles."""
 
+STEP_TOKENS, STEP_TOKENS_GPU = 512, 4096
+"""Tokens that go through the layers at once, unless the config says otherwise."""
+
 MOST_PAGES = 2**31 - 1
 """Where the cache grows with the requests, memory is what bounds it."""
 
@@ -32,7 +35,8 @@ class EngineConfig(NamedTuple):
     """How much runs at once; it changes no bit of the results.
 
     Attributes:
-        step_tokens: Tokens that go through the layers at once: bounds the memory of activations.
+        step_tokens: Tokens that go through the layers at once: bounds the memory of activations. By
+            default as many as fill a CPU's caches, or keep every multiprocessor of a GPU busy.
         max_running: Requests that run at once, at most `step_tokens`.
         max_waiting: Requests that wait at once; more are refused.
         pages: Pages of `PAGE_SIZE` positions that the cache has, and keeps for requests that begin
@@ -43,7 +47,7 @@ class EngineConfig(NamedTuple):
             which has no time for a step that turns out not to be wanted.
     """
 
-    step_tokens: int = 512
+    step_tokens: int | None = None
     max_running: int = 256
     max_waiting: int = 2**31 - 1
     pages: int | None = None
@@ -90,8 +94,9 @@ class Engine:
         self.config = config or EngineConfig()
         self._decoder = decoder
         self._device = device
-        default = 1 if device.name == "cpu" else 2
-        self._most_under_way = self.config.steps_under_way or default
+        on_cpu = device.name == "cpu"
+        self._most_under_way = self.config.steps_under_way or (1 if on_cpu else 2)
+        self._step_tokens = self.config.step_tokens or (STEP_TOKENS if on_cpu else STEP_TOKENS_GPU)
         self._runner = Runner(decoder, device, capture=capture)
         self._under_way: deque[_Step] = deque()
         self._cache: PagedCache | None = None
@@ -376,8 +381,8 @@ class Engine:
             SchedulerConfig(
                 pages=pages or MOST_PAGES,
                 page_size=PAGE_SIZE,
-                step_tokens=config.step_tokens,
-                max_running=min(config.max_running, config.step_tokens),
+                step_tokens=self._step_tokens,
+                max_running=min(config.max_running, self._step_tokens),
                 max_waiting=config.max_waiting,
                 max_length=max(self._decoder.config.context_length, 2),
                 reserved_pages=None if pages else 0,

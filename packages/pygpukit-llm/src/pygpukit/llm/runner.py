@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import NamedTuple, TypeAlias
 
-import pygpukit.kernels as kernels
 from pygpukit.core import Device, Graph, Tensor
 from pygpukit.llm.cache import PagedCache
 from pygpukit.llm.decoder import Decoder
@@ -79,6 +78,8 @@ class Runner:
         sequences = array("i", chain.from_iterable(
             [row] * part.length for row, part in enumerate(parts)
         ))  # fmt: skip
+        ends = accumulate(part.length for part in parts)
+        last = [end - 1 for end, part in zip(ends, parts, strict=True) if part.samples]
         hidden = self._decoder.forward(
             ints(ids, self._device),
             ints(chain.from_iterable(ranges), self._device),
@@ -86,13 +87,10 @@ class Runner:
             block_table([part.pages for part in parts], self._device),
             cache,
             self._decoder.stretched_rows([len(parts[row].request.ids) for row in sequences]),
+            ints(last, self._device) if len(last) < len(ids) else None,
         )
-        ends = accumulate(part.length for part in parts)
-        last = [end - 1 for end, part in zip(ends, parts, strict=True) if part.samples]
         if not last:
             return None
-        if len(last) < len(ids):
-            hidden = kernels.gather_rows(hidden, ints(last, self._device))
         requests = [part.request for part in parts if part.samples]
         return Chosen(*self._choose(self._decoder.logits(hidden), requests))
 

@@ -45,12 +45,19 @@ class Step(NamedTuple):
         sequences: (T,) int32, rows of `block_tables`.
         block_tables: (S, P) int32: the page of each `page_size` positions of a sequence.
         angles: (T, 2, rotary_dim / 2), cosines and sines; None where nothing is rotated.
+        wanted: (R,) int32: the tokens whose results are wanted, if not all: from the attention on
+            the others are left out, their keys and values being in the cache.
     """
 
     positions: Tensor
     sequences: Tensor
     block_tables: Tensor
     angles: Tensor | None = None
+    wanted: Tensor | None = None
+
+    def pick(self, rows: Tensor) -> Tensor:
+        """Of a row for each token those that are wanted."""
+        return rows if self.wanted is None else kernels.gather_rows(rows, self.wanted)
 
 
 def attend(
@@ -81,7 +88,7 @@ def attend(
         soft_cap: Of the scores; 0 is none.
 
     Returns:
-        (T, H · D).
+        (R, H · D), R the wanted tokens, all T if the step names none.
     """
     queries = kernels.append_kv(
         qkv,
@@ -96,7 +103,7 @@ def attend(
         q_norm=q_norm,
         k_norm=k_norm,
     )
-    return kernels.attention(
+    heads = kernels.attention(
         queries,
         cache.keys,
         cache.values,
@@ -107,6 +114,7 @@ def attend(
         window=window,
         soft_cap=soft_cap,
     )
+    return step.pick(heads)
 
 
 class Attention:
@@ -162,11 +170,11 @@ class Attention:
             step: Where the tokens stand.
             cache: The layer's keys and values; those of the tokens are added.
             norm: Normalises `x` on its way in.
-            residual: (T, hidden), added to the result.
+            residual: (R, hidden), added to the result.
             scale: Of the result before that.
 
         Returns:
-            (T, hidden), float32.
+            (R, hidden), float32, R the tokens that `step` wants: all T, if it names none.
         """
         qkv = self._project.forward(x, *weights.qkv, norm=norm)
         if self.normalised != "head":

@@ -112,7 +112,7 @@ class TransformerBlock:
         step: Step | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """Maps `x`, (T, hidden) float32, to a tensor like it.
+        """Maps `x`, (T, hidden) float32, to a tensor like it, of the rows that `step` wants.
 
         Args:
             x: The residual stream.
@@ -126,29 +126,39 @@ class TransformerBlock:
         weights = weights or self.weights
         if weights is None:
             raise TypeError("TransformerBlock has no bound weights; pass weights to forward")
-        attended = x
-        if self.attention is not None:
-            attended = self._attend(self.attention, x, weights, step, cache)
-        return self._feed_forward(x if self.parallel else attended, weights, residual=attended)
+        if self.attention is None:
+            return self._feed_forward(x, weights, residual=x)
+        if weights.attention is None:
+            raise TypeError("a block with attention needs attention weights")
+        if step is None or cache is None:
+            raise TypeError("a block with attention needs a step and a cache")
+        wanted = step.pick(x)
+        attended = self._attend(self.attention, x, weights, step, cache, residual=wanted)
+        return self._feed_forward(wanted if self.parallel else attended, weights, residual=attended)
 
     def _attend(
         self,
         attention: AttentionLayer,
         x: Tensor,
         weights: BlockWeights,
-        step: Step | None,
-        cache: LayerCache | None,
+        step: Step,
+        cache: LayerCache,
+        *,
+        residual: Tensor,
     ) -> Tensor:
-        if weights.attention is None:
-            raise TypeError("a block with attention needs attention weights")
-        if step is None or cache is None:
-            raise TypeError("a block with attention needs a step and a cache")
         norm, post = self._fused(weights.attention_norm), weights.post_attention_norm
-        residual, scale = (x, self.residual_scale) if post is None else (None, 1.0)
-        y = attention.forward(
-            x, weights.attention, step, cache, norm=norm, residual=residual, scale=scale
+        if post is not None:
+            y = attention.forward(x, weights.attention, step, cache, norm=norm)
+            return self._add_normalised(residual, y, post)
+        return attention.forward(
+            x,
+            weights.attention,
+            step,
+            cache,
+            norm=norm,
+            residual=residual,
+            scale=self.residual_scale,
         )
-        return y if post is None else self._add_normalised(x, y, post)
 
     def _feed_forward(self, x: Tensor, weights: BlockWeights, *, residual: Tensor) -> Tensor:
         norm, post = self._fused(weights.mlp_norm), weights.post_mlp_norm
