@@ -1,4 +1,6 @@
-"""Time pygpukit on a GPU beside transformers, in one run, on random weights of real shapes.
+"""Time pygpukit on a GPU beside transformers and PyTorch, in one run.
+
+Models have random weights and real shapes.
 
 The limit of decoding is the bytes of weights read for a token over what a copy within the GPU's
 memory reads and writes in a second, measured in the same run.
@@ -39,10 +41,9 @@ def copy_bandwidth() -> float:
     return 2 * source.nbytes / best
 
 
-def worker(engine: str, model: Path, contexts: list[int]) -> dict[str, Any]:
-    """Run one engine of gpu_workers.py; returns what it measured, or its error."""
-    command = [sys.executable, str(HERE / "gpu_workers.py"), engine, str(model)]
-    command += ["--contexts", *map(str, contexts)]
+def worker(script: str, *arguments: str) -> dict[str, Any]:
+    """Run a script in a fresh process; returns the JSON object that it prints, or its error."""
+    command = [sys.executable, str(HERE / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"error": done.stderr[-2000:]}
@@ -69,10 +70,15 @@ def first_token(engine: str, model: Path, repeats: int) -> float:
 def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     model = folder / name
     nbytes = random_model.write(model, name)
-    contexts = [8192, 32768] if name == "Llama-3.1-8B" else []
-    result: dict[str, Any] = {"bytes": nbytes, "engines": {}}
+    contexts = ["8192", "32768"] if name == "Llama-3.1-8B" else []
+    result: dict[str, Any] = {
+        "bytes": nbytes,
+        "weight_bytes_per_token": random_model.weight_bytes_per_token(name),
+        "engines": {},
+    }
     for engine in ["pygpukit", *options.peers]:
-        result["engines"][engine] = measured = worker(engine, model, contexts)
+        measured = worker("gpu_workers.py", engine, str(model), "--contexts", *contexts)
+        result["engines"][engine] = measured
         if engine != "transformers-compiled":
             measured["first_token_seconds"] = first_token(
                 f"{engine}-first-token", model, 3 if engine == "pygpukit" else 1
@@ -99,6 +105,8 @@ def main() -> None:
         "models": {},
     }
     print(f"{info.name}: copy {result['copy_bytes_per_second'] / 1e12:.3f} TB/s", flush=True)
+    result["operations"] = worker("gpu_operations.py")
+    print(json.dumps(result["operations"]), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             result["models"][name] = measure(name, Path(folder), options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -90,6 +91,15 @@ def shapes(config: dict[str, object]) -> dict[str, tuple[int, ...]]:
     if not config["tie_word_embeddings"]:
         result["lm_head.weight"] = (number("vocab_size"), hidden)
     return result
+
+
+def weight_bytes_per_token(name: str) -> int:
+    """Bytes of weights that decoding reads for a token: all but embeddings of the input alone."""
+    config = CONFIGS[name]
+    sizes = {tensor: 2 * math.prod(shape) for tensor, shape in shapes(config).items()}
+    if not config["tie_word_embeddings"]:
+        del sizes["model.embed_tokens.weight"]
+    return sum(sizes.values())
 
 
 def write(folder: Path, name: str) -> int:
