@@ -3,7 +3,8 @@
 #include "common/logits.cuh"
 
 constexpr int THREADS = 256;
-constexpr int LANES = 8;  // that share one of the maxima
+constexpr int LANES = PART_RUN;  // that share one of the maxima
+constexpr int BLOCKS = PART_STRIDE / THREADS;
 
 struct MaximaArgs {
   Ranked* maxima;       // (rows, MAXIMA)
@@ -12,17 +13,16 @@ struct MaximaArgs {
   int vocabulary;
 };
 
-// The first logits of 1024 parts of each row, for argmax, sample and top_logprobs.
+// The first logits of the parts of each row, for argmax, sample and top_logprobs.
 // Launch: 256 threads, blocks (rows, 32).
 extern "C" __global__ void __launch_bounds__(THREADS) argmax_maxima(const __grid_constant__ MaximaArgs a) {
   start_dependents();
   wait_for_inputs();
-  static_assert(MAXIMA % (THREADS / LANES) == 0, "blocks make whole maxima");
-  const int stride = gridDim.y * THREADS;
+  static_assert(BLOCKS == 32, "as it is launched");
   const float* logits = a.logits + blockIdx.x * a.logits_stride;
   Ranked first = 0;
 #pragma unroll 4
-  for (int i = blockIdx.y * THREADS + threadIdx.x; i < a.vocabulary; i += stride) {
+  for (int i = blockIdx.y * THREADS + threadIdx.x; i < a.vocabulary; i += PART_STRIDE) {
     const float x = logits[i];
     const Ranked ranked = x < INFINITY_F32 ? rank(x, i) : UNSOUND;
     first = Later()(first, ranked);

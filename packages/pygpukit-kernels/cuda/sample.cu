@@ -170,7 +170,8 @@ struct Sampler {
     if (count <= ROW_THREADS && (settings.top_k || settings.top_p < 1.f || settings.min_p > 0.f)) {
       if (threadIdx.x == count - 1) shared.sorted[0] = maximum;
       __syncthreads();
-      shared.candidates.gather(row, static_cast<Ranked>(key(shared.sorted[0])) << 32);
+      const Ranked least = static_cast<Ranked>(key(shared.sorted[0])) << 32;
+      shared.candidates.gather_from_parts(row, least, maximum, shared.sorted);
       if (shared.candidates.count <= ROW_THREADS) {
         Ranked ranked = sort_descending(shared.candidates.list[threadIdx.x], shared.sorted);
         const Weight all = settings.top_k ? 0 : total();

@@ -34,8 +34,11 @@ struct Later {
   __device__ __forceinline__ Ranked operator()(Ranked a, Ranked b) const { return a > b ? a : b; }
 };
 
-// Per row, argmax_maxima leaves the first logits of 1024 parts of it, whichever parts these are.
+// Per row, argmax_maxima leaves the first logits of 1024 parts of it. Each part has eight tokens in a row, then those
+// 8192 further on, and so forth.
 constexpr int MAXIMA = 1024;
+constexpr int PART_RUN = 8;
+constexpr int PART_STRIDE = MAXIMA * PART_RUN;
 
 // One block of 1024 threads works on a row.
 constexpr int ROW_THREADS = MAXIMA;
@@ -121,17 +124,41 @@ struct Candidates {
   int count;
 
   __device__ __forceinline__ void gather(const Row& row, Ranked least, Ranked most = UNSOUND) {
-    __syncthreads();
-    if (threadIdx.x == 0) count = 0;
-    list[threadIdx.x] = 0;
+    clear();
     __syncthreads();
     row.for_each<4>([&](float x, int token) {
       const Ranked ranked = rank(x, token);
-      if (ranked < least || ranked > most) return;
-      const int place = atomicAdd(&count, 1);
-      if (place < ROW_THREADS) list[place] = ranked;
+      if (ranked >= least && ranked <= most) add(ranked);
     });
     __syncthreads();
+  }
+
+  // The same without `most`, where the maxima of the parts are known: thread i has the i-th of them, sorted. Only those
+  // parts are read that have a candidate. `maxima` holds ROW_THREADS.
+  __device__ __forceinline__ void gather_from_parts(const Row& row, Ranked least, Ranked maximum, Ranked* maxima) {
+    clear();
+    maxima[threadIdx.x] = maximum;
+    const int parts = __syncthreads_count(maximum && maximum >= least);
+    const int runs = ceil_div(row.vocabulary, PART_STRIDE);
+    for (int i = threadIdx.x; i < parts * runs * PART_RUN; i += ROW_THREADS) {
+      const int run = i / PART_RUN, start = token(maxima[run / runs]) % PART_STRIDE / PART_RUN * PART_RUN;
+      const int own = run % runs * PART_STRIDE + start + i % PART_RUN;
+      if (own >= row.vocabulary) continue;
+      const Ranked ranked = rank(row.logits[own], own);
+      if (ranked >= least) add(ranked);
+    }
+    __syncthreads();
+  }
+
+ private:
+  __device__ __forceinline__ void clear() {
+    __syncthreads();
+    if (threadIdx.x == 0) count = 0;
+    list[threadIdx.x] = 0;
+  }
+  __device__ __forceinline__ void add(Ranked ranked) {
+    const int place = atomicAdd(&count, 1);
+    if (place < ROW_THREADS) list[place] = ranked;
   }
 };
 
