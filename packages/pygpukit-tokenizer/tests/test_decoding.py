@@ -61,3 +61,28 @@ def test_decode_batch() -> None:
     batch = [TOKENIZER.encode_ids(text) for text in ("one", "", "two<|end|>")]
     assert TOKENIZER.decode_batch(batch) == ["one", "", "two"]
     assert TOKENIZER.decode_batch(batch, skip_special_tokens=False)[2] == "two<|end|>"
+
+
+@given(texts())
+def test_the_bytes_of_tokens_add_up(text: str) -> None:
+    ids = TOKENIZER.encode_ids(text, parse_special=False)
+    assert b"".join(TOKENIZER.token_bytes(id) or b"" for id in ids) == text.encode()
+
+
+def test_special_tokens_have_no_bytes() -> None:
+    assert TOKENIZER.token_bytes(TOKENIZER.token_to_id("<|end|>")) is None
+    assert TOKENIZER.token_bytes(10**9) is None
+
+
+def test_the_bytes_of_sentencepiece_tokens() -> None:
+    space = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    decoders = [space, {"type": "ByteFallback"}, {"type": "Fuse"}, strip]
+    vocab = {"▁a": 0, "b": 1, "<0x0A>": 2, "<0xE2>": 3, "é": 4}
+    model = {"type": "BPE", "vocab": vocab, "merges": []}
+    decoder = {"type": "Sequence", "decoders": decoders}
+    tokenizer = Tokenizer.from_dict(file(model, decoder=decoder))
+    found = [tokenizer.token_bytes(id) for id in range(5)]
+    assert found == [b" a", b"b", b"\n", b"\xe2", "é".encode()]
+    plain = Tokenizer.from_dict(file(model, decoder={"type": "Fuse"}))
+    assert plain.token_bytes(3) == b"<0xE2>"

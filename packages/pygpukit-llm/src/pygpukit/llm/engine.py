@@ -185,7 +185,10 @@ class Engine:
 
     def _advance(self) -> None:
         """Launches what can be, then takes in what the oldest step has chosen."""
-        while len(self._under_way) < self._most_under_way and self._launch():
+        # What may come next, a grammar knows only once it has seen the token before.
+        constrained = any(request.constraint for request in list(self._requests.values()))
+        most = 1 if constrained else self._most_under_way
+        while len(self._under_way) < most and self._launch():
             pass
         if self._under_way:
             self._complete()
@@ -237,8 +240,10 @@ class Engine:
         requests = [part.request for part in parts]
         length = max(request.limit for request in requests)
         penalized = any(request.params.penalized for request in requests)
+        vocab_size = self._decoder.config.vocab_size
+        bias_width = vocab_size if any(request.constraint for request in requests) else 0
         slots = self._slots
-        if slots is None or not slots.fit(len(parts), length, penalized):
+        if slots is None or not slots.fit(len(parts), length, penalized, bias_width):
             self._runner.forget()
             capacity = padded(len(parts))
             if slots is not None:
@@ -246,9 +251,10 @@ class Engine:
                 capacity = max(capacity, min(2 * slots.capacity, padded(self.config.max_running)))
                 length = max(length, slots.length)
                 penalized = penalized or slots.penalized
-            self._slots = slots = Slots(capacity, length, penalized, self._device)
-        pages = [part.pages for part in parts]
-        slots.load(requests, pages, self._decoder.config.vocab_size)
+                bias_width = max(bias_width, slots.bias_width)
+            slots = Slots(capacity, length, penalized, bias_width, self._device)
+            self._slots = slots
+        slots.load(requests, [part.pages for part in parts], vocab_size)
 
     def _complete_all(self) -> None:
         while self._under_way:
@@ -415,7 +421,10 @@ def _take(request: Request, id_: int, logprobs: TokenLogprobs | None) -> bool:
         return True
     request.ids.append(id_)
     try:
-        return request.accept(id_, logprobs)
+        stop = request.accept(id_, logprobs)
+        if request.constraint is not None and not stop:
+            request.constraint.take(id_)
+        return stop
     except Exception as error:
         request.error = error
         return True

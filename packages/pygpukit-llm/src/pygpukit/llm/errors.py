@@ -8,6 +8,7 @@ __all__ = [
     "ChatTemplateError",
     "ConfigError",
     "ContextLengthError",
+    "GrammarError",
     "LogitsError",
     "ModelNotFoundError",
     "PromptError",
@@ -41,6 +42,10 @@ class ContextLengthError(PromptError):
 
 class SamplingError(PygpukitError, ValueError):
     """A generation argument is out of its range."""
+
+
+class GrammarError(PygpukitError, ValueError):
+    """A grammar for the output isn't understood, or can't be followed."""
 
 
 class ChatTemplateError(PygpukitError, ValueError):

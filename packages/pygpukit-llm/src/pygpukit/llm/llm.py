@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
@@ -15,6 +16,7 @@ from pygpukit.llm.device import choose_device, warn_no_gpu
 from pygpukit.llm.engine import Engine, EngineConfig
 from pygpukit.llm.errors import ChatTemplateError, PromptError, SamplingError
 from pygpukit.llm.generation import Generation, Score, TextStream
+from pygpukit.llm.grammar import Grammars
 from pygpukit.llm.hub import locate
 from pygpukit.llm.output import Output, Stream
 from pygpukit.llm.prompts import Prompt, PromptEncoder, is_batch
@@ -264,6 +266,18 @@ class LLM:
         It changes no bit of the results. Generations that are under way end as they began.
         """
         self._engine = Engine(self._decoder, self.device, config)
+
+    @functools.cached_property
+    def grammars(self) -> Grammars:
+        """Constraints for outputs, which `Output.request.constraint` takes.
+
+        Raises:
+            GrammarError: llguidance isn't installed, or no token ends the output.
+            PromptError: The model has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise PromptError("the model has no tokenizer, which grammars need")
+        return Grammars(self.tokenizer, self.config.vocab_size, self._end_ids)
 
     @property
     def has_chat_template(self) -> bool:

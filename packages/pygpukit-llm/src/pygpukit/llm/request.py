@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from pygpukit.llm.generation import TokenLogprobs
 from pygpukit.llm.sampling import SamplingParams
 
-__all__ = ["Accept", "Request"]
+__all__ = ["Accept", "Constraint", "Request"]
 
 Accept: TypeAlias = Callable[[int, TokenLogprobs | None], bool]
 """Takes a new id, already among the request's, and says whether it ends the request."""
+
+
+class Constraint(Protocol):
+    """What the output of a request may become, one id after another."""
+
+    def bias(self) -> bytes:
+        """float32 for each id of the vocabulary: 0 where it may come next, -∞ where not."""
+        ...
+
+    def take(self, id_: int) -> None:
+        """Goes on to the next step."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +36,7 @@ class Request:
         limit: How many ids it may have in all.
         params: How its tokens are chosen.
         accept: Told of each new id by the thread that runs the step.
+        constraint: What the output may become; None is anything.
         tenant: Whose it is: tenants are served alike.
         priority: Of its tenant's requests the higher goes first.
         deadline: When nobody wants the rest any more, in seconds of `time.monotonic`.
@@ -38,6 +51,7 @@ class Request:
     limit: int
     params: SamplingParams
     accept: Accept
+    constraint: Constraint | None = None
     tenant: int = 0
     priority: int = 0
     deadline: float | None = None

@@ -97,6 +97,7 @@ class Runner:
     def decode(self, slots: Slots, cache: PagedCache) -> Chosen:
         """Runs one step of all sequences in the slots, which then stand at their next ids."""
         rows = padded(len(slots.requests))
+        slots.constrain()
         if not self._capture:
             return Chosen(*self._launch(slots, cache, rows))
         key = rows, slots.kind, self._long(slots.requests)
@@ -126,9 +127,10 @@ class Runner:
     def _choose(self, logits: Tensor, requests: Sequence[Request]) -> _Result:
         """Chooses the ids behind all that the requests have."""
         vocab_size = self._decoder.config.vocab_size
-        kind = Kind.of([request.params for request in requests], vocab_size)
-        sampler = Sampler(len(requests), self._device)
+        kind = Kind.of(requests, vocab_size)
+        sampler = Sampler(len(requests), self._device, vocab_size if kind.constrained else 0)
         sampler.set(requests)
+        sampler.constrain(requests)
         width = max(len(request.ids) for request in requests) if kind.penalized else 1
         history = table([request.ids[:width] for request in requests], width)
         positions = ints([len(request.ids) - 1 for request in requests], self._device)

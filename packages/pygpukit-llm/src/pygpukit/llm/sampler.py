@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,6 @@ import pygpukit.kernels as kernels
 from pygpukit.core import Device, Fetch, Tensor
 from pygpukit.llm.generation import TokenLogprobs
 from pygpukit.llm.request import Request
-from pygpukit.llm.sampling import SamplingParams
 from pygpukit.llm.tensors import floats, ints, longs
 
 __all__ = ["Chosen", "Kind", "Sampler"]
@@ -21,20 +21,24 @@ class Kind(NamedTuple):
     Attributes:
         greedy: Whether every row takes its likeliest token.
         penalized: Whether some row's logits are penalised.
+        constrained: Whether some row may not take every token.
         logprobs: How many log-probabilities are reported beside the chosen one's; None is nothing.
     """
 
     greedy: bool
     penalized: bool
+    constrained: bool
     logprobs: int | None
 
     @classmethod
-    def of(cls, params: Sequence[SamplingParams], vocab_size: int) -> Kind:
-        """The least that does for all of `params`; what a row lacks doesn't change it."""
+    def of(cls, requests: Sequence[Request], vocab_size: int) -> Kind:
+        """The least that does for all of `requests`; what a row lacks doesn't change it."""
+        params = [request.params for request in requests]
         counts = [entry.logprobs for entry in params if entry.logprobs is not None]
         return cls(
             greedy=all(entry.greedy for entry in params),
             penalized=any(entry.penalized for entry in params),
+            constrained=any(request.constraint is not None for request in requests),
             logprobs=min(max(counts), vocab_size) if counts else None,
         )
 
@@ -73,9 +77,11 @@ class Sampler:
     Args:
         capacity: How many rows there can be.
         device: Where they are.
+        bias_width: Of the vocabulary where rows may be constrained.
     """
 
-    def __init__(self, capacity: int, device: Device) -> None:
+    def __init__(self, capacity: int, device: Device, bias_width: int = 0) -> None:
+        self._bias = Tensor.zeros((capacity, bias_width), "float32", device=device)
         self._rows = ints(range(capacity), device)
         self._prompt_lengths = ints([0] * capacity, device)
         self._penalties = floats([1.0, 0.0, 0.0] * capacity, device).reshape(capacity, 3)
@@ -89,7 +95,12 @@ class Sampler:
         """Takes the parameters of `requests` for the first rows."""
         rows, device = len(requests), self._rows.device
         params = [request.params for request in requests]
-        kind = Kind.of(params, 0)
+        kind = Kind.of(requests, 0)
+        if kind.constrained:
+            free = array("f", bytes(4 * self._bias.shape[1]))
+            for row, request in enumerate(requests):
+                if request.constraint is None:
+                    self._bias[row].copy_(free)
         if kind.penalized:
             lengths = ints([request.prompt_length for request in requests], device)
             self._prompt_lengths[:rows].copy_(lengths)
@@ -110,13 +121,19 @@ class Sampler:
             self._min_p[:rows].copy_(floats([entry.min_p for entry in params], device))
             self._seeds[:rows].copy_(longs([entry.seed for entry in params], device))
 
+    def constrain(self, requests: Sequence[Request]) -> None:
+        """Takes what the next tokens of `requests`, those of the first rows, may be."""
+        for row, request in enumerate(requests):
+            if request.constraint is not None:
+                self._bias[row].copy_(array("f", request.constraint.bias()))
+
     def choose(
         self, logits: Tensor, kind: Kind, positions: Tensor, history: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Chooses the next id of the first rows, those of `logits`.
 
         Args:
-            logits: (S, vocab_size) float32; changed where rows are penalised.
+            logits: (S, vocab_size) float32; changed where rows are penalised or constrained.
             kind: Which kernels that takes.
             positions: (S,) int32: of the ids that gave the logits.
             history: (S, C) int32: the ids up to there; needed for penalties only.
@@ -127,12 +144,14 @@ class Sampler:
         """
         rows = slice(0, logits.shape[0])
         unpenalized = logits
+        if kind.logprobs is not None and (kind.penalized or kind.constrained):
+            unpenalized = kernels.gather_rows(logits, self._rows[rows])
         if kind.penalized:
-            if kind.logprobs is not None:
-                unpenalized = kernels.gather_rows(logits, self._rows[rows])
             kernels.penalize(
                 logits, history, positions, self._prompt_lengths[rows], self._penalties[rows]
             )
+        if kind.constrained:
+            kernels.add(logits, self._bias[rows], out=logits)
         if kind.greedy:
             ids = kernels.argmax(logits)
         else:

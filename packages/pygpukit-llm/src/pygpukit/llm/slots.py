@@ -29,26 +29,32 @@ class Slots:
         capacity: How many sequences there can be.
         length: How many ids a sequence can have.
         penalized: Whether penalties may be needed.
+        bias_width: Of the vocabulary where sequences may be constrained, else 0.
         device: Where the state lives.
     """
 
-    def __init__(self, capacity: int, length: int, penalized: bool, device: Device) -> None:
+    def __init__(
+        self, capacity: int, length: int, penalized: bool, bias_width: int, device: Device
+    ) -> None:
         self.capacity = capacity
         self.length = length
         self.penalized = penalized
+        self.bias_width = bias_width
         self.requests: list[Request] = []
-        self.kind = Kind(greedy=True, penalized=False, logprobs=None)
+        self.kind = Kind.of([], 0)
         self.token_ids = ints([0] * capacity, device)
         self.positions = ints([0] * capacity, device)
         self.sequences = ints(range(capacity), device)
         self.block_tables = Tensor.empty((capacity, pages_for(length)), "int32", device=device)
         self._history = Tensor.zeros((capacity, length if penalized else 1), "int32", device=device)
-        self._sampler = Sampler(capacity, device)
+        self._sampler = Sampler(capacity, device, bias_width)
         self._device = device
 
-    def fit(self, rows: int, length: int, penalized: bool) -> bool:
+    def fit(self, rows: int, length: int, penalized: bool, bias_width: int) -> bool:
         """Whether that many sequences of that length have a place."""
-        return rows <= self.capacity and length <= self.length and self.penalized >= penalized
+        found = self.capacity, self.length, self.penalized, self.bias_width
+        wanted = rows, length, penalized, bias_width
+        return all(have >= want for have, want in zip(found, wanted, strict=True))
 
     def load(
         self, requests: Sequence[Request], pages: Sequence[Sequence[int]], vocab_size: int
@@ -62,7 +68,7 @@ class Slots:
         """
         rows, device = len(requests), self._device
         self.requests = list(requests)
-        self.kind = Kind.of([request.params for request in requests], vocab_size)
+        self.kind = Kind.of(requests, vocab_size)
         self.token_ids[:rows].copy_(ints([request.ids[-1] for request in requests], device))
         positions = ints([len(request.ids) - 1 for request in requests], device)
         self.positions[:rows].copy_(positions)
@@ -81,6 +87,11 @@ class Slots:
         start = row * self.block_tables.shape[1] + first
         tables = self.block_tables.reshape(-1)
         tables[start : start + len(pages)].copy_(array("i", pages))
+
+    def constrain(self) -> None:
+        """Takes what the next ids of the sequences may be."""
+        if self.kind.constrained:
+            self._sampler.constrain(self.requests)
 
     def choose(self, logits: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Chooses the next id of the first rows, those of `logits`, and moves on to it.

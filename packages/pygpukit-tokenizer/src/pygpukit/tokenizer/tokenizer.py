@@ -5,6 +5,7 @@ from __future__ import annotations
 from pygpukit.tokenizer.added_tokens import AddedToken, AddedVocabulary
 from pygpukit.tokenizer.byte_alphabet import to_bytes
 from pygpukit.tokenizer.decoders import ByteLevel, NoDecoder, build_decoder
+from pygpukit.tokenizer.decoders.fusing import byte_of
 from pygpukit.tokenizer.encoding import Encoding, merged
 from pygpukit.tokenizer.errors import TokenizerLoadError
 from pygpukit.tokenizer.limits import Padding, Truncation
@@ -311,6 +312,22 @@ class Tokenizer:
         """The token of an id, or None. Added tokens are in the form that decoding uses."""
         token = self._added.decoded.get(id)
         return self._model.id_to_token(id) if token is None else token
+
+    def token_bytes(self, id: int) -> bytes | None:
+        """The bytes that an ordinary token adds to a text in whose midst it is.
+
+        They may be part of a character. None for special tokens and ids that stand for no token.
+        """
+        token = self._ordinary_texts[id]
+        if token is None:
+            return None
+        if self._bytes is not None:
+            return self._bytes[True][id]
+        # Decoders treat the beginning of a text differently.
+        before = self._decoder.decode(["a"])
+        text = self._decoder.decode(["a", token])[len(before) :]
+        byte = byte_of(token)
+        return text.encode() if byte is None or text != "\ufffd" else bytes([byte])
 
     @property
     def vocab(self) -> dict[str, int]:

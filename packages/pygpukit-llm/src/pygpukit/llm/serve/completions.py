@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias, TypeVar
 
@@ -11,6 +11,7 @@ from pygpukit.llm.errors import PromptError
 from pygpukit.llm.llm import LLM
 from pygpukit.llm.output import News, Output
 from pygpukit.llm.prompts import Prompt, is_batch
+from pygpukit.llm.request import Constraint
 from pygpukit.llm.sampling import SamplingParams
 from pygpukit.llm.serve.answers import Answers, ChatAnswers, TextAnswers, event
 from pygpukit.llm.serve.body import Body
@@ -22,6 +23,7 @@ from pygpukit.llm.serve.options import (
     MOST_LOGPROBS,
     read_chat_logprobs,
     read_choices,
+    read_format,
     read_params,
     spread_seeds,
 )
@@ -68,10 +70,11 @@ class Completions:
         priority = body.integer("priority", minimum=-100, maximum=100) or 0
         params = read_params(body, self._llm.defaults)
         params = params.updated({"logprobs": read_chat_logprobs(body)})
+        constraint = read_format(body, self._llm)
         body.ignore(*IGNORED, "parallel_tool_calls")
         body.finish()
         ids = self._llm.encode_chat(messages, tools=tools, template_options=options)
-        outputs = self._outputs([ids], spread_seeds(params, choices), priority)
+        outputs = self._outputs([ids], spread_seeds(params, choices), priority, constraint)
         answers = ChatAnswers(self._model, self._tokenizer, choices, tools=tools is not None)
         return Job(outputs, answers, stream, self._metrics)
 
@@ -85,10 +88,11 @@ class Completions:
             params = params.updated({"max_new_tokens": 16})  # OpenAI's default
         logprobs = body.integer("logprobs", minimum=0, maximum=MOST_LOGPROBS)
         params = params.updated({"logprobs": logprobs})
+        constraint = read_format(body, self._llm)
         body.ignore(*IGNORED)
         body.finish()
         encoded = [self._llm.encode(prompt) for prompt in prompts]
-        outputs = self._outputs(encoded, spread_seeds(params, choices), priority)
+        outputs = self._outputs(encoded, spread_seeds(params, choices), priority, constraint)
         texts = [
             prompt if isinstance(prompt, str) else self._tokenizer.decode(prompt)
             for prompt in prompts
@@ -99,7 +103,11 @@ class Completions:
         return Job(outputs, answers, stream, self._metrics)
 
     def _outputs(
-        self, prompts: Sequence[list[int]], params: Sequence[SamplingParams], priority: int
+        self,
+        prompts: Sequence[list[int]],
+        params: Sequence[SamplingParams],
+        priority: int,
+        constraint: Callable[[], Constraint] | None,
     ) -> list[Output]:
         outputs = []
         for ids in prompts:
@@ -109,6 +117,7 @@ class Completions:
                 output.request.tenant = self._tenant
                 output.request.priority = priority
                 output.request.deadline = self._deadline
+                output.request.constraint = constraint() if constraint is not None else None
                 outputs.append(output)
         return outputs
 

@@ -8,6 +8,7 @@ from pygpukit.core import QueueFullError, RequestRefusedError
 from pygpukit.llm.errors import (
     ChatTemplateError,
     ContextLengthError,
+    GrammarError,
     PromptError,
     RequestExpiredError,
     SamplingError,
@@ -77,6 +78,8 @@ def as_api_error(error: Exception) -> ApiError | None:
             return ApiError(400, message, code="context_length_exceeded")
         case ChatTemplateError():
             return ApiError(400, message, param="messages")
+        case GrammarError():
+            return ApiError(400, message, param="response_format")
         case PromptError() | SamplingError():
             return ApiError(400, message)
         case _:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Any
 
+from pygpukit.llm.llm import LLM
+from pygpukit.llm.request import Constraint
 from pygpukit.llm.sampling import SamplingParams
 from pygpukit.llm.serve.body import Body
 from pygpukit.llm.serve.errors import ApiError
 
-__all__ = ["read_choices", "read_params", "spread_seeds"]
+__all__ = ["read_chat_logprobs", "read_choices", "read_format", "read_params", "spread_seeds"]
 
 MOST_TOKENS = 2**31 - 1
 MOST_CHOICES = 32
@@ -72,3 +75,49 @@ def read_chat_logprobs(body: Body) -> int | None:
     if count and not wanted:
         raise ApiError(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
     return (count or 0) if wanted else None
+
+
+def read_format(body: Body, llm: LLM) -> Callable[[], Constraint] | None:
+    """What makes the constraint of an output, if `response_format` asks for one.
+
+    Beside OpenAI's `text`, `json_object` and `json_schema` there are `regex`, with a `pattern`, and
+    `grammar`, with a `grammar` in Lark's notation.
+
+    Raises:
+        ApiError: A key is missing or unknown.
+        GrammarError: The schema, expression or grammar isn't understood.
+    """
+    wanted = body.object("response_format")
+    if wanted is None:
+        return None
+    make: Callable[[], Constraint] | None = None
+    match wanted.text("type"):
+        case "text":
+            pass
+        case "json_object":
+            make = lambda: llm.grammars.json()  # noqa: E731
+        case "json_schema":
+            entry = wanted.object("json_schema")
+            schema = None if entry is None else entry.take("schema")
+            if not isinstance(schema, dict):
+                raise _missing("json_schema", "an object with the schema")
+            make = lambda: llm.grammars.json(schema)  # noqa: E731
+        case "regex":
+            pattern = wanted.text("pattern")
+            if pattern is None:
+                raise _missing("pattern", "a regular expression")
+            make = lambda: llm.grammars.regex(pattern)  # noqa: E731
+        case "grammar":
+            grammar = wanted.text("grammar")
+            if grammar is None:
+                raise _missing("grammar", "a grammar in Lark's notation")
+            make = lambda: llm.grammars.lark(grammar)  # noqa: E731
+        case kind:
+            expected = "text, json_object, json_schema, regex or grammar"
+            raise _missing("type", f"{expected}, found {kind!r}")
+    wanted.finish()
+    return make
+
+
+def _missing(key: str, expected: str) -> ApiError:
+    return ApiError(400, f"response_format.{key}: expected {expected}", param="response_format")
