@@ -180,6 +180,24 @@ def test_steps_are_captured_once(decoder: Decoder, monkeypatch: pytest.MonkeyPat
     assert len(captures) == 6
 
 
+def test_sequences_that_outgrow_their_captured_steps(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [
+        Job([5, job], 3 * PAGE_SIZE + 20 * job, SamplingParams(frequency_penalty=0.1 * job))
+        for job in range(3)
+    ]
+    alone = [job.alone(Engine(decoder, CPU)) for job in jobs]
+    monkeypatch.setattr("pygpukit.llm.engine.LEAST_LENGTH", PAGE_SIZE)
+    engine = Engine(decoder, CPU, EngineConfig(steps_under_way=2))
+    lengths = set()
+    for _ in engine.run([job.request for job in jobs]):
+        if engine._slots is not None:
+            lengths.add(engine._slots.length)
+    assert [job.result for job in jobs] == alone
+    assert lengths == {3 * PAGE_SIZE, 4 * PAGE_SIZE}
+
+
 def test_rows_are_padded_by_little() -> None:
     assert [padded(rows) for rows in (1, 7, 8, 9, 60, 64, 65, 256)] == [
         1, 7, 8, 16, 64, 64, 96, 256,

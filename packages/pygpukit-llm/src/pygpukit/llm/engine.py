@@ -27,6 +27,9 @@ GROWTH = 256
 STEP_TOKENS, STEP_TOKENS_GPU = 512, 4096
 """Tokens that go through the layers at once, unless the config says otherwise."""
 
+LEAST_LENGTH = 1024
+"""Positions that captured steps are made for at least; kernels set aside memory for all of them."""
+
 MOST_PAGES = 2**31 - 1
 """Where the cache grows with the requests, memory is what bounds it."""
 
@@ -202,8 +205,9 @@ class Engine:
                 self._fail(self._requests[number], RequestExpiredError("its deadline has passed"))
         if not plan.tokens:
             return False
-        if plan.repeats and self._decoding:
-            for row, number, first in plan.grown:
+        grown = plan.grown
+        if plan.repeats and self._decoding and all(map(self._state.has_columns, grown)):
+            for row, number, first in grown:
                 self._state.add_pages(row, first, self._scheduler.pages(number)[first:])
             chosen = self._runner.decode(self._state, self._pages)
             self._under_way.append(_Step(plan.step, self._state.requests, chosen))
@@ -238,7 +242,7 @@ class Engine:
     def _load(self, parts: Sequence[Part]) -> None:
         """Puts sequences into the slots."""
         requests = [part.request for part in parts]
-        length = max(request.limit for request in requests)
+        length = max(min(len(request.ids) + PAGE_SIZE, request.limit) for request in requests)
         penalized = any(request.params.penalized for request in requests)
         vocab_size = self._decoder.config.vocab_size
         bias_width = vocab_size if any(request.constraint for request in requests) else 0
@@ -246,6 +250,8 @@ class Engine:
         if slots is None or not slots.fit(len(parts), length, penalized, bias_width):
             self._runner.forget()
             capacity = padded(len(parts))
+            length = max(LEAST_LENGTH, 2 * length)
+            length = min(length, max(request.limit for request in requests))
             if slots is not None:
                 # Whatever has been needed before is likely to be needed again.
                 capacity = max(capacity, min(2 * slots.capacity, padded(self.config.max_running)))

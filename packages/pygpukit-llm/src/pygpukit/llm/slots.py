@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pygpukit.kernels as kernels
 from pygpukit.core import Device, Tensor
-from pygpukit.llm.cache import pages_for
+from pygpukit.llm.cache import PAGE_SIZE, pages_for
 from pygpukit.llm.request import Request
 from pygpukit.llm.sampler import Kind, Sampler
 from pygpukit.llm.tensors import ints
@@ -27,7 +27,7 @@ class Slots:
 
     Args:
         capacity: How many sequences there can be.
-        length: How many ids a sequence can have.
+        length: How many ids a sequence can have, rounded up to whole pages.
         penalized: Whether penalties may be needed.
         bias_width: Of the vocabulary where sequences may be constrained, else 0.
         device: Where the state lives.
@@ -37,7 +37,7 @@ class Slots:
         self, capacity: int, length: int, penalized: bool, bias_width: int, device: Device
     ) -> None:
         self.capacity = capacity
-        self.length = length
+        self.length = pages_for(length) * PAGE_SIZE
         self.penalized = penalized
         self.bias_width = bias_width
         self.requests: list[Request] = []
@@ -46,7 +46,8 @@ class Slots:
         self.positions = ints([0] * capacity, device)
         self.sequences = ints(range(capacity), device)
         self.block_tables = Tensor.empty((capacity, pages_for(length)), "int32", device=device)
-        self._history = Tensor.zeros((capacity, length if penalized else 1), "int32", device=device)
+        columns = self.length if penalized else 1
+        self._history = Tensor.zeros((capacity, columns), "int32", device=device)
         self._sampler = Sampler(capacity, device, bias_width)
         self._device = device
 
@@ -79,6 +80,10 @@ class Slots:
             ids = table([request.ids for request in requests], self.length)
             self._history[:rows].reshape(-1).copy_(ids)
         self._sampler.set(requests)
+
+    def has_columns(self, grown: tuple[int, int, int]) -> bool:
+        """Whether a row of `StepPlan.grown` has room for its new page."""
+        return grown[2] < self.block_tables.shape[1]
 
     def add_pages(self, row: int, first: int, pages: Sequence[int]) -> None:
         """Gives a sequence more pages, the `first` of which comes behind so many."""
