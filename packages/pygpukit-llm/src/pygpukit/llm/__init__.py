@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pygpukit.llm.async_llm import AsyncLLM
     from pygpukit.llm.chat import ChatTemplate
     from pygpukit.llm.config import ModelConfig
     from pygpukit.llm.errors import (
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         LogitsError,
         ModelNotFoundError,
         PromptError,
+        RequestCancelledError,
         RequestExpiredError,
         SamplingError,
         WeightsError,
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LLM",
+    "AsyncLLM",
     "ChatTemplate",
     "ChatTemplateError",
     "ConfigError",
@@ -48,6 +51,7 @@ __all__ = [
     "ModelNotFoundError",
     "PromptError",
     "RMSNorm",
+    "RequestCancelledError",
     "RequestExpiredError",
     "SamplingError",
     "SamplingParams",
@@ -63,6 +67,7 @@ __all__ = [
 
 _MODULES = {
     "LLM": "llm.llm",
+    "AsyncLLM": "llm.async_llm",
     "ChatTemplate": "llm.chat",
     "Generation": "llm.generation",
     "GenerationOptions": "llm.llm",

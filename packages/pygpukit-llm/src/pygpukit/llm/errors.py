@@ -12,6 +12,7 @@ __all__ = [
     "LogitsError",
     "ModelNotFoundError",
     "PromptError",
+    "RequestCancelledError",
     "RequestExpiredError",
     "SamplingError",
     "WeightsError",
@@ -50,6 +51,10 @@ class GrammarError(PygpukitError, ValueError):
 
 class ChatTemplateError(PygpukitError, ValueError):
     """The model has no chat template, or the template refuses the messages."""
+
+
+class RequestCancelledError(PygpukitError, RuntimeError):
+    """A request has been ended because what ran it is closing."""
 
 
 class RequestExpiredError(PygpukitError, TimeoutError):

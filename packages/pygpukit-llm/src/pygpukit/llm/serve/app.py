@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
+from pygpukit.llm.driver import Driver
 from pygpukit.llm.llm import LLM
 from pygpukit.llm.serve.body import Body
 from pygpukit.llm.serve.completions import Completions, Job
-from pygpukit.llm.serve.driver import Driver
 from pygpukit.llm.serve.errors import RETRY_SECONDS, ApiError, as_api_error
 from pygpukit.llm.serve.metrics import Metrics
 from starlette.applications import Starlette

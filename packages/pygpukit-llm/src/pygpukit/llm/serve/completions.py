@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from contextlib import aclosing
 from typing import Any, TypeAlias, TypeVar
 
+from pygpukit.llm.driver import Driver
 from pygpukit.llm.errors import PromptError
 from pygpukit.llm.llm import LLM
 from pygpukit.llm.output import News, Output
@@ -15,7 +16,6 @@ from pygpukit.llm.request import Constraint
 from pygpukit.llm.sampling import SamplingParams
 from pygpukit.llm.serve.answers import Answers, ChatAnswers, TextAnswers, event
 from pygpukit.llm.serve.body import Body
-from pygpukit.llm.serve.driver import Driver
 from pygpukit.llm.serve.errors import ApiError, as_api_error
 from pygpukit.llm.serve.metrics import Metrics, Timer
 from pygpukit.llm.serve.options import (

@@ -10,6 +10,7 @@ from pygpukit.llm.errors import (
     ContextLengthError,
     GrammarError,
     PromptError,
+    RequestCancelledError,
     RequestExpiredError,
     SamplingError,
 )
@@ -72,6 +73,8 @@ def as_api_error(error: Exception) -> ApiError | None:
             return error
         case QueueFullError():
             return ApiError(429, message, code="queue_full", retry_after=RETRY_SECONDS)
+        case RequestCancelledError():
+            return ApiError(503, message, code="stopping", retry_after=RETRY_SECONDS)
         case RequestExpiredError():
             return ApiError(503, message, code="time_limit", retry_after=RETRY_SECONDS)
         case ContextLengthError() | RequestRefusedError():

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, Sequence
 
 from pygpukit.llm.engine import Engine
+from pygpukit.llm.errors import RequestCancelledError
 from pygpukit.llm.output import Output
 
 __all__ = ["Driver"]
@@ -38,7 +39,7 @@ class Driver:
     async def __aexit__(self, *exception: object) -> None:
         """Ends what is under way, and the thread."""
         for waiter in list(self._waiting):
-            waiter.cancel(self._engine)
+            waiter.end(self._engine, RequestCancelledError("the engine is closing"))
         with self._work:
             self._closing = True
             self._work.notify()
@@ -50,6 +51,7 @@ class Driver:
         Leaving the iterator early cancels them.
 
         Raises:
+            RequestCancelledError: The driver has been left meanwhile.
             QueueFullError: As many are waiting as may.
             RequestRefusedError: One can never run.
             RequestExpiredError: The deadline of one has passed.
@@ -71,7 +73,7 @@ class Driver:
                 yield
         finally:
             self._waiting.discard(waiter)
-            waiter.cancel(self._engine)
+            waiter.end(self._engine)
 
     def _run(self) -> None:
         while True:
@@ -114,7 +116,9 @@ class _Waiter:
             if output.request.error is not None:
                 raise output.request.error
 
-    def cancel(self, engine: Engine) -> None:
+    def end(self, engine: Engine, error: Exception | None = None) -> None:
         for output in self.outputs:
+            if not output.request.done:
+                output.request.error = error
             engine.cancel(output.request)
         self.changed.set()
