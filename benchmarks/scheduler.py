@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pages", type=int, default=6_000)
     parser.add_argument("--page-size", type=int, default=64)
-    parser.add_argument("--step-tokens", type=int, default=1_024)
+    parser.add_argument("--step-tokens", type=int, default=512)
     parser.add_argument("--max-running", type=int, default=256)
     parser.add_argument("--step", type=float, default=6_000.0, help="microseconds of any step")
     parser.add_argument("--token", type=float, default=20.0, help="and for each token")

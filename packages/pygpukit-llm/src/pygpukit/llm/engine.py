@@ -142,7 +142,7 @@ class Engine:
             try:
                 self._rest()
             finally:
-                self._running.release()
+                self._pass_on()
 
     def run(self, requests: Sequence[Request]) -> Iterator[None]:
         """Runs requests to their end; yields after each step. Closing the iterator cancels them.
@@ -181,10 +181,14 @@ class Engine:
             self._abort(error)
             raise
         finally:
-            self._running.release()
-            with self._turned:
-                self._turn += 1
-                self._turned.notify_all()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Lets other threads look at what has changed, and run the next step."""
+        self._running.release()
+        with self._turned:
+            self._turn += 1
+            self._turned.notify_all()
 
     def _advance(self) -> None:
         """Launches what can be, then takes in what the oldest step has chosen."""

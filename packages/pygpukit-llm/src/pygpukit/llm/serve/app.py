@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import time
@@ -134,12 +135,15 @@ class _Server:
     async def chat_completions(self, request: Request) -> Response:
         """Answers a conversation."""
         tenant, body = self._tenant(request), await self._body(request)
-        return await self._answer(request, self._completions(tenant).chat(body))
+        # Long prompts take time to encode, in which others are answered.
+        job = await asyncio.to_thread(self._completions(tenant).chat, body)
+        return await self._answer(request, job)
 
     async def text_completions(self, request: Request) -> Response:
         """Continues prompts."""
         tenant, body = self._tenant(request), await self._body(request)
-        return await self._answer(request, self._completions(tenant).text(body))
+        job = await asyncio.to_thread(self._completions(tenant).text, body)
+        return await self._answer(request, job)
 
     async def tokenize(self, request: Request) -> Response:
         """The ids of a prompt, or of a conversation."""
