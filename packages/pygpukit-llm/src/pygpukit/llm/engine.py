@@ -18,6 +18,7 @@ from pygpukit.llm.request import Request
 from pygpukit.llm.runner import Part, Runner, padded
 from pygpukit.llm.sampler import Chosen
 from pygpukit.llm.slots import Slots
+from pygpukit.llm.turns import Turns
 
 __all__ = ["Engine", "EngineConfig"]
 
@@ -84,6 +85,9 @@ class Engine:
         device: Where it runs.
         config: How much runs at once.
         capture: Whether steps are captured and replayed, which changes no bit of the results.
+
+    Raises:
+        OutOfMemoryError: The device can't hold the pages that the cache is to have.
     """
 
     def __init__(
@@ -108,10 +112,10 @@ class Engine:
         self._requests: dict[int, Request] = {}
         self._resized = False
         self._scheduler = self._new_scheduler()
+        if self.config.pages is not None:
+            self._cache = self._new_cache(self.config.pages)
         self._lock = threading.RLock()  # of the three above
-        self._running = threading.Lock()  # held by the thread that runs a step
-        self._turn = 0
-        self._turned = threading.Condition()
+        self._turns = Turns()  # to run a step
 
     @property
     def scheduler(self) -> Scheduler:
@@ -138,11 +142,11 @@ class Engine:
         with self._lock:
             if not request.done and request.number is not None:
                 self._end(request)
-        if not self._requests and self._running.acquire(blocking=False):
+        if not self._requests and self._turns.take():
             try:
                 self._rest()
             finally:
-                self._pass_on()
+                self._turns.pass_on()
 
     def run(self, requests: Sequence[Request]) -> Iterator[None]:
         """Runs requests to their end; yields after each step. Closing the iterator cancels them.
@@ -168,10 +172,7 @@ class Engine:
 
     def advance(self) -> None:
         """Runs a step, or waits until the thread that runs one has done so."""
-        turn = self._turn
-        if not self._running.acquire(blocking=False):
-            with self._turned:
-                self._turned.wait_for(lambda: self._turn != turn)
+        if not self._turns.take_or_wait():
             return
         try:
             self._advance()
@@ -181,14 +182,7 @@ class Engine:
             self._abort(error)
             raise
         finally:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        """Lets other threads look at what has changed, and run the next step."""
-        self._running.release()
-        with self._turned:
-            self._turn += 1
-            self._turned.notify_all()
+            self._turns.pass_on()
 
     def _advance(self) -> None:
         """Launches what can be, then takes in what the oldest step has chosen."""

@@ -264,6 +264,9 @@ class LLM:
         """Says how much runs at once, and how much memory is kept between requests.
 
         It changes no bit of the results. Generations that are under way end as they began.
+
+        Raises:
+            OutOfMemoryError: The device can't hold the pages that the cache is to have.
         """
         self._engine = Engine(self._decoder, self.device, config)
 
