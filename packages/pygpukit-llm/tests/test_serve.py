@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -391,3 +394,38 @@ def test_ending_the_server_ends_what_is_under_way(endless: LLM) -> None:
         stream.close()
     assert time.monotonic() - before < 10
     assert not endless.engine.busy
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ends it by a signal")
+def test_the_command() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-I", "-m", "pygpukit.llm.cli", "serve", "--device", "cpu"]
+    command += ["--port", str(port), "--name", "small", "--cache-memory", "0.05", "--api-key", "k"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        with client_of(f"http://127.0.0.1:{port}", "k") as client:
+            for _ in range(300):
+                assert process.poll() is None, process.stdout.read().decode()
+                try:
+                    client.models.list()
+                    break
+                except openai.APIConnectionError:
+                    time.sleep(0.1)
+            messages = [{"role": "user", "content": "What is the capital of France?"}]
+            answer = client.chat.completions.create(
+                model="small", messages=messages, temperature=0, max_tokens=24
+            )
+            assert "Paris" in answer.choices[0].message.content
+            stream = client.chat.completions.create(
+                model="small", messages=messages, temperature=0, max_tokens=24, stream=True
+            )
+            pieces = [next(iter(stream))]
+            process.send_signal(signal.SIGTERM)
+            pieces += list(stream)
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in pieces)
+            assert text == answer.choices[0].message.content, "it ends what is under way"
+        assert process.wait(20) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.communicate()
