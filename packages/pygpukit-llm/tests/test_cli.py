@@ -157,7 +157,8 @@ def test_info_of_the_machine_alone() -> None:
 
 def test_version_and_help() -> None:
     assert run("--version").stdout == f"pygpukit {__version__}\n"
-    for arguments in [["--help"], ["generate", "--help"], ["chat", "--help"], ["info", "--help"]]:
+    commands = ["generate", "chat", "serve", "info"]
+    for arguments in [["--help"], *([command, "--help"] for command in commands)]:
         done = run(*arguments)
         assert done.returncode == 0
         assert done.stdout.startswith("usage: pygpukit")
@@ -177,6 +178,7 @@ def test_version_and_help() -> None:
         (["generate", "Hi", "--device", "tpu"], 'unknown device "tpu"'),
         (["info", "--model", "absent.gguf"], "absent.gguf: no such file"),
         (["chat", "--top-k", "-1"], "top_k must be a whole number from 0"),
+        (["serve", "--max-running", "0"], "--max-running: expected more than 0, found 0"),
     ],
     ids=str,
 )

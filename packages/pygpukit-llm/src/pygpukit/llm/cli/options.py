@@ -150,7 +150,11 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         "--max-waiting", type=int, default=256, metavar="N", help="more get status 429"
     )
     group.add_argument(
-        "--step-tokens", type=int, default=512, metavar="N", help="tokens computed at once"
+        "--step-tokens",
+        type=int,
+        metavar="N",
+        help="tokens computed at once: more answer prompts sooner and hold up running answers "
+        "longer (default: 512, on the CPU 128)",
     )
     group.add_argument(
         "--time-limit", type=float, metavar="SECONDS", help="for an answer (default: none)"

@@ -23,6 +23,7 @@ class ServeError(PygpukitError):
 
 def run(arguments: argparse.Namespace) -> None:
     """Loads the model and serves it until the process is told to end."""
+    _check(arguments)
     try:
         import uvicorn
         from pygpukit.llm.serve import ServerConfig, create_app
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     llm = load_model(arguments)
     llm.configure(
         EngineConfig(
-            step_tokens=max(arguments.step_tokens, arguments.max_running),
+            step_tokens=max(_step_tokens(llm, arguments), arguments.max_running),
             max_running=arguments.max_running,
             max_waiting=arguments.max_waiting,
             pages=_pages(llm, arguments),
@@ -54,6 +55,20 @@ def run(arguments: argparse.Namespace) -> None:
         log_level=arguments.log_level,
         timeout_graceful_shutdown=arguments.shutdown_time,
     )
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for limit in ("max_running", "max_waiting", "step_tokens", "cache_memory"):
+        value = getattr(arguments, limit)
+        if value is not None and value <= 0:
+            option = limit.replace("_", "-")
+            raise ServeError(f"--{option}: expected more than 0, found {value}")
+
+
+def _step_tokens(llm: LLM, arguments: argparse.Namespace) -> int:
+    if arguments.step_tokens is not None:
+        return int(arguments.step_tokens)
+    return 128 if llm.device.name == "cpu" else 512
 
 
 def _pages(llm: LLM, arguments: argparse.Namespace) -> int:
