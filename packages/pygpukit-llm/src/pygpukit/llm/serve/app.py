@@ -57,14 +57,12 @@ def create_app(llm: LLM, config: ServerConfig) -> Starlette:
             Route("/", server.page),
             Route("/health", server.health),
             Route("/metrics", server.metrics_text),
-            Route("/v1/models", server.guarded(server.models)),
-            Route("/v1/models/{model:path}", server.guarded(server.model)),
-            Route(
-                "/v1/chat/completions", server.guarded(server.chat_completions), methods=["POST"]
-            ),
-            Route("/v1/completions", server.guarded(server.text_completions), methods=["POST"]),
-            Route("/tokenize", server.guarded(server.tokenize), methods=["POST"]),
-            Route("/detokenize", server.guarded(server.detokenize), methods=["POST"]),
+            server.route("GET", "/v1/models", server.models),
+            server.route("GET", "/v1/models/{model:path}", server.model),
+            server.route("POST", "/v1/chat/completions", server.chat_completions),
+            server.route("POST", "/v1/completions", server.text_completions),
+            server.route("POST", "/tokenize", server.tokenize),
+            server.route("POST", "/detokenize", server.detokenize),
         ],
         lifespan=server.lifespan,
     )
@@ -88,8 +86,8 @@ class _Server:
             yield
             self._driver = None
 
-    def guarded(self, handler: _Handler) -> _Handler:
-        """The handler for those who may ask; errors become answers."""
+    def route(self, method: str, path: str, handler: _Handler) -> Route:
+        """A route whose errors become answers, and whose responses are counted."""
 
         async def guarded(request: Request) -> Response:
             try:
@@ -97,14 +95,13 @@ class _Server:
             except Exception as error:
                 known = as_api_error(error)
                 if known is None:
-                    self._metrics.responses.labels(request.url.path, 500).inc()
+                    self._metrics.responses.labels(path, 500).inc()
                     raise
                 response = JSONResponse(known.body, known.status, known.headers)
-            path = request.scope["route"].path
             self._metrics.responses.labels(path, response.status_code).inc()
             return response
 
-        return guarded
+        return Route(path, guarded, methods=[method])
 
     async def page(self, request: Request) -> Response:
         """The chat page."""
