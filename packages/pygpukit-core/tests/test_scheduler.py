@@ -11,6 +11,7 @@ from pygpukit.core import (
     RequestRefusedError,
     Scheduler,
     SchedulerConfig,
+    SchedulerShare,
     SchedulerStats,
     simulate,
 )
@@ -151,6 +152,27 @@ def test_threads_submit_at_the_same_time() -> None:
     assert len(set(found)) == 200
     assert sorted(ended) == sorted(found)
     assert isinstance(scheduler.stats(), SchedulerStats)
+
+
+def test_models_share_a_device() -> None:
+    share = SchedulerShare(1000)
+    first = share.add(CONFIG, 60)
+    with pytest.raises(ValueError, match="of 1000 only 400 are left"):
+        share.add(CONFIG, 41)
+    with pytest.raises(ValueError, match="weight: expected at least 1"):
+        share.add(CONFIG, 1, weight=0)
+    second = share.add(CONFIG, 40, weight=2)
+    models = [first, second]
+    assert share.schedule(0) is None
+    for scheduler in models:
+        scheduler.submit([1, 2], 30, now=0)
+    tokens = [0, 0]
+    for _ in range(18):
+        model, plan = share.schedule(0)
+        tokens[model] += plan.tokens
+        models[model].complete(plan.step, [7], [False])
+    assert abs(tokens[1] - 2 * tokens[0]) <= 4
+    assert first.stats().running == second.stats().running == 1
 
 
 def test_a_simulation() -> None:

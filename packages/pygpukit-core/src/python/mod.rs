@@ -13,6 +13,7 @@ mod memory;
 mod numpy;
 mod scheduler;
 mod shape;
+mod share;
 mod tensor;
 mod tensor_view;
 mod transfer;
@@ -31,5 +32,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     tensor::register(module)?;
     transfer::register(module)?;
     dispatch::register(module)?;
-    scheduler::register(module)
+    scheduler::register(module)?;
+    share::register(module)
 }

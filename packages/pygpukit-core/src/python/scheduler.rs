@@ -2,7 +2,7 @@
 //! `SimulationReport`, `Latencies`.
 
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -13,8 +13,8 @@ use crate::scheduler::simulate::{
     Arrival, Latencies, Report, SimulationError, StepCost, simulate as replay,
 };
 use crate::scheduler::{
-    Chosen, ConfigError, End, Micros, OutcomeError, Refusal, Request, RequestId, Row, Scheduler,
-    SchedulerConfig, Stats, StepPlan, TenantId, Token,
+    Chosen, ConfigError, End, Micros, ModelId, OutcomeError, Refusal, Request, RequestId, Row,
+    Scheduler, SchedulerConfig, Share, Stats, StepPlan, TenantId, Token,
 };
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -81,7 +81,7 @@ fn request_id(number: u64) -> RequestId {
 ///     ValueError: The bounds allow no work at all.
 #[pyclass(name = "SchedulerConfig", module = "pygpukit.core", frozen, eq)]
 #[derive(PartialEq)]
-pub(super) struct PySchedulerConfig(SchedulerConfig);
+pub(super) struct PySchedulerConfig(pub(super) SchedulerConfig);
 
 #[pymethods]
 impl PySchedulerConfig {
@@ -178,25 +178,44 @@ impl PySchedulerConfig {
 /// Args:
 ///     config: Its bounds.
 #[pyclass(name = "Scheduler", module = "pygpukit.core", frozen)]
-pub(super) struct PyScheduler(Mutex<Scheduler>);
+pub(super) struct PyScheduler(Owner);
+
+/// Where a scheduler is.
+enum Owner {
+    Alone(Mutex<Scheduler>),
+    Share(Arc<Mutex<Share>>, ModelId),
+}
 
 impl PyScheduler {
-    fn state(&self) -> MutexGuard<'_, Scheduler> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The scheduler of a model of a share.
+    pub(super) fn of(share: &Arc<Mutex<Share>>, model: ModelId) -> Self {
+        PyScheduler(Owner::Share(Arc::clone(share), model))
     }
+
+    fn with<R>(&self, work: impl FnOnce(&mut Scheduler) -> R) -> R {
+        match &self.0 {
+            Owner::Alone(scheduler) => work(&mut lock(scheduler)),
+            Owner::Share(share, model) => work(lock(share).scheduler_mut(*model)),
+        }
+    }
+}
+
+/// What a mutex guards, whatever became of a thread that had it.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[pymethods]
 impl PyScheduler {
     #[new]
     fn new(config: &PySchedulerConfig) -> PyResult<Self> {
-        Ok(PyScheduler(Mutex::new(Scheduler::new(config.0)?)))
+        Ok(PyScheduler(Owner::Alone(Mutex::new(Scheduler::new(config.0)?))))
     }
 
     /// Its bounds.
     #[getter]
     fn config(&self) -> PySchedulerConfig {
-        PySchedulerConfig(*self.state().config())
+        self.with(|scheduler| PySchedulerConfig(*scheduler.config()))
     }
 
     /// Takes a request.
@@ -231,13 +250,13 @@ impl PyScheduler {
         variant: u32,
     ) -> PyResult<u64> {
         let request = Request { prompt, max_new_tokens, tenant, priority, deadline, variant };
-        Ok(number(self.state().submit(request, now)?))
+        Ok(number(self.with(|scheduler| scheduler.submit(request, now))?))
     }
 
     /// Ends a request, wherever it is. Returns whether it had not ended before.
     #[pyo3(signature = (request, /))]
     fn cancel(&self, request: u64) -> bool {
-        self.state().cancel(request_id(request))
+        self.with(|scheduler| scheduler.cancel(request_id(request)))
     }
 
     /// From now on serves `tenant` `weight` tokens where others, of weight 1, are served one.
@@ -247,7 +266,7 @@ impl PyScheduler {
     fn set_weight(&self, tenant: TenantId, weight: u32) -> PyResult<()> {
         let weight = NonZeroU32::new(weight)
             .ok_or_else(|| PyValueError::new_err("weight: expected at least 1, found 0"))?;
-        self.state().set_weight(tenant, weight);
+        self.with(|scheduler| scheduler.set_weight(tenant, weight));
         Ok(())
     }
 
@@ -257,7 +276,7 @@ impl PyScheduler {
     /// Until all are there, requests may have to wait for ever.
     #[pyo3(signature = (pages, /))]
     fn provide(&self, pages: u32) {
-        self.state().provide(pages);
+        self.with(|scheduler| scheduler.provide(pages));
     }
 
     /// Chooses what runs in the next step.
@@ -265,7 +284,7 @@ impl PyScheduler {
     /// Args:
     ///     now: Microseconds since the same moment as in `submit`.
     fn schedule(&self, now: Micros) -> PyStepPlan {
-        PyStepPlan(self.state().schedule(now))
+        PyStepPlan(self.with(|scheduler| scheduler.schedule(now)))
     }
 
     /// Takes what the oldest step under way has chosen, for each row that samples, in order.
@@ -293,29 +312,29 @@ impl PyScheduler {
         }
         let chosen: Vec<_> =
             tokens.into_iter().zip(stops).map(|(token, stop)| Chosen { token, stop }).collect();
-        let ended = self.state().complete(step, &chosen)?;
+        let ended = self.with(|scheduler| scheduler.complete(step, &chosen))?;
         Ok(ended.into_iter().map(|(request, end)| (number(request), reason(end))).collect())
     }
 
     /// The pages of a request in the order of its positions; none while it waits.
     #[pyo3(signature = (request, /))]
     fn pages(&self, request: u64) -> Vec<u32> {
-        self.state().pages(request_id(request)).to_vec()
+        self.with(|scheduler| scheduler.pages(request_id(request)).to_vec())
     }
 
     /// Whether requests have not ended or steps are under way.
     #[getter]
     fn busy(&self) -> bool {
-        self.state().is_busy()
+        self.with(|scheduler| scheduler.is_busy())
     }
 
     /// What it holds and has done, as of now.
     fn stats(&self) -> PySchedulerStats {
-        PySchedulerStats(self.state().stats())
+        PySchedulerStats(self.with(|scheduler| scheduler.stats()))
     }
 
     fn __repr__(&self) -> String {
-        let Stats { waiting, running, pages_in_use, .. } = self.state().stats();
+        let Stats { waiting, running, pages_in_use, .. } = self.with(|scheduler| scheduler.stats());
         format!("<Scheduler: waiting={waiting}, running={running}, pages_in_use={pages_in_use}>")
     }
 }
@@ -330,7 +349,7 @@ fn reason(end: End) -> &'static str {
 
 /// What one step runs.
 #[pyclass(name = "StepPlan", module = "pygpukit.core", frozen)]
-pub(super) struct PyStepPlan(StepPlan);
+pub(super) struct PyStepPlan(pub(super) StepPlan);
 
 #[pymethods]
 impl PyStepPlan {

@@ -32,6 +32,7 @@ __all__ = [
     "RequestRefusedError",
     "Scheduler",
     "SchedulerConfig",
+    "SchedulerShare",
     "SchedulerStats",
     "SimulationReport",
     "StepPlan",
@@ -1033,6 +1034,39 @@ class Scheduler:
         """Whether requests have not ended or steps are under way."""
     def stats(self) -> SchedulerStats:
         """What it holds and has done, as of now."""
+
+@final
+class SchedulerShare:
+    """The schedulers of several models on one device.
+
+    The quotas of all caches together never exceed the device's. Steps go by turns: next is the
+    model that has computed the fewest tokens for its weight, among those with something to run.
+
+    Args:
+        bytes: What the caches may take together.
+    """
+
+    def __new__(cls, bytes: int, /) -> Self: ...
+    def add(self, config: SchedulerConfig, page_bytes: int, *, weight: int = 1) -> Scheduler:
+        """Adds a model.
+
+        Args:
+            config: The bounds of its scheduler.
+            page_bytes: Bytes of a page: keys and values of all layers.
+            weight: How many tokens it computes where one of weight 1 computes one.
+
+        Returns:
+            Its scheduler, to submit, cancel and complete; steps are planned by the share.
+
+        Raises:
+            ValueError: Its pages don't fit beside the others', or the weight is 0.
+        """
+    def schedule(self, now: int) -> tuple[int, StepPlan] | None:
+        """The next step and whose it is: the number of the model, in the order of adding.
+
+        Returns:
+            None if no model has anything to run or to tell.
+        """
 
 @final
 class StepPlan:
