@@ -182,7 +182,7 @@ pub(super) struct PyScheduler(Owner);
 
 /// Where a scheduler is.
 enum Owner {
-    Alone(Mutex<Scheduler>),
+    Alone(Box<Mutex<Scheduler>>),
     Share(Arc<Mutex<Share>>, ModelId),
 }
 
@@ -209,7 +209,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl PyScheduler {
     #[new]
     fn new(config: &PySchedulerConfig) -> PyResult<Self> {
-        Ok(PyScheduler(Owner::Alone(Mutex::new(Scheduler::new(config.0)?))))
+        let scheduler = Mutex::new(Scheduler::new(config.0)?);
+        Ok(PyScheduler(Owner::Alone(Box::new(scheduler))))
     }
 
     /// Its bounds.
