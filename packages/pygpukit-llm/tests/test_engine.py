@@ -152,6 +152,31 @@ def test_memory_comes_back(llm: LLM) -> None:
     assert (after.in_use, after.live_blocks) == (before.in_use, before.live_blocks)
 
 
+def test_an_idle_engine_may_keep_its_captured_steps(decoder: Decoder) -> None:
+    params = SamplingParams(temperature=0.9, seed=3, logprobs=2)
+    expected = generated(Engine(decoder, CPU), params)
+    engine = Engine(decoder, CPU, EngineConfig(kept_bytes=1 << 30, steps_under_way=2))
+    assert generated(engine, params) == expected
+    steps = list(engine._runner._graphs.values())
+    assert steps
+    # Others in between write over what is kept.
+    assert generated(engine, SamplingParams(), new=20)[0][0] != expected[0][0]
+    assert generated(engine, params) == expected
+    assert all(any(step is other for other in engine._runner._graphs.values()) for step in steps)
+    assert engine.scheduler.stats().requests == 0
+
+
+@pytest.mark.parametrize("kept_bytes", [1000, 1 << 30])
+def test_a_cache_stays_where_it_is_small_enough(llm: LLM, kept_bytes: int) -> None:
+    engine = Engine(llm._engine._decoder, CPU, EngineConfig(kept_bytes=kept_bytes))
+    before = CPU.pool.stats().in_use
+    generated(engine, SamplingParams())
+    kept = CPU.pool.stats().in_use
+    generated(engine, SamplingParams())
+    assert CPU.pool.stats().in_use == kept
+    assert (kept > before) == (kept_bytes > 1000)
+
+
 def test_memory_is_sized_to_the_request(llm: LLM) -> None:
     run = Run([1, 2], 10, SamplingParams(max_new_tokens=10))
     stream = llm._engine.run([run.request])

@@ -47,6 +47,11 @@ class PagedCache:
             for _ in range(config.num_layers)
         ]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pages."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
+
     def grow(self, pages: int) -> None:
         """Adds `pages` pages; what is in the others stays, in new tensors.
 

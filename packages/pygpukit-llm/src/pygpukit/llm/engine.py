@@ -31,6 +31,9 @@ STEP_TOKENS, STEP_TOKENS_GPU = 512, 4096
 LEAST_LENGTH = 1024
 """Positions that captured steps are made for at least; kernels set aside memory for all of them."""
 
+KEPT_BYTES = 256 << 20
+"""What the cache of an idle model may take of a GPU's memory."""
+
 MOST_PAGES = 2**31 - 1
 """Where the cache grows with the requests, memory is what bounds it."""
 
@@ -44,8 +47,11 @@ class EngineConfig(NamedTuple):
         max_running: Requests that run at once, at most `step_tokens`.
         max_waiting: Requests that wait at once; more are refused.
         pages: Pages of `PAGE_SIZE` positions that the cache has, and keeps for requests that begin
-            alike. Without it the cache is as large as the requests under way need it, and goes when
-            they have ended.
+            alike. Without it the cache is as large as the requests under way need it, and is emptied
+            when they have ended.
+        kept_bytes: How large such a cache may be to stay then, and with it the captured steps. By
+            default `KEPT_BYTES` on a GPU, where capturing takes as long as twenty steps of a small
+            model, and 0 on "cpu".
         steps_under_way: Steps that are launched before the first of them is looked at. By default
             two: while the host looks at what one has chosen, a GPU runs the next; and one on "cpu",
             which has no time for a step that turns out not to be wanted.
@@ -55,6 +61,7 @@ class EngineConfig(NamedTuple):
     max_running: int = 256
     max_waiting: int = 2**31 - 1
     pages: int | None = None
+    kept_bytes: int | None = None
     steps_under_way: int | None = None
 
 
@@ -104,6 +111,8 @@ class Engine:
         on_cpu = device.name == "cpu"
         self._most_under_way = self.config.steps_under_way or (1 if on_cpu else 2)
         self._step_tokens = self.config.step_tokens or (STEP_TOKENS if on_cpu else STEP_TOKENS_GPU)
+        kept_bytes = self.config.kept_bytes
+        self._kept_bytes = (0 if on_cpu else KEPT_BYTES) if kept_bytes is None else kept_bytes
         self._runner = Runner(decoder, device, capture=capture)
         self._under_way: deque[_Step] = deque()
         self._cache: PagedCache | None = None
@@ -363,14 +372,20 @@ class Engine:
                 return
             if self.config.pages is not None:
                 self._complete_all()
+            elif self._cache is not None and self._cache.nbytes <= self._kept_bytes:
+                self._begin_anew()
+                self._scheduler.provide(self._cache.pages)
             else:
                 self._reset()
 
     def _reset(self) -> None:
-        self._under_way.clear()
-        self._decoding = False
+        self._begin_anew()
         self._runner.forget()
         self._cache = self._slots = None
+
+    def _begin_anew(self) -> None:
+        self._under_way.clear()
+        self._decoding = False
         self._scheduler = self._new_scheduler()
 
     def _abort(self, error: BaseException) -> None:
