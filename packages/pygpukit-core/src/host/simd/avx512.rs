@@ -33,6 +33,25 @@ macro_rules! fold {
     }};
 }
 
+/// The sums of four vectors, in the order of `fold`: halves are added for all of them at once.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sum_four([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+    let halves = |a: __m512, b: __m512| {
+        _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b))
+    };
+    let (ab, cd) = (halves(a, b), halves(c, d));
+    // A quarter for each.
+    let four =
+        _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xDD>(ab, cd));
+    let two = _mm512_add_ps(four, _mm512_permute_ps::<0b01_00_11_10>(four));
+    let one = _mm512_add_ps(two, _mm512_permute_ps::<0b10_11_00_01>(two));
+    let first_of_quarters = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    let sums = _mm512_castps512_ps128(_mm512_permutexvar_ps(first_of_quarters, one));
+    // SAFETY: both are four float32 numbers.
+    unsafe { std::mem::transmute(sums) }
+}
+
 /// The 16 × 16 matrix of 32-bit numbers whose rows are `rows`, transposed.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -133,6 +152,20 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn sum(self, a: __m512) -> f32 {
         unsafe { fold!(a, _mm256_add_ps, _mm_add_ps, _mm_add_ss) }
+    }
+
+    #[inline(always)]
+    fn sums<const N: usize>(self, vectors: [__m512; N]) -> [f32; N] {
+        let mut sums = [0.0; N];
+        let (fours, rest) = vectors.as_chunks::<4>();
+        let (four_sums, rest_sums) = sums.as_chunks_mut::<4>();
+        for (sums, vectors) in four_sums.iter_mut().zip(fours) {
+            *sums = unsafe { sum_four(*vectors) };
+        }
+        for (sum, vector) in rest_sums.iter_mut().zip(rest) {
+            *sum = self.sum(*vector);
+        }
+        sums
     }
 
     #[inline(always)]
