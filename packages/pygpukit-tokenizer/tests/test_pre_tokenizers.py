@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import strategies as our
-from files import bpe, file
+from files import bpe, byte_level, file
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Both, tokenizers
@@ -65,6 +65,29 @@ def test_with_other_stages(
     if both is not None:
         for text in texts:
             both.check(text)
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "begin"),
+    [
+        ({"type": "Replace", "pattern": {"String": ""}, "content": "x"}, ["x", "x"]),
+        ({"type": "Replace", "pattern": {"Regex": "^"}, "content": "é"}, ["Ã", "©", "é"]),
+        ({"type": "Prepend", "prepend": ""}, ["1", "1"]),
+    ],
+)
+@pytest.mark.parametrize("cut_before", [False, True])
+def test_bytes_of_what_comes_from_nowhere(
+    normalizer: dict[str, Any], begin: list[str], cut_before: bool
+) -> None:
+    digits = {"type": "Digits", "individual_digits": True}
+    steps = [digits, byte_level(use_regex=False)] if cut_before else [byte_level()]
+    pre_tokenizer = {"type": "Sequence", "pretokenizers": steps}
+    vocab = {token: id for id, token in enumerate("1aĠxÃ©é")}
+    data = file(bpe(vocab, []), normalizer=normalizer, pre_tokenizer=pre_tokenizer)
+    both = Both(data)
+    for text in ("1 a1", "1", "1a"):
+        both.check(text)
+    assert both.tokenizer.encode("1 a1").tokens[: len(begin)] == begin
 
 
 @pytest.mark.parametrize(

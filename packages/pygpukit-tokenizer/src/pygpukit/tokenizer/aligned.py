@@ -43,6 +43,10 @@ class AlignedText:
         """Whether this is a stretch of the original as it is."""
         return isinstance(self.starts, range)
 
+    def comes_from_nowhere(self) -> bool:
+        """Whether nothing of the original is behind this text, which isn't empty."""
+        return self.starts[0] == self.ends[-1]
+
     def slice(self, start: int, end: int) -> AlignedText:
         """A stretch of this text."""
         starts = self.starts[start:end]

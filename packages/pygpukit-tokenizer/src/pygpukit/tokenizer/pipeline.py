@@ -81,28 +81,33 @@ class Pipeline:
         steps = flattened(pre_tokenizer)
         self._splits = [step.split for step in steps]
         self._later_splits = [step.split_later for step in steps]
+        # What comes from nowhere is spelled in a way of its own.
+        strays = normalizer is not None and normalizer.inserts_in_front()
+        strays = strays and any(isinstance(step, ByteLevel) for step in steps)
         # Spelling words in the byte alphabet is left to the caches: it is done once for each.
         self._spells = False
-        if steps and isinstance(steps[-1], ByteLevel):
+        if steps and isinstance(steps[-1], ByteLevel) and not strays:
             self._spells = True
             self._splits[-1] = self._later_splits[-1] = steps[-1].split_raw
         # A step may ask where a piece comes from. Only the first to see the text knows without
         # keeping track.
         tracked = steps[1:] if normalizer is None else steps
-        self._needs_origins = any(step.needs_origins() for step in tracked)
+        self._needs_origins = strays or any(step.needs_origins() for step in tracked)
         self._cuts = model.cuts() and not self._spells
         self._ids_of = IdCache(model.spelled_ids if self._spells else model.ids).__getitem__
         self._tokens_of = WordCache(self._word_tokens).__getitem__
         self._prefixed_tokens_of = WordCache(self._prefixed_tokens).__getitem__
         # The words of the last step that cuts are handled as lists; one behind it may mark them.
-        if steps and isinstance(steps[-1], ByteLevel) and steps[-1].only_spells():
+        if self._spells and isinstance(steps[-1], ByteLevel) and steps[-1].only_spells():
             steps = steps[:-1]
         self._marks: Metaspace | None = None
         if len(steps) > 1 and isinstance(steps[-1], Metaspace) and not self._cuts:
             self._marks = steps[-1]
             steps = steps[:-1]
-        self._aligned_splits = [step.split_aligned for step in steps[:-1]]
-        self._last_words = steps[-1].words if steps else _whole
+        self._last_words = _whole
+        if steps and not strays:
+            self._last_words = steps.pop().words
+        self._aligned_splits = [step.split_aligned for step in steps]
 
     # Ids only ------------------------------------------------------------------------------------
 

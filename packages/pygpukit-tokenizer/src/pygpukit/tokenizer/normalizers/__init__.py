@@ -47,6 +47,9 @@ class Sequence(Normalizer):
             text = normalizer.align(text)
         return text
 
+    def inserts_in_front(self) -> bool:
+        return any(normalizer.inserts_in_front() for normalizer in self.normalizers)
+
 
 NORMALIZERS: dict[str, type[Normalizer]] = {
     "BertNormalizer": BertNormalizer,

@@ -27,6 +27,10 @@ class Normalizer(Component):
         """The normalised text with its origins."""
         raise NotImplementedError
 
+    def inserts_in_front(self) -> bool:
+        """Whether a text may begin, normalised, with characters that come from nowhere in it."""
+        return False
+
 
 class CharacterNormalizer(Normalizer):
     """A normalizer that rewrites every character on its own, as ``characters`` says."""

@@ -67,6 +67,9 @@ class Replace(Normalizer):
         matches = self.pattern.spans(text.text) if text.text else []
         return text.substituted(matches, self.content) if matches else text
 
+    def inserts_in_front(self) -> bool:
+        return self.pattern.nullable
+
 
 class Prepend(Normalizer):
     """Put a text in front, unless there is nothing to put it in front of."""
@@ -85,6 +88,10 @@ class Prepend(Normalizer):
 
     def align(self, text: AlignedText) -> AlignedText:
         return text.prepended(self.prefix) if text.text else text
+
+    def inserts_in_front(self) -> bool:
+        # The characters of a prefix share the origin of the one behind it; without one, see there.
+        return not self.prefix
 
 
 class ByteLevel(Normalizer):

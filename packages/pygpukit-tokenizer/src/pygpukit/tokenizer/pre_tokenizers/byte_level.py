@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.byte_alphabet import spelled, to_alphabet
 from pygpukit.tokenizer.onig import Pattern
 from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer
@@ -11,7 +12,6 @@ from pygpukit.tokenizer.pre_tokenizers.splits import Split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pygpukit.tokenizer.aligned import AlignedText
     from pygpukit.tokenizer.pre_tokenizers.base import Words
     from pygpukit.tokenizer.spec import Spec
 
@@ -43,9 +43,7 @@ class ByteLevel(PreTokenizer):
         return [to_alphabet(piece.encode()) for piece in self.split_raw(pieces)]
 
     def split_aligned(self, pieces: list[AlignedText]) -> list[AlignedText]:
-        return [
-            piece.expanded(map(spelled, piece.text)) for piece in self.split_raw_aligned(pieces)
-        ]
+        return [_spelled(piece) for piece in self.split_raw_aligned(pieces)]
 
     def words(self, piece: AlignedText) -> Words:
         """The words before they are spelled in the byte alphabet."""
@@ -64,6 +62,16 @@ class ByteLevel(PreTokenizer):
         if self.add_prefix_space:
             pieces = [piece if piece.text[0] == " " else piece.prepended(" ") for piece in pieces]
         return _gpt2_split().split_aligned(pieces) if self.use_regex else pieces
+
+
+def _spelled(piece: AlignedText) -> AlignedText:
+    if not piece.comes_from_nowhere():
+        return piece.expanded(map(spelled, piece.text))
+    # The reference writes to where the original is found in the piece: here an empty range, in
+    # front of the text that should have been replaced.
+    text = to_alphabet(piece.text.encode()) + piece.text
+    place = [piece.starts[0]] * len(text)
+    return AlignedText(text, piece.origin, place, place)
 
 
 @cache
