@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 import strategies as our
@@ -84,6 +84,18 @@ def test_random_patterns(source: str, texts: list[str]) -> None:
         cuts = sorted({0, len(text), *(position for span in spans for position in span)})
         pieces = spans_as_pieces(text, list(pairwise(cuts)))
         assert pieces == reference_pieces(source, text, matches=False)
+    check_many(pattern, texts)
+
+
+def check_many(pattern: Pattern, texts: list[str]) -> None:
+    """Texts matched as one must give what they give one by one."""
+    spans = [[span for span in pattern.spans(text) if span[0] < span[1]] for text in texts]
+    matches = [text[a:b] for text, found in zip(texts, spans, strict=True) for a, b in found]
+    assert pattern.matches(texts) == matches
+    pieces = pattern.isolated(texts)
+    if pieces is not None:
+        each = [pattern.isolated([text]) or [] for text in texts]
+        assert pieces == list(chain.from_iterable(each))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +115,7 @@ def test_random_patterns(source: str, texts: list[str]) -> None:
     ],
 )
 def test_what_means_something_else_in_python(source: str, text: str, expected: list[str]) -> None:
-    assert Pattern.from_source(source).matches(text) == expected
+    assert Pattern.from_source(source).matches([text]) == expected
     assert [piece for piece, _ in reference_pieces(source, text, matches=True)] == expected
 
 

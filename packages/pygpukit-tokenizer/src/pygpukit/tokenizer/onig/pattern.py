@@ -10,6 +10,9 @@ the rest. Both are byte-sized alphabets, on which ``re`` is fastest.
 For a long text, replacing every character takes longer than matching: for those a pattern is
 compiled that knows all of the Basic Multilingual Plane, which takes some 20 ms, and only the few
 characters outside of it are replaced.
+
+Many texts are matched as one, joined by barriers. A barrier is a character that is in no set of the
+pattern compiled for that, so to it a text ends there.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from pygpukit.tokenizer.unicode.properties import ASCII, UNICODE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pygpukit.tokenizer.unicode.sets import CodePoints
 
@@ -50,6 +53,9 @@ _SPECIAL = frozenset("\\]^-[&~|")
 _LONG_TEXT = 1 << 17
 _BASIC_LIMIT = 0x10000
 _SUPPLEMENTARY = re.compile("[\U00010000-\U0010ffff]+")
+_BARRIER = "\0"
+_BARRIER_SET = (0, 1)
+_NOTHING = re.compile("(?!)")
 
 
 class Classes(dict[int, int]):
@@ -96,19 +102,18 @@ class Pattern:
         PatternError: the pattern isn't valid or can't be translated exactly.
     """
 
-    __slots__ = ("_ascii", "_build", "_covers", "_long", "_short", "nullable")
+    __slots__ = ("_build", "_compiled", "_covers", "nullable")
 
     def __init__(self, build: Callable[[bool], Node]) -> None:
         """``build(ascii_only)`` gives the nodes with sets of ASCII or of all code points."""
         node = build(True)
         self._build = build
         self.nullable = node.widths()[0] == 0
-        self._ascii = re.compile(_emit(node, lambda points: points))
         # Whether it is worth to try if the matches are the whole text.
         self._covers = True
-        # For texts that aren't ASCII, compiled when first needed.
-        self._short: _Compiled | None = None
-        self._long: _Compiled | None = None
+        # By the limit and whether there are barriers; others are compiled when first needed.
+        ascii_form = _Compiled(node, sets.ASCII_LIMIT, barred=False)
+        self._compiled = {(sets.ASCII_LIMIT, False, True): ascii_form}
 
     @staticmethod
     def from_source(source: str) -> Pattern:
@@ -120,30 +125,37 @@ class Pattern:
         """A pattern that matches ``text``."""
         return Literal(text)
 
-    def isolated(self, text: str) -> list[str] | None:
-        """The matches and what is between them, in order; None where matches may be empty."""
-        if self.nullable:
-            return None
-        subject, pattern = self._subject(text)
-        found: list[str] = []
-        if self._covers:
-            # Of most patterns the matches are the whole text: then this is all.
-            found = pattern.findall(subject)
-        if sum(map(len, found)) != len(text):
-            self._covers = False
-            found = list(filter(None, _captured(pattern).split(subject)))
-        if subject is text:
-            return found
-        return [text[a:b] for a, b in pairwise(accumulate(map(len, found), initial=0))]
+    def isolated(self, texts: Sequence[str]) -> list[str] | None:
+        """The matches and what is between them, in order, of one text after the other.
 
-    def matches(self, text: str) -> list[str]:
-        """The texts of all non-empty matches, in order."""
-        if not self.nullable:
-            subject, pattern = self._subject(text)
-            if subject is text:
-                found: list[str] = pattern.findall(text)
-                return found
-        return [text[a:b] for a, b in self.spans(text) if a < b]
+        None where matches may be empty, or where the texts can't be matched as one.
+        """
+        text = _joined(texts)
+        if self.nullable or text is None:
+            return None
+        barred = len(texts) > 1
+        subject, pattern = self._subject(text, barred=barred)
+        if self._covers and (subject is text or not barred):
+            # Of most patterns the matches are the whole text: then this is all.
+            found: list[str] = pattern.findall(subject)
+            self._covers = sum(map(len, found)) + len(texts) - 1 == len(text)
+            if self._covers:
+                return found if subject is text else _cut_alike(text, found)
+        parts = list(filter(None, _captured(pattern, barred).split(subject)))
+        if subject is not text:
+            parts = _cut_alike(text, parts)
+        return list(filter(_BARRIER.__ne__, parts)) if barred else parts
+
+    def matches(self, texts: Sequence[str]) -> list[str]:
+        """The texts of all non-empty matches, in order, in one text after the other."""
+        text = _joined(texts)
+        if self.nullable or text is None:
+            return [each[a:b] for each in texts for a, b in self.spans(each) if a < b]
+        subject, pattern = self._subject(text, barred=len(texts) > 1)
+        if subject is text:
+            found: list[str] = pattern.findall(text)
+            return found
+        return [text[match.start() : match.end()] for match in pattern.finditer(subject)]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """The spans of all matches, in order, empty ones as Oniguruma's iteration yields them."""
@@ -165,37 +177,42 @@ class Pattern:
             position = end
         return "".join([*parts, text[position:]])
 
-    def _subject(self, text: str) -> tuple[str, re.Pattern[str]]:
+    def _subject(self, text: str, *, barred: bool = False) -> tuple[str, re.Pattern[str]]:
         """What to match in the place of ``text``, perhaps itself, and the pattern for that."""
         if text.isascii():
-            return text, self._ascii
+            return text, self._form(sets.ASCII_LIMIT, barred, True).pattern
         if len(text) < _LONG_TEXT:
-            if self._short is None:
-                self._short = _Compiled(self._build(False), sets.ASCII_LIMIT)
-            return text.translate(self._short.classes), self._short.pattern
-        if self._long is None:
-            self._long = _Compiled(self._build(False), _BASIC_LIMIT)
-        classes = self._long.classes
+            form = self._form(sets.ASCII_LIMIT, barred, False)
+            return text.translate(form.classes), form.pattern
+        form = self._form(_BASIC_LIMIT, barred, False)
+        classes = form.classes
         subject = _SUPPLEMENTARY.sub(lambda match: match.group().translate(classes), text)
-        return (text if subject == text else subject), self._long.pattern
+        return (text if subject == text else subject), form.pattern
+
+    def _form(self, limit: int, barred: bool, ascii_only: bool) -> _Compiled:
+        form = self._compiled.get((limit, barred, ascii_only))
+        if form is None:
+            form = _Compiled(self._build(ascii_only), limit, barred=barred)
+            self._compiled[limit, barred, ascii_only] = form
+        return form
 
 
 class Literal(Pattern):
     """A pattern that matches just one text, in which no character stands for others."""
 
-    __slots__ = ("text",)
+    __slots__ = ("_pattern", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.nullable = not text
         self._covers = False
-        self._ascii = re.compile(re.escape(text))
+        self._pattern = re.compile(re.escape(text))
 
     def replace(self, text: str, content: str) -> str:
         return super().replace(text, content) if self.nullable else text.replace(self.text, content)
 
-    def _subject(self, text: str) -> tuple[str, re.Pattern[str]]:
-        return text, self._ascii
+    def _subject(self, text: str, *, barred: bool = False) -> tuple[str, re.Pattern[str]]:
+        return text, _NOTHING if barred and _BARRIER in self.text else self._pattern
 
 
 class _Compiled:
@@ -203,17 +220,35 @@ class _Compiled:
 
     __slots__ = ("classes", "pattern")
 
-    def __init__(self, node: Node, limit: int) -> None:
-        points = sorted({n.points for n in walk(node) if isinstance(n, Chars)})
+    def __init__(self, node: Node, limit: int, *, barred: bool) -> None:
+        points = sorted({n.points for n in walk(node) if isinstance(n, Chars)} | {_BARRIER_SET})
         bits = {p: 1 << i for i, p in enumerate(points)}
         self.classes = classes = Classes(sets.partition(points), limit)
-        self.pattern = re.compile(_emit(node, lambda p: classes.members(p, bits[p])))
+
+        def members(points: CodePoints) -> CodePoints:
+            found = classes.members(points, bits[points])
+            return sets.without_first(found) if barred else found
+
+        self.pattern = re.compile(_emit(node, _Syntax(members, barred=barred)))
+
+
+def _joined(texts: Sequence[str]) -> str | None:
+    """The texts with barriers between; None where one has such a character itself."""
+    if len(texts) == 1:
+        return texts[0]
+    text = _BARRIER.join(texts)
+    return text if text.count(_BARRIER) == len(texts) - 1 else None
+
+
+def _cut_alike(text: str, parts: list[str]) -> list[str]:
+    """The text in parts as long as these."""
+    return [text[a:b] for a, b in pairwise(accumulate(map(len, parts), initial=0))]
 
 
 @lru_cache(maxsize=64)
-def _captured(pattern: re.Pattern[str]) -> re.Pattern[str]:
-    """The pattern as a group, so that splitting by it keeps the matches."""
-    return re.compile(f"({pattern.pattern})")
+def _captured(pattern: re.Pattern[str], barred: bool) -> re.Pattern[str]:
+    """The pattern, and barriers, as a group, so that splitting by it keeps the matches."""
+    return re.compile(f"({pattern.pattern}|{_BARRIER})" if barred else f"({pattern.pattern})")
 
 
 @lru_cache(maxsize=64)
@@ -241,29 +276,41 @@ def _spans_with_empty(pattern: re.Pattern[str], subject: str) -> list[tuple[int,
 # Writing the nodes in the syntax of ``re`` --------------------------------------------------------
 
 
-def _emit(node: Node, members: Callable[[CodePoints], CodePoints]) -> str:
-    """The node as a pattern of ``re`` whose sets are what ``members`` makes of the node's."""
+class _Syntax:
+    """How sets and the ends of the text are written: ``members`` makes sets of the node's."""
+
+    __slots__ = ("assertions", "members")
+
+    def __init__(self, members: Callable[[CodePoints], CodePoints], *, barred: bool) -> None:
+        self.members = members
+        self.assertions = {"start": r"\A", "end": r"\Z"}
+        if barred:
+            self.assertions = {"start": r"(?:\A|(?<=\0))", "end": r"(?=\0|\Z)"}
+
+
+def _emit(node: Node, syntax: _Syntax) -> str:
+    """The node as a pattern of ``re``."""
     if isinstance(node, Chars):
-        return _char_class(members(node.points))
+        return _char_class(syntax.members(node.points))
     if isinstance(node, Concat):
         return "".join(
-            f"(?:{_emit(item, members)})" if isinstance(item, Choice) else _emit(item, members)
+            f"(?:{_emit(item, syntax)})" if isinstance(item, Choice) else _emit(item, syntax)
             for item in node.items
         )
     if isinstance(node, Choice):
-        return "|".join(_emit(item, members) for item in node.items)
+        return "|".join(_emit(item, syntax) for item in node.items)
     if isinstance(node, Repeat):
-        body = _emit(node.body, members)
+        body = _emit(node.body, syntax)
         single = isinstance(node.body, Chars | Atomic)
         return f"{body if single else f'(?:{body})'}{_bounds(node)}{node.mode}"
     if isinstance(node, Anchor):
-        return f"(?:{_emit(node.body, members)})"
+        return f"(?:{_emit(node.body, syntax)})"
     if isinstance(node, Atomic):
-        return f"(?>{_emit(node.body, members)})"
+        return f"(?>{_emit(node.body, syntax)})"
     if isinstance(node, Assertion):
-        return {"start": r"\A", "end": r"\Z"}[node.kind]
+        return syntax.assertions[node.kind]
     if isinstance(node, Look):
-        return _look(node, members)
+        return _look(node, syntax)
     raise TypeError(type(node).__name__)
 
 
@@ -275,17 +322,17 @@ def _bounds(node: Repeat) -> str:
     return f"{{{node.low},{high}}}"
 
 
-def _look(node: Look, members: Callable[[CodePoints], CodePoints]) -> str:
+def _look(node: Look, syntax: _Syntax) -> str:
     sign = "!" if node.negative else "="
     if node.ahead:
-        return f"(?{sign}{_emit(node.body, members)})"
+        return f"(?{sign}{_emit(node.body, syntax)})"
     # Each alternative of a look-behind needs a width of its own in ``re``.
     options = node.body.items if isinstance(node.body, Choice) else [node.body]
     for option in options:
         low, high = option.widths()
         if low != high:
             raise PatternError("a look-behind of variable length is not supported")
-    looks = [f"(?<{sign}{_emit(option, members)})" for option in options]
+    looks = [f"(?<{sign}{_emit(option, syntax)})" for option in options]
     return "".join(looks) if node.negative else f"(?:{'|'.join(looks)})"
 
 

@@ -41,17 +41,14 @@ class Split(Cutter):
         behavior = spec.choice("behavior", BEHAVIORS)
         return cls(pattern, behavior, invert=spec.get("invert", bool))
 
-    def cut(self, text: str) -> Iterable[str]:
+    def split(self, pieces: list[str]) -> list[str]:
         if self.behavior == "Removed" and self.invert:
-            return self.pattern.matches(text)
-        if self.behavior == "Isolated":
-            pieces = self.pattern.isolated(text)
-            if pieces is not None:
-                return pieces
-        return super().cut(text)
+            return self.pattern.matches(pieces)
+        found = self.pattern.isolated(pieces) if self.behavior == "Isolated" else None
+        return super().split(pieces) if found is None else found
 
     def words(self, piece: AlignedText) -> Words:
-        pieces = self.pattern.isolated(piece.text) if self.behavior == "Isolated" else None
+        pieces = self.pattern.isolated([piece.text]) if self.behavior == "Isolated" else None
         return super().words(piece) if pieces is None else contiguous(piece, pieces)
 
     def cuts(self, text: str) -> Iterable[Span]:
@@ -79,8 +76,8 @@ class MatchCutter(Cutter):
     def __init__(self, pattern: Pattern) -> None:
         self._pattern = pattern
 
-    def cut(self, text: str) -> Iterable[str]:
-        return self._pattern.matches(text)
+    def split(self, pieces: list[str]) -> list[str]:
+        return self._pattern.matches(pieces)
 
     def cuts(self, text: str) -> Iterable[Span]:
         return self._pattern.spans(text)

@@ -82,6 +82,13 @@ def clip(points: CodePoints, limit: int) -> CodePoints:
     return (*below, limit) if len(below) % 2 else below
 
 
+def without_first(points: CodePoints) -> CodePoints:
+    """The members but for the code point 0."""
+    if not points or points[0]:
+        return points
+    return points[2:] if points[1] == 1 else (1, *points[1:])
+
+
 def partition(sets: Sequence[CodePoints]) -> list[tuple[int, int]]:
     """Cut the code space where any membership changes.
 
