@@ -9,7 +9,7 @@ import pytest
 import strategies as our
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from oracle import tokenizers
+from oracle import PANIC, attempt, tokenizers
 from tokenizers.pre_tokenizers import Split
 
 from pygpukit.tokenizer.errors import PatternError
@@ -79,6 +79,9 @@ def test_random_patterns(source: str, texts: list[str]) -> None:
         assume("not supported" not in str(error) and "single character" not in str(error))
         raise
     for text in texts:
+        if attempt(lambda text=text: reference_pieces(source, text, matches=True)) is PANIC:
+            # Oniguruma gives up where matching takes too many steps.
+            continue
         spans = pattern.spans(text)
         assert spans_as_pieces(text, spans) == reference_pieces(source, text, matches=True)
         cuts = sorted({0, len(text), *(position for span in spans for position in span)})

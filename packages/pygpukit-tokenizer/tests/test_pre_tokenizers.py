@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import strategies as our
-from files import bpe, byte_level, file
+from files import bpe, byte_alphabet, byte_level, file
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Both, tokenizers
@@ -88,6 +88,23 @@ def test_bytes_of_what_comes_from_nowhere(
     for text in ("1 a1", "1", "1a"):
         both.check(text)
     assert both.tokenizer.encode("1 a1").tokens[: len(begin)] == begin
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        byte_level(use_regex=False),
+        byte_level(),
+        {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False},
+    ],
+)
+def test_what_comes_behind_spelled_bytes(behind: dict[str, Any]) -> None:
+    for first in (byte_level(), byte_level(use_regex=False)):
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [first, behind]}
+        vocab = {token: id for id, token in enumerate([*byte_alphabet(), "▁"])}
+        both = Both(file(bpe(vocab, []), pre_tokenizer=pre_tokenizer))
+        for text in (" ", "é 1", "a b"):
+            both.check(text)
 
 
 @pytest.mark.parametrize(

@@ -85,10 +85,11 @@ class Pipeline:
         strays = normalizer is not None and normalizer.inserts_in_front()
         strays = strays and any(isinstance(step, ByteLevel) for step in steps)
         # Spelling words in the byte alphabet is left to the caches: it is done once for each.
-        self._spells = False
-        if steps and isinstance(steps[-1], ByteLevel) and not strays:
-            self._spells = True
-            self._splits[-1] = self._later_splits[-1] = steps[-1].split_raw
+        last = steps[-1] if steps else None
+        spelling = last if isinstance(last, ByteLevel) and not strays else None
+        self._spells = spelling is not None
+        if spelling is not None:
+            self._splits[-1] = self._later_splits[-1] = spelling.split_raw
         # A step may ask where a piece comes from. Only the first to see the text knows without
         # keeping track.
         tracked = steps[1:] if normalizer is None else steps
@@ -98,15 +99,16 @@ class Pipeline:
         self._tokens_of = WordCache(self._word_tokens).__getitem__
         self._prefixed_tokens_of = WordCache(self._prefixed_tokens).__getitem__
         # The words of the last step that cuts are handled as lists; one behind it may mark them.
-        if self._spells and isinstance(steps[-1], ByteLevel) and steps[-1].only_spells():
-            steps = steps[:-1]
+        if spelling is not None and spelling.only_spells():
+            steps.pop()
         self._marks: Metaspace | None = None
         if len(steps) > 1 and isinstance(steps[-1], Metaspace) and not self._cuts:
             self._marks = steps[-1]
-            steps = steps[:-1]
+            steps.pop()
         self._last_words = _whole
         if steps and not strays:
-            self._last_words = steps.pop().words
+            last = steps.pop()
+            self._last_words = spelling.raw_words if last is spelling else last.words
         self._aligned_splits = [step.split_aligned for step in steps]
 
     # Ids only ------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from functools import cache
 from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.byte_alphabet import spelled, to_alphabet
 from pygpukit.tokenizer.onig import Pattern
-from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer
+from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer, contiguous
 from pygpukit.tokenizer.pre_tokenizers.splits import Split
 
 TYPE_CHECKING = False
@@ -46,6 +46,11 @@ class ByteLevel(PreTokenizer):
         return [_spelled(piece) for piece in self.split_raw_aligned(pieces)]
 
     def words(self, piece: AlignedText) -> Words:
+        piece, words, _ = self.raw_words(piece)
+        spelled_words = [to_alphabet(word.encode()) for word in words]
+        return contiguous(piece.expanded(map(spelled, piece.text)), spelled_words)
+
+    def raw_words(self, piece: AlignedText) -> Words:
         """The words before they are spelled in the byte alphabet."""
         if self.add_prefix_space and piece.text[0] != " ":
             piece = piece.prepended(" ")
