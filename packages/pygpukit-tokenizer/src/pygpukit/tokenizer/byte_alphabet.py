@@ -19,7 +19,8 @@ def _alphabet() -> str:
 ALPHABET = _alphabet()
 """The character of each byte."""
 
-_TO_BYTES = {ord(char): byte for byte, char in enumerate(ALPHABET)}
+# The codec has a fast form of such a map only for tables that begin with the code point 0.
+_TO_BYTES = codecs.charmap_build("\0" + ALPHABET[1:])
 
 _FROM_LATIN1 = dict(enumerate(ALPHABET))
 
@@ -34,10 +35,18 @@ def to_bytes(token: str) -> bytes:
 
     A token with any character outside of the alphabet stands for itself, as in the reference.
     """
+    data = spelled_bytes(token)
+    return token.encode("utf-8", "surrogatepass") if data is None else data
+
+
+def spelled_bytes(text: str) -> bytes | None:
+    """The bytes that a text spells; None where a character isn't of the alphabet."""
+    if "\0" in text:
+        return None
     try:
-        return codecs.charmap_encode(token, "strict", _TO_BYTES)[0]
+        return codecs.charmap_encode(text.replace(ALPHABET[0], "\0"), "strict", _TO_BYTES)[0]
     except UnicodeEncodeError:
-        return token.encode("utf-8", "surrogatepass")
+        return None
 
 
 @lru_cache(maxsize=1 << 16)

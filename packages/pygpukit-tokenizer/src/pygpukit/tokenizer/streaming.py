@@ -4,9 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pygpukit.tokenizer.decoders import Step
+    from pygpukit.tokenizer.token_texts import TokenTexts
 
 
 class DecodeStream:
@@ -18,8 +17,7 @@ class DecodeStream:
 
     __slots__ = ("_step", "_texts")
 
-    def __init__(self, step: Step, texts: Mapping[int, str | None]) -> None:
-        """``texts`` gives the token of an id, None for ids to leave out."""
+    def __init__(self, step: Step, texts: TokenTexts) -> None:
         self._step = step
         self._texts = texts
 

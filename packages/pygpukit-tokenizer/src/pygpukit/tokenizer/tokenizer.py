@@ -17,6 +17,7 @@ from pygpukit.tokenizer.pre_tokenizers import build_pre_tokenizer
 from pygpukit.tokenizer.reading import CollectionPaused, parse_json
 from pygpukit.tokenizer.spec import Spec
 from pygpukit.tokenizer.streaming import DecodeStream
+from pygpukit.tokenizer.token_texts import TokenTexts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,35 +31,6 @@ _KEYS = (
     "version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
     "post_processor", "decoder", "model",
 )  # fmt: skip
-
-
-class TokenTexts(dict[int, "str | None"]):
-    """The token that decoding uses for an id, None for ids to leave out, found when asked for."""
-
-    def __init__(self, find: Callable[[int], str | None]) -> None:
-        super().__init__()
-        self._find = find
-
-    def __missing__(self, id: int) -> str | None:
-        token = self._find(id)
-        if token is not None:
-            self[id] = token
-        return token
-
-
-class TokenBytes(dict[int, bytes]):
-    """The bytes of a byte-level token, none for ids to leave out, found when first asked for."""
-
-    def __init__(self, texts: TokenTexts) -> None:
-        super().__init__()
-        self._texts = texts
-
-    def __missing__(self, id: int) -> bytes:
-        token = self._texts[id]
-        if token is None:
-            return b""
-        data = self[id] = to_bytes(token)
-        return data
 
 
 class Tokenizer:
@@ -94,12 +66,10 @@ class Tokenizer:
         self._decoder = _optional(spec.child("decoder"), build_decoder) or NoDecoder()
         self.truncation = Truncation.from_spec(spec.child("truncation"))
         self.padding = Padding.from_spec(spec.child("padding"))
-        self._texts = TokenTexts(self.id_to_token)
-        self._ordinary_texts = TokenTexts(self._ordinary_token)
-        # Byte-level files, which most are, have a shortcut from ids to bytes.
-        self._bytes: tuple[TokenBytes, TokenBytes] | None = None
-        if isinstance(self._decoder, ByteLevel):
-            self._bytes = TokenBytes(self._texts), TokenBytes(self._ordinary_texts)
+        # With special tokens and without.
+        self._texts = tuple(
+            TokenTexts(self._model, self._added, skip_special_tokens=skip) for skip in (False, True)
+        )
 
     # Loading and saving --------------------------------------------------------------------------
 
@@ -280,11 +250,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of ids; ids that stand for no token are left out."""
-        if self._bytes is not None:
-            find = self._bytes[skip_special_tokens].__getitem__
-            return b"".join(map(find, ids)).decode("utf-8", "replace")
-        texts = self._ordinary_texts if skip_special_tokens else self._texts
-        return self._decoder.decode([text for id in ids if (text := texts[id]) is not None])
+        return self._decoder.decode(self._texts[skip_special_tokens].of(ids))
 
     def decode_batch(
         self, sequences: Iterable[Iterable[int]], skip_special_tokens: bool = True
@@ -294,12 +260,7 @@ class Tokenizer:
 
     def decode_stream(self, skip_special_tokens: bool = True) -> DecodeStream:
         """Decode ids as they come; each stream has a state of its own."""
-        texts = self._ordinary_texts if skip_special_tokens else self._texts
-        return DecodeStream(self._decoder.step(), texts)
-
-    def _ordinary_token(self, id: int) -> str | None:
-        token = self.id_to_token(id)
-        return None if token in self._added.specials else token
+        return DecodeStream(self._decoder.step(), self._texts[skip_special_tokens])
 
     # Vocabulary ----------------------------------------------------------------------------------
 

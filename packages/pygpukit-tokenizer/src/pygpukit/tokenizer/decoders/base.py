@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence as Series
 
 _MAX_REMEMBERED = 1 << 18
+# Behind a decoder that fuses them, all tokens are one, which may be of any length.
+MAX_REMEMBERED_LENGTH = 256
 
 
 class Step:
@@ -129,7 +131,7 @@ class Remembered(dict[str, str]):
 
     def __missing__(self, token: str) -> str:
         text = self._convert(token)
-        if len(self) < _MAX_REMEMBERED:
+        if len(self) < _MAX_REMEMBERED and len(token) <= MAX_REMEMBERED_LENGTH:
             self[token] = text
         return text
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import codecs
 
-from pygpukit.tokenizer.byte_alphabet import to_bytes
-from pygpukit.tokenizer.decoders.base import Decoder, Step
+from pygpukit.tokenizer.byte_alphabet import spelled_bytes, to_bytes
+from pygpukit.tokenizer.decoders.base import MAX_REMEMBERED_LENGTH, Decoder, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ class ByteLevel(Decoder):
         return cls()
 
     def decode(self, tokens: Series[str]) -> str:
-        return b"".join(map(_BYTES.__getitem__, tokens)).decode("utf-8", "replace")
+        data = spelled_bytes("".join(tokens))
+        if data is None:
+            data = b"".join(map(_BYTES.__getitem__, tokens))
+        return data.decode("utf-8", "replace")
 
     def chain(self, tokens: list[str]) -> list[str]:
         return [self.decode(tokens)]
@@ -47,7 +50,7 @@ class _BytesOfTokens(dict[str, bytes]):
 
     def __missing__(self, token: str) -> bytes:
         data = to_bytes(token)
-        if len(self) < _MAX_REMEMBERED:
+        if len(self) < _MAX_REMEMBERED and len(token) <= MAX_REMEMBERED_LENGTH:
             self[token] = data
         return data
 

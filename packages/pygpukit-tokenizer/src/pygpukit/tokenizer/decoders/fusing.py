@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress, count
+
 from pygpukit.tokenizer.decoders.base import Decoder, Step
 
 TYPE_CHECKING = False
@@ -33,10 +35,21 @@ class ByteFallback(Decoder):
     __slots__ = ()
 
     def chain(self, tokens: list[str]) -> list[str]:
-        if not any(token.startswith("<0x") for token in tokens):
+        kinds = [token for token in set(tokens) if token.startswith("<0x")]
+        values = {token: byte for token in kinds if (byte := byte_of(token)) is not None}
+        if not values:
             return tokens
-        step = self.step()
-        return [text for token in tokens for text in step.push(token)] + list(step.flush())
+        result: list[str] = []
+        end = 0
+        run = bytearray()
+        for place in compress(count(), map(values.__contains__, tokens)):
+            if place != end:
+                result += _decoded(run)
+                result += tokens[end:place]
+                run.clear()
+            run.append(values[tokens[place]])
+            end = place + 1
+        return [*result, *_decoded(run), *tokens[end:]]
 
     def step(self) -> Step:
         return _ByteFallbackStep()
@@ -62,12 +75,17 @@ class _ByteFallbackStep(Step):
 
     def flush(self) -> Iterable[str]:
         run, self._run = self._run, bytearray()
-        if not run:
-            return ()
-        try:
-            return (run.decode(),)
-        except UnicodeDecodeError:
-            return ("\ufffd",) * len(run)
+        return _decoded(run)
+
+
+def _decoded(run: bytearray) -> Iterable[str]:
+    """What comes of a run of bytes."""
+    if not run:
+        return ()
+    try:
+        return (run.decode(),)
+    except UnicodeDecodeError:
+        return ("\ufffd",) * len(run)
 
 
 class Fuse(Decoder):

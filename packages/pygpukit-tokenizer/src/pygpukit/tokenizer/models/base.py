@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.spec import Spec
 
     Token = tuple[int, str, int, int]
-    Lookup = Sequence[str] | Mapping[int, str]
+    Lookup = list[str | None] | dict[int, str]
 
 
 class Model(Component):
@@ -32,7 +32,7 @@ class Model(Component):
 
     @property
     def lookup(self) -> Lookup:
-        """The tokens by their ids."""
+        """The tokens by their ids; None at places of a list that no token has."""
         raise NotImplementedError
 
     @property
@@ -95,7 +95,14 @@ def vocab_from_spec(spec: Spec) -> dict[str, int]:
 
 
 def tokens_by_id(vocab: Mapping[str, int]) -> Lookup:
-    """Something to look tokens up in by id: a list where the ids are 0, 1, 2, ... in order."""
-    if list(vocab.values()) == list(range(len(vocab))):
+    """Something to look tokens up in by id: a list unless most of it would be empty."""
+    ids = list(vocab.values())
+    if ids == list(range(len(ids))):
         return list(vocab)
-    return {id: token for token, id in vocab.items()}
+    last = max(ids)
+    if last >= 2 * len(ids):
+        return {id: token for token, id in vocab.items()}
+    table: list[str | None] = [None] * (last + 1)
+    for token, id in vocab.items():
+        table[id] = token
+    return table

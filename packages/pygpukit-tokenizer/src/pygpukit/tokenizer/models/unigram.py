@@ -37,7 +37,7 @@ class Unigram(Model):
     ) -> None:
         """``pieces`` are tokens and their scores by id; of equal tokens the last one counts."""
         self.lookup: Lookup = [token for token, _ in pieces]
-        self._vocab = {token: id for id, token in enumerate(self.lookup)}
+        self._vocab = {token: id for id, (token, _) in enumerate(pieces)}
         self._scores = _Scores([score for _, score in pieces])
         self._unk_id = unk_id
         self._unk_score = self._scores.least() - _UNKNOWN_PENALTY
