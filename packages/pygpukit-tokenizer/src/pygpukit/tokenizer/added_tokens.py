@@ -132,7 +132,7 @@ class AddedVocabulary:
 class Matcher:
     """Finds tokens in a text, leftmost and longest first."""
 
-    __slots__ = ("_gate", "_lengths", "_tokens")
+    __slots__ = ("_gate", "_lengths", "_plain", "_tokens")
 
     def __init__(self, tokens: dict[str, AddedToken]) -> None:
         self._tokens = {text: token for text, token in tokens.items() if text}
@@ -153,11 +153,19 @@ class Matcher:
             else:
                 options += sorted(texts, key=len, reverse=True)
         self._gate = re.compile("|".join(map(re.escape, options))) if options else None
+        # Whether it is enough to find them.
+        self._plain = not any(t.single_word or t.lstrip or t.rstrip for t in self._tokens.values())
+
+    def has_tokens(self) -> bool:
+        """Whether there is anything to find."""
+        return self._gate is not None
 
     def find(self, text: str) -> list[tuple[int, int, AddedToken]]:
         """All tokens in ``text`` as (start, end, token), white space taken in as they ask."""
         if self._gate is None or self._gate.search(text) is None:
             return []
+        if self._plain:
+            return list(self._candidates(text))
         found = []
         covered = 0
         for start, end, token in self._candidates(text):

@@ -6,7 +6,8 @@ track of where everything came from.
 
 from __future__ import annotations
 
-from itertools import accumulate, chain, pairwise, repeat
+from itertools import accumulate, chain, repeat
+from operator import add
 
 from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.pre_tokenizers import PreTokenizer
     from pygpukit.tokenizer.pre_tokenizers.base import Words
 
-    Word = tuple[tuple[int, ...], tuple[str, ...], tuple[tuple[int, int], ...]]
+    # Ids, tokens, and of each token the first and the last of the word's characters.
+    Word = tuple[tuple[int, ...], tuple[str, ...], tuple[int, ...], tuple[int, ...]]
     WordList = tuple[AlignedText, list[str], Iterable[int], Callable[[str], Word]]
 
 _MAX_WORDS = 1 << 17
@@ -76,6 +78,7 @@ class Pipeline:
         model: Model,
     ) -> None:
         self._added = added
+        self._finds_normalized = added.normalized.has_tokens()
         self._normalizer = normalizer
         self._model = model
         steps = flattened(pre_tokenizer)
@@ -131,6 +134,8 @@ class Pipeline:
         """The ids of a part of the text, with the added tokens that match after normalizing."""
         if self._normalizer is not None:
             text = self._normalizer.normalize(text)
+        if not self._finds_normalized:
+            return self._piece_ids(text, first)
         ids: list[int] = []
         position = 0
         for start, end, token in self._added.normalized.find(text) if parse_special else ():
@@ -148,7 +153,8 @@ class Pipeline:
         for split in self._splits if first else self._later_splits:
             words = split(words)
         if self._cuts:
-            words = list(chain.from_iterable(map(self._model.words, words)))
+            cut = self._model.words
+            words = cut(words[0]) if len(words) == 1 else list(chain.from_iterable(map(cut, words)))
         return list(chain.from_iterable(map(self._ids_of, words)))
 
     # With offsets --------------------------------------------------------------------------------
@@ -217,14 +223,13 @@ class Pipeline:
         pieces = self._model.pieces(spelled)
         if pieces is None:
             return self._tokens_by_bytes(word, spelled)
-        ends = accumulate(map(len, pieces), initial=0)
+        bounds = list(accumulate(map(len, pieces), initial=0))
+        firsts, lasts = bounds[:-1], [bound - 1 for bound in bounds[1:]]
         if self._spells and not word.isascii():
             chars = [i for i, char in enumerate(word) for _ in char.encode()]
-            spans = [(chars[start], chars[end - 1] + 1) for start, end in pairwise(ends)]
-        else:
-            spans = list(pairwise(ends))
-        vocab = self._model.vocab
-        return tuple([vocab[piece] for piece in pieces]), tuple(pieces), tuple(spans)
+            firsts, lasts = [chars[i] for i in firsts], [chars[i] for i in lasts]
+        ids = map(self._model.vocab.__getitem__, pieces)
+        return tuple(ids), tuple(pieces), tuple(firsts), tuple(lasts)
 
     def _tokens_by_bytes(self, word: str, spelled: str) -> Word:
         tokens = self._model.tokens(spelled)
@@ -234,19 +239,19 @@ class Pipeline:
             ]
         else:
             chars = [i for i, c in enumerate(word) for _ in c.encode()]
-        # Tokens of no bytes share the character before them.
-        spans = [(chars[min(start, end - 1)], chars[end - 1] + 1) for _, _, start, end in tokens]
         return (
             tuple([id for id, _, _, _ in tokens]),
             tuple([token for _, token, _, _ in tokens]),
-            tuple(spans),
+            # Tokens of no bytes share the character before them.
+            tuple([chars[min(start, end - 1)] for _, _, start, end in tokens]),
+            tuple([chars[end - 1] for _, _, _, end in tokens]),
         )
 
     def _prefixed_tokens(self, word: str) -> Word:
         """The same of a word whose first character was put in front: it has the next one's span."""
-        ids, tokens, spans = self._word_tokens(word)
-        shifted = [(max(start - 1, 0), max(end - 1, 1)) for start, end in spans]
-        return ids, tokens, tuple(shifted)
+        ids, tokens, firsts, lasts = self._word_tokens(word)
+        shifted = [tuple([max(place - 1, 0) for place in places]) for places in (firsts, lasts)]
+        return ids, tokens, shifted[0], shifted[1]
 
 
 def _whole(piece: AlignedText) -> Words:
@@ -287,8 +292,13 @@ class _Builder:
         self, piece: AlignedText, found: list[Word], starts: Iterable[int], numbers: Iterable[int]
     ) -> None:
         """The tokens of pre-tokens, or of parts of them, that begin at ``starts`` in the piece."""
-        ids = [ids for ids, _, _ in found]
+        ids = [word[0] for word in found]
+        counts = list(map(len, ids))
         self.ids += chain.from_iterable(ids)
-        self.tokens += chain.from_iterable([tokens for _, tokens, _ in found])
-        self.words += chain.from_iterable(map(repeat, numbers, map(len, ids)))
-        self.offsets += piece.offsets(starts, [spans for _, _, spans in found])
+        self.tokens += chain.from_iterable([word[1] for word in found])
+        self.words += chain.from_iterable(map(repeat, numbers, counts))
+        # Where the word of each token begins.
+        begins = list(chain.from_iterable(map(repeat, starts, counts)))
+        firsts = chain.from_iterable([word[2] for word in found])
+        lasts = chain.from_iterable([word[3] for word in found])
+        self.offsets += piece.offsets(map(add, begins, firsts), map(add, begins, lasts))

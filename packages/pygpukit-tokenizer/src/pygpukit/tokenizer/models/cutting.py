@@ -55,15 +55,24 @@ def _meeting_letters(
     found: set[tuple[str, str]] = set()
     if not others:
         return found
-    is_letter = re.compile(f"[{_LETTERS}]").match
-    for match in re.finditer(f"[{_members(others)}]", text):
+    other, letter = f"[{_members(others)}]", f"[{_LETTERS}]"
+    beside = re.compile(f"{other}(?:(?={letter})|(?<={letter}{other}))")
+    is_letter = re.compile(letter).match
+    known: dict[str, bool] = {}
+    for match in beside.finditer(text):
         position = match.start()
-        for beside in (position - 1, position + 1):
-            pair = text[beside], text[position]
-            if pair in found or not is_letter(text, beside):
-                continue
-            if _is_given(_around(text, position, separator), merges):
-                found.add(pair)
+        pairs = {
+            (text[place], text[position])
+            for place in (position - 1, position + 1)
+            if is_letter(text, place)
+        }
+        if pairs <= found:
+            continue
+        token = _around(text, position, separator)
+        if token not in known:
+            known[token] = _is_given(token, merges)
+        if known[token]:
+            found |= pairs
     return found
 
 
@@ -91,4 +100,5 @@ def _around(text: str, position: int, separator: str) -> str:
 def _is_given(token: str, merges: Merges) -> bool:
     """Whether a merge gives the token."""
     ranks, separator = merges.ranks, merges.separator
-    return any(token[:cut] + separator + token[cut:] in ranks for cut in range(1, len(token)))
+    pairs = [token[:cut] + separator + token[cut:] for cut in range(1, len(token))]
+    return not ranks.keys().isdisjoint(pairs)

@@ -44,6 +44,7 @@ class CharacterNormalizer(Normalizer):
         return text.translate(self.characters)
 
     def align(self, text: AlignedText) -> AlignedText:
-        if self.normalize(text.text) == text.text:
+        normalized = self.normalize(text.text)
+        if normalized == text.text:
             return text
-        return text.expanded(map(self.characters.__getitem__, map(ord, text.text)))
+        return text.expanded(normalized, lambda char: self.characters[ord(char)])

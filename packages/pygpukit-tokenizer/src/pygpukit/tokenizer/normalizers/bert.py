@@ -84,9 +84,10 @@ class BertNormalizer(Normalizer):
             for step in self._steps:
                 text = step.align(text)
             return text
-        if self.normalize(text.text) == text.text:
+        normalized = text.text.translate(self._one_pass)
+        if normalized == text.text:
             return text
-        return text.expanded(map(self._one_pass.__getitem__, map(ord, text.text)))
+        return text.expanded(normalized, lambda char: self._one_pass[ord(char)])
 
 
 def _has_moving_marks(text: str) -> bool:

@@ -103,4 +103,4 @@ class ByteLevel(Normalizer):
         return to_alphabet(text.encode())
 
     def align(self, text: AlignedText) -> AlignedText:
-        return text.expanded(map(spelled, text.text))
+        return text.expanded(self.normalize(text.text), spelled)

@@ -48,7 +48,7 @@ class ByteLevel(PreTokenizer):
     def words(self, piece: AlignedText) -> Words:
         piece, words, _ = self.raw_words(piece)
         spelled_words = [to_alphabet(word.encode()) for word in words]
-        return contiguous(piece.expanded(map(spelled, piece.text)), spelled_words)
+        return contiguous(piece.expanded("".join(spelled_words), spelled), spelled_words)
 
     def raw_words(self, piece: AlignedText) -> Words:
         """The words before they are spelled in the byte alphabet."""
@@ -70,11 +70,12 @@ class ByteLevel(PreTokenizer):
 
 
 def _spelled(piece: AlignedText) -> AlignedText:
+    text = to_alphabet(piece.text.encode())
     if not piece.comes_from_nowhere():
-        return piece.expanded(map(spelled, piece.text))
+        return piece.expanded(text, spelled)
     # The reference writes to where the original is found in the piece: here an empty range, in
     # front of the text that should have been replaced.
-    text = to_alphabet(piece.text.encode()) + piece.text
+    text += piece.text
     place = [piece.starts[0]] * len(text)
     return AlignedText(text, piece.origin, place, place)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache, partial
 
-from pygpukit.tokenizer.onig import Pattern, pattern_from_spec
+from pygpukit.tokenizer.onig import Literal, Pattern, pattern_from_spec
 from pygpukit.tokenizer.onig.nodes import UNBOUNDED, Chars, Choice, Repeat
 from pygpukit.tokenizer.pre_tokenizers.base import BEHAVIORS, Cutter, arrange, contiguous
 from pygpukit.tokenizer.unicode import WHITE_SPACE, sets
@@ -42,6 +42,10 @@ class Split(Cutter):
         return cls(pattern, behavior, invert=spec.get("invert", bool))
 
     def split(self, pieces: list[str]) -> list[str]:
+        if isinstance(self.pattern, Literal) and not self.invert:
+            literal = self.pattern.text
+            if not any(literal in piece for piece in pieces):
+                return pieces
         if self.behavior == "Removed" and self.invert:
             return self.pattern.matches(pieces)
         found = self.pattern.isolated(pieces) if self.behavior == "Isolated" else None
