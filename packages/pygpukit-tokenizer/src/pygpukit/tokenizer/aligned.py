@@ -90,10 +90,13 @@ class AlignedText:
         position = 0
         for start, end, changes in edits:
             result.copy(position, start)
-            old = position = start
+            old = start
             for char, change in changes:
                 if change > 0:
                     result.add(char, old - 1)
+                elif change == 0:
+                    result.replace(char, old)
+                    old += 1
                 else:
                     result.add(char, old)
                     old += 1 - change
@@ -151,23 +154,30 @@ class AlignedText:
 class _Builder:
     """Puts a text together from stretches and characters of another one."""
 
-    __slots__ = ("_ends", "_old", "_starts", "_text")
+    __slots__ = ("_begin", "_end", "_ends", "_old", "_starts", "_text")
 
     def __init__(self, old: AlignedText) -> None:
         self._old = old
         self._text: list[str] = []
         self._starts = array("q")
         self._ends = array("q")
+        # The last stretch of old spans, whose copying waits for its end.
+        self._begin = self._end = 0
 
     def copy(self, start: int, end: int) -> None:
         """Append a stretch as it is."""
         if start < end:
             self._text.append(self._old.text[start:end])
-            _extend(self._starts, self._old.starts[start:end])
-            _extend(self._ends, self._old.ends[start:end])
+            self._take(start, end)
+
+    def replace(self, char: str, index: int) -> None:
+        """Append a character in the place of an old one."""
+        self._text.append(char)
+        self._take(index, index + 1)
 
     def add(self, char: str, index: int) -> None:
         """Append a character with the span of an old one; before the first, an empty one."""
+        self._take(0, 0)
         old = self._old
         self._text.append(char)
         self._starts.append(old.starts[index] if index >= 0 else old.origin)
@@ -175,7 +185,16 @@ class _Builder:
 
     def build(self) -> AlignedText:
         """What was put together."""
+        self._take(0, 0)
         return AlignedText("".join(self._text), self._old.origin, self._starts, self._ends)
+
+    def _take(self, start: int, end: int) -> None:
+        """Append the spans of a stretch, now or with the next one."""
+        if start != self._end or start == end:
+            _extend(self._starts, self._old.starts[self._begin : self._end])
+            _extend(self._ends, self._old.ends[self._begin : self._end])
+            self._begin = start
+        self._end = end
 
 
 def _extend(target: array[int], source: Sequence[int]) -> None:

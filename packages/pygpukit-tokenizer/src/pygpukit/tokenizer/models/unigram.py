@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # What an unknown character scores below the least score of the vocabulary (as in SentencePiece).
 _UNKNOWN_PENALTY = 10.0
+# Tokens from this length on are looked for by so many of their first characters.
+_LONG = 4
 
 
 class Unigram(Model):
@@ -24,8 +26,9 @@ class Unigram(Model):
 
     __slots__ = (
         "_byte_fallback",
-        "_lengths",
+        "_long",
         "_scores",
+        "_short",
         "_unk_id",
         "_unk_score",
         "_vocab",
@@ -42,12 +45,19 @@ class Unigram(Model):
         self._unk_id = unk_id
         self._unk_score = self._scores.least() - _UNKNOWN_PENALTY
         self._byte_fallback = byte_fallback
-        lengths: dict[str, set[int]] = {}
+        short: dict[str, set[int]] = {}
+        long: dict[str, set[int]] = {}
         for token in self._vocab:
-            if len(token) > 1:
-                lengths.setdefault(token[:2], set()).add(len(token))
-        # The lengths of tokens by their first two characters, shortest first.
-        self._lengths = {first: sorted(found) for first, found in lengths.items()}
+            length = len(token)
+            if length >= _LONG:
+                short.setdefault(token[:2], set())
+                long.setdefault(token[:_LONG], set()).add(length)
+            elif length > 1:
+                short.setdefault(token[:2], set()).add(length)
+        # By the first two characters the lengths of tokens that are shorter than _LONG, none where
+        # there are only longer ones; of those by the first _LONG characters.
+        self._short = {first: tuple(lengths) for first, lengths in short.items()}
+        self._long = {first: tuple(lengths) for first, lengths in long.items()}
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Unigram:
@@ -134,7 +144,8 @@ class Unigram(Model):
 
     def _best_starts(self, text: str) -> list[tuple[int, bool]]:
         """For each end of the best path to it: where its last piece starts, and if it is known."""
-        vocab, scores, lengths, unk_id = self._vocab, self._scores, self._lengths, self._unk_id
+        vocab, scores, unk_id = self._vocab, self._scores, self._unk_id
+        short, long = self._short, self._long
         count = len(text)
         best: list[float | None] = [None] * (count + 1)
         best[0] = 0.0
@@ -149,10 +160,13 @@ class Unigram(Model):
                     self._unknown()
                 best[start + 1] = score
                 starts[start + 1] = start, id is not None and id != unk_id
-            for length in lengths.get(text[start : start + 2], ()):
+            lengths = short.get(text[start : start + 2])
+            if lengths is None:
+                continue
+            for length in lengths + long.get(text[start : start + _LONG], ()):
                 end = start + length
                 if end > count:
-                    break
+                    continue
                 id = vocab.get(text[start:end])
                 if id is None:
                     continue
