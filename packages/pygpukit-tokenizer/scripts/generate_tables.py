@@ -196,13 +196,15 @@ def fold_tables() -> None:
         if len(folded) > 1:
             split = pre_tokenizers.Split(Regex(f"(?i:\\x{{{cp:x}}})"), "removed", invert=True)
             if [piece for piece, _ in split.pre_tokenize_str(folded)] == [folded]:
-                multiple.add(folded)
+                multiple.add(chr(cp) + folded)
     write(
         "_folding.py",
         "Oniguruma's case folding.",
         [
             unicode_list("CLASSES", classes, "Characters that match one another under (?i)."),
-            unicode_list("MULTIPLE", multiple, "Texts that fold to one character under (?i)."),
+            unicode_list(
+                "MULTIPLE", multiple, "A character and the texts that it matches under (?i)."
+            ),
         ],
     )
 

@@ -94,6 +94,13 @@ def test_words_are_cut_only_where_no_token_reaches_across() -> None:
         assert model.words("a▁ab▁▁a>▁<▁a") == ["a", "▁ab", "▁▁a", ">▁<", "▁a"]
 
 
+def test_words_where_only_letters_are_tokens() -> None:
+    vocab = {token: id for id, token in enumerate(["<unk>", "▁", "w", "w▁", "ww"])}
+    both = Both(file(bpe(vocab, [["w", "▁"], ["w", "w"]], unk_token="<unk>")))
+    for text in ("w▁w", "▁▁ww▁▁", "▁x▁w▁"):
+        both.check(text)
+
+
 def test_where_words_are_cut_depends_on_what_merges_give() -> None:
     letters = ["▁", "a", ",", ".", "é", "”", "1"]
     merges = [["a", ","], ["”", "."]]

@@ -81,7 +81,7 @@ def _words(letters: str, others: str, before: str) -> str:
 
     Every part takes all that it can and gives nothing back, so that long runs need no memory.
     """
-    word = f"[^{MARK}]++"
+    word = f"(?:[^{MARK}]++)"
     if others:
         run = f"(?:[{letters}]++|[{others}]++)"
         # What is neither stays with whatever is beside it.

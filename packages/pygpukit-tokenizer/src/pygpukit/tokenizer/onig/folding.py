@@ -8,7 +8,7 @@ from pygpukit.tokenizer.unicode import sets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pygpukit.tokenizer.unicode.sets import CodePoints
 
@@ -25,14 +25,39 @@ def close(points: CodePoints, limit: int) -> CodePoints:
     return sets.clip(sets.union(points, sets.from_text(extra)), limit)
 
 
-def fold_to_one(literals: Sequence[str]) -> str:
-    """A part of a literal text that also matches a single other character under ``(?i)``.
+def several(literals: Sequence[str]) -> tuple[int, str, str] | None:
+    """Whether literal characters begin with some that as a whole equal one character but for case.
 
-    Returns "" when there is none, which is what a translation one character at a time needs.
+    Oniguruma takes the most characters that it can. Returns how many these are, the text that they
+    fold to, and the single characters that fold to it.
     """
-    text = "".join(literals).casefold()
-    candidates = _ASCII_MULTIPLE if text.isascii() else _multiple()
-    return next((part for part in candidates if part in text), "")
+    if "".join(literals).isascii() and not _begins_ascii(literals):
+        return None
+    folds = _multiple()
+    for text, chars in folds.items():
+        if literals[0] in chars:
+            return 1, text, chars
+    for text, chars in folds.items():
+        if len(text) <= len(literals) and all(map(_equal, literals, text)):
+            return len(text), text, chars
+    return None
+
+
+def texts_of(points: CodePoints) -> list[str]:
+    """The texts of several characters that members of a set fold to, shorter ones first."""
+    folds = _multiple()
+    texts = [t for t in folds if any(sets.contains(points, ord(c)) for c in folds[t])]
+    return sorted(texts, key=len)
+
+
+def _begins_ascii(literals: Sequence[str]) -> bool:
+    return "".join(literals).lower().startswith(_ASCII_MULTIPLE)
+
+
+def _equal(literal: str, folded: str) -> bool:
+    return literal == folded or any(
+        literal in group and folded in group for group in _classes(sets.LIMIT)
+    )
 
 
 @cache
@@ -44,7 +69,12 @@ def _classes(limit: int) -> Sequence[str]:
     return CLASSES
 
 
-def _multiple() -> Sequence[str]:
+@cache
+def _multiple() -> Mapping[str, str]:
+    """Texts, longest first, and the single characters that fold to each."""
     from pygpukit.tokenizer.unicode._folding import MULTIPLE
 
-    return MULTIPLE
+    found: dict[str, str] = {}
+    for entry in sorted(MULTIPLE, key=len, reverse=True):
+        found[entry[1:]] = found.get(entry[1:], "") + entry[0]
+    return found

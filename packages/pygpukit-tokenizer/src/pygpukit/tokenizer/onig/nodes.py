@@ -80,6 +80,19 @@ class Concat(Node):
         return sum(low for low, _ in pairs), sum(h for _, h in pairs) if bounded else UNBOUNDED
 
 
+class Text(Concat):
+    """Literal characters one after the other, without regard to case.
+
+    ``items`` are the same with alternatives where several characters equal a single one.
+    """
+
+    __slots__ = ("literals",)
+
+    def __init__(self, items: Sequence[Node], literals: Sequence[Chars]) -> None:
+        super().__init__(items)
+        self.literals = literals
+
+
 class Choice(Node):
     """Alternatives, tried in order."""
 

@@ -8,6 +8,8 @@ dot-all, ``\h`` is a hexadecimal digit, ``&&`` intersects classes. Back referenc
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from pygpukit.tokenizer.onig import folding
 from pygpukit.tokenizer.onig.classes import ClassReader
 from pygpukit.tokenizer.onig.nodes import (
@@ -21,17 +23,23 @@ from pygpukit.tokenizer.onig.nodes import (
     Look,
     Node,
     Repeat,
+    Text,
 )
 from pygpukit.tokenizer.unicode import sets
+from pygpukit.tokenizer.unicode.properties import UNICODE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from pygpukit.tokenizer.unicode.properties import Universe
 
 _NEWLINE = sets.from_text("\n")
 _UNSUPPORTED = {
     "K": r"\K", "G": r"\G", "X": r"\X", "y": r"\y", "Y": r"\Y", "g": r"\g", "k": r"\k",
 }  # fmt: skip
+# Beside the letters of options, for what is inside a look-behind.
+_BEHIND = "<"
 _LOOKS = {"=": (True, False), "!": (True, True), "<=": (False, False), "<!": (False, True)}
 
 
@@ -73,20 +81,40 @@ class Parser(ClassReader):
             if atom is not None:
                 items.append(self.quantified(atom, flags))
         if "i" in flags:
-            self.refuse_long_folds(items)
+            items = self.with_folds(items, flags)
         return items[0] if len(items) == 1 else Concat(items)
 
-    def refuse_long_folds(self, items: list[Node]) -> None:
-        """``(?i)ss`` also matches "ß", which a translation by character can't express."""
-        run: list[str] = []
-        for item in [*items, Concat([])]:
-            if isinstance(item, Chars) and item.literal:
-                run.append(item.literal)
+    def with_folds(self, items: list[Node], flags: str) -> list[Node]:
+        """The items with literal characters in a row put together to a :class:`Text`."""
+        result: list[Node] = []
+        for literal, run in groupby(items, _is_literal):
+            if not literal:
+                result += run
                 continue
-            part = folding.fold_to_one(run)
-            if part:
-                raise self.error(f"case-insensitive {part!r} also matches a single character")
-            run = []
+            literals: list[Chars] = []
+            for node in run:
+                if isinstance(node, Text):
+                    literals += node.literals
+                elif isinstance(node, Chars):
+                    literals.append(node)
+            folded = list(self.folded_text(literals, flags))
+            result.append(literals[0] if folded == literals[:1] else Text(folded, literals))
+        return result
+
+    def folded_text(self, literals: Sequence[Chars], flags: str) -> Iterator[Node]:
+        """``(?i)ss`` also matches "ß", and the other way round."""
+        position = 0
+        while position < len(literals):
+            rest = [node.literal for node in literals[position:]]
+            found = None if _BEHIND in flags else folding.several(rest)
+            if found is None:
+                yield literals[position]
+                position += 1
+                continue
+            count, text, chars = found
+            position += count
+            single = self.folded(sets.from_text(chars))
+            yield Choice([Concat([self.literal(char, flags) for char in text]), Chars(single)])
 
     def skip_blank(self) -> bool:
         """Skip white space or a comment of the extended syntax."""
@@ -142,7 +170,8 @@ class Parser(ClassReader):
             return Atomic(self.closed(self.alternatives(flags)))
         for prefix, (ahead, negative) in _LOOKS.items():
             if self.take(prefix):
-                body = self.closed(self.alternatives(flags))
+                # A look-behind matches one character for one, whatever their case.
+                body = self.closed(self.alternatives(flags if ahead else flags + _BEHIND))
                 return Look(body, ahead=ahead, negative=negative)
         if self.peek() in "<'":
             close = ">" if self.next() == "<" else "'"
@@ -172,7 +201,7 @@ class Parser(ClassReader):
         if char == "(":
             return self.group(flags)
         if char == "[":
-            return Chars(self.bracketed(fold="i" in flags))
+            return self.folded_class(flags) if "i" in flags else Chars(self.bracketed())
         if char == ".":
             return Chars(self.everything() if "m" in flags else self.except_newline())
         if char == "^":
@@ -194,6 +223,20 @@ class Parser(ClassReader):
         if "i" not in flags:
             return Chars(points, char)
         return Chars(folding.close(sets.from_text(char), self.universe.limit), char)
+
+    def folded_class(self, flags: str) -> Node:
+        """A class without regard to case, ``[`` read; where "ß" is in it, "ss" matches as well."""
+        start = self.position
+        folded = Chars(self.bracketed(fold=True))
+        text = self.source[start : self.position]
+        # Only characters outside of ASCII fold to several, which ASCII can name by an escape.
+        if text.startswith("^") or (text.isascii() and "\\" not in text and "[:" not in text):
+            return folded
+        members = ClassReader(self.source, UNICODE)
+        members.position = start
+        texts = folding.texts_of(members.bracketed())
+        options = [Concat([self.literal(char, flags) for char in text]) for text in texts]
+        return Choice([folded, *options]) if options else folded
 
     def escape(self, flags: str) -> Node:
         """What follows a backslash, outside of brackets."""
@@ -284,6 +327,10 @@ class Parser(ClassReader):
         if bounds[1] != UNBOUNDED and bounds[0] > bounds[1]:
             raise self.error("a range with its bounds reversed is not supported")
         return bounds
+
+
+def _is_literal(node: Node) -> bool:
+    return isinstance(node, Text) or (isinstance(node, Chars) and bool(node.literal))
 
 
 def _is_place(node: Node) -> bool:
