@@ -98,6 +98,9 @@ def check_many(pattern: Pattern, texts: list[str]) -> None:
     spans = [[span for span in pattern.spans(text) if span[0] < span[1]] for text in texts]
     matches = [text[a:b] for text, found in zip(texts, spans, strict=True) for a, b in found]
     assert pattern.matches(texts) == matches
+    for text, found in zip(texts, spans, strict=True):
+        located = [text[a:b] for a, b in found], [start for start, _ in found]
+        assert pattern.located_matches(text) == located
     pieces = pattern.isolated(texts)
     if pieces is not None:
         each = [pattern.isolated([text]) or [] for text in texts]

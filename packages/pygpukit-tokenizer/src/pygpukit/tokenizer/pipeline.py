@@ -13,6 +13,7 @@ from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
 from pygpukit.tokenizer.encoding import Encoding
 from pygpukit.tokenizer.pre_tokenizers import ByteLevel, Metaspace, flattened
+from pygpukit.tokenizer.pre_tokenizers.base import Cutter, contiguous
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ class Pipeline:
         self._ids_of = IdCache(model.spelled_ids if self._spells else model.ids).__getitem__
         self._tokens_of = WordCache(self._word_tokens).__getitem__
         self._prefixed_tokens_of = WordCache(self._prefixed_tokens).__getitem__
+        # Whether it is worth to try if the words are the whole text, which tells their places.
+        self._covers = not self._needs_origins and all(
+            isinstance(step, Cutter) or (step is spelling and not spelling.add_prefix_space)
+            for step in steps
+        )
         # The words of the last step that cuts are handled as lists; one behind it may mark them.
         if spelling is not None and spelling.only_spells():
             steps.pop()
@@ -201,6 +207,14 @@ class Pipeline:
 
     def _word_lists(self, piece: AlignedText) -> Iterator[WordList]:
         """The pre-tokens of a piece, as the last step that cuts them gives them, in lists."""
+        if self._covers:
+            words = [piece.text]
+            for cut in self._splits:
+                words = cut(words)
+            self._covers = sum(map(len, words)) == len(piece.text)
+            if self._covers:
+                yield *contiguous(piece, words), self._tokens_of
+                return
         pieces = [piece]
         for split in self._aligned_splits:
             pieces = split(pieces)

@@ -83,17 +83,17 @@ class Merges:
         """Merge the symbols of a word, which are used up: lowest rank first, ties leftmost."""
         if len(symbols) > _LONG:
             return [token for token, _ in self.merge_sized(symbols, [0] * len(symbols))]
-        find, separator = self.ranks.get, self.separator
+        find, separator, prefix = self.ranks.get, self.separator, self._prefix
         ranks = list(map(self._of_pair, pairwise(symbols)))
         while ranks:
             best = min(ranks)
             if best == NO_MERGE:
                 break
             i = ranks.index(best)
-            right = symbols[i + 1]
-            merged = self.joined(symbols[i], right) if self._prefix else symbols[i] + right
+            right = symbols.pop(i + 1)
+            merged = self.joined(symbols[i], right) if prefix else symbols[i] + right
             symbols[i] = merged
-            del symbols[i + 1], ranks[i]
+            del ranks[i]
             if i < len(ranks):
                 ranks[i] = find(merged + separator + symbols[i + 1], NO_MERGE)
             if i:

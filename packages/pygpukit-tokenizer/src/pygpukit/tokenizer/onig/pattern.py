@@ -36,7 +36,6 @@ from pygpukit.tokenizer.onig.nodes import (
     Repeat,
     walk,
 )
-from pygpukit.tokenizer.onig.parser import parse
 from pygpukit.tokenizer.unicode import sets
 from pygpukit.tokenizer.unicode.properties import ASCII, UNICODE
 
@@ -51,6 +50,7 @@ _FIRST_OTHER = 0x80
 _MAX_REMEMBERED = 1 << 16
 _SPECIAL = frozenset("\\]^-[&~|")
 _LONG_TEXT = 1 << 17
+_SAMPLE = 256
 _BASIC_LIMIT = 0x10000
 _SUPPLEMENTARY = re.compile("[\U00010000-\U0010ffff]+")
 _BARRIER = "\0"
@@ -135,12 +135,12 @@ class Pattern:
             return None
         barred = len(texts) > 1
         subject, pattern = self._subject(text, barred=barred)
-        if self._covers and (subject is text or not barred):
+        if self._covers and (subject is text or not barred) and _begins_covered(subject, pattern):
             # Of most patterns the matches are the whole text: then this is all.
             found: list[str] = pattern.findall(subject)
-            self._covers = sum(map(len, found)) + len(texts) - 1 == len(text)
-            if self._covers:
+            if sum(map(len, found)) + len(texts) - 1 == len(text):
                 return found if subject is text else _cut_alike(text, found)
+            self._covers = False
         parts = list(filter(None, _captured(pattern, barred).split(subject)))
         if subject is not text:
             parts = _cut_alike(text, parts)
@@ -156,6 +156,20 @@ class Pattern:
             found: list[str] = pattern.findall(text)
             return found
         return [text[match.start() : match.end()] for match in pattern.finditer(subject)]
+
+    def located_matches(self, text: str) -> tuple[list[str], list[int]]:
+        """The texts of all non-empty matches, in order, and where they begin."""
+        if self.nullable:
+            spans = [span for span in self.spans(text) if span[0] < span[1]]
+            return [text[a:b] for a, b in spans], [start for start, _ in spans]
+        subject, pattern = self._subject(text)
+        parts = _captured(pattern, False).split(subject)
+        # Every other part is a match.
+        starts = list(accumulate(map(len, parts), initial=0))
+        if subject is text:
+            return parts[1::2], starts[1:-1:2]
+        bounds = zip(starts[1:-1:2], starts[2::2], strict=True)
+        return [text[a:b] for a, b in bounds], starts[1:-1:2]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """The spans of all matches, in order, empty ones as Oniguruma's iteration yields them."""
@@ -240,6 +254,14 @@ def _joined(texts: Sequence[str]) -> str | None:
     return text if text.count(_BARRIER) == len(texts) - 1 else None
 
 
+def _begins_covered(subject: str, pattern: re.Pattern[str]) -> bool:
+    """Whether it is worth to try if the matches are the whole text, but for barriers."""
+    if len(subject) < 16 * _SAMPLE:
+        return True
+    sample = subject[:_SAMPLE]
+    return sum(map(len, pattern.findall(sample))) >= len(sample) - sample.count(_BARRIER)
+
+
 def _cut_alike(text: str, parts: list[str]) -> list[str]:
     """The text in parts as long as these."""
     return [text[a:b] for a, b in pairwise(accumulate(map(len, parts), initial=0))]
@@ -253,6 +275,9 @@ def _captured(pattern: re.Pattern[str], barred: bool) -> re.Pattern[str]:
 
 @lru_cache(maxsize=64)
 def _from_source(source: str) -> Pattern:
+    # Literals, all that some files have, don't need it.
+    from pygpukit.tokenizer.onig.parser import parse
+
     return Pattern(lambda ascii_only: parse(source, ASCII if ascii_only else UNICODE))
 
 

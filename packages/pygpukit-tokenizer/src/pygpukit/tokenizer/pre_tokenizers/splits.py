@@ -52,6 +52,8 @@ class Split(Cutter):
         return super().split(pieces) if found is None else found
 
     def words(self, piece: AlignedText) -> Words:
+        if self.behavior == "Removed" and self.invert:
+            return piece, *self.pattern.located_matches(piece.text)
         pieces = self.pattern.isolated([piece.text]) if self.behavior == "Isolated" else None
         return super().words(piece) if pieces is None else contiguous(piece, pieces)
 
@@ -82,6 +84,9 @@ class MatchCutter(Cutter):
 
     def split(self, pieces: list[str]) -> list[str]:
         return self._pattern.matches(pieces)
+
+    def words(self, piece: AlignedText) -> Words:
+        return piece, *self._pattern.located_matches(piece.text)
 
     def cuts(self, text: str) -> Iterable[Span]:
         return self._pattern.spans(text)
