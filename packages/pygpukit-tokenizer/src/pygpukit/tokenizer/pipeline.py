@@ -7,11 +7,10 @@ track of where everything came from.
 from __future__ import annotations
 
 from itertools import accumulate, chain, repeat
-from operator import add
 
 from pygpukit.tokenizer.aligned import AlignedText
+from pygpukit.tokenizer.builder import EncodingBuilder
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
-from pygpukit.tokenizer.encoding import Encoding
 from pygpukit.tokenizer.pre_tokenizers import ByteLevel, Metaspace, flattened
 from pygpukit.tokenizer.pre_tokenizers.base import Cutter, contiguous
 
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pygpukit.tokenizer.added_tokens import AddedVocabulary
+    from pygpukit.tokenizer.builder import Word
+    from pygpukit.tokenizer.encoding import Encoding
     from pygpukit.tokenizer.models import Model
     from pygpukit.tokenizer.normalizers import Normalizer
     from pygpukit.tokenizer.pre_tokenizers import PreTokenizer
     from pygpukit.tokenizer.pre_tokenizers.base import Words
 
-    # Ids, tokens, and of each token the first and the last of the word's characters.
-    Word = tuple[tuple[int, ...], tuple[str, ...], tuple[int, ...], tuple[int, ...]]
     WordList = tuple[AlignedText, list[str], Iterable[int], Callable[[str], Word]]
 
 _MAX_WORDS = 1 << 17
@@ -167,7 +166,7 @@ class Pipeline:
 
     def encode(self, text: str, *, type_id: int, parse_special: bool) -> Encoding:
         """All that is known of the tokens of a text, before post-processing."""
-        builder = _Builder()
+        builder = EncodingBuilder()
         position = 0
         for start, end, token in self._added.raw.find(text) if parse_special else ():
             if position < start:
@@ -176,11 +175,11 @@ class Pipeline:
             position = end
         part = AlignedText(text[position:], position)
         self._encode_part(builder, part, parse_special)
-        return Encoding(
-            builder.ids, builder.tokens, builder.offsets, builder.words, type_id=type_id
-        )
+        return builder.build(type_id)
 
-    def _encode_part(self, builder: _Builder, part: AlignedText, parse_special: bool) -> None:
+    def _encode_part(
+        self, builder: EncodingBuilder, part: AlignedText, parse_special: bool
+    ) -> None:
         if self._normalizer is not None:
             part = self._normalizer.align(part)
             # What was dropped in front no longer counts as part of the text.
@@ -195,7 +194,7 @@ class Pipeline:
         if position < len(text):
             self._encode_piece(builder, part.slice(position, len(text)) if position else part)
 
-    def _encode_piece(self, builder: _Builder, piece: AlignedText) -> None:
+    def _encode_piece(self, builder: EncodingBuilder, piece: AlignedText) -> None:
         for rewritten, words, starts, tokens_of in self._word_lists(piece):
             numbers: Iterable[int] = builder.next_words(len(words))
             if self._cuts:
@@ -276,43 +275,3 @@ def _whole(piece: AlignedText) -> Words:
 def _starts(start: int, parts: list[str]) -> Iterable[int]:
     """Where the parts of a word begin that begins at ``start``."""
     return accumulate(map(len, parts[:-1]), initial=start)
-
-
-class _Builder:
-    """Collects the tokens of an encoding."""
-
-    __slots__ = ("_count", "ids", "offsets", "tokens", "words")
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.tokens: list[str] = []
-        self.offsets: list[tuple[int, int]] = []
-        self.words: list[int | None] = []
-        self._count = 0
-
-    def next_words(self, count: int) -> range:
-        """The numbers of so many more words."""
-        self._count += count
-        return range(self._count - count, self._count)
-
-    def add_token(self, id: int, token: str, span: tuple[int, int]) -> None:
-        """An added token, which is a word of its own."""
-        self.ids.append(id)
-        self.tokens.append(token)
-        self.offsets.append(span)
-        self.words += self.next_words(1)
-
-    def add(
-        self, piece: AlignedText, found: list[Word], starts: Iterable[int], numbers: Iterable[int]
-    ) -> None:
-        """The tokens of pre-tokens, or of parts of them, that begin at ``starts`` in the piece."""
-        ids = [word[0] for word in found]
-        counts = list(map(len, ids))
-        self.ids += chain.from_iterable(ids)
-        self.tokens += chain.from_iterable([word[1] for word in found])
-        self.words += chain.from_iterable(map(repeat, numbers, counts))
-        # Where the word of each token begins.
-        begins = list(chain.from_iterable(map(repeat, starts, counts)))
-        firsts = chain.from_iterable([word[2] for word in found])
-        lasts = chain.from_iterable([word[3] for word in found])
-        self.offsets += piece.offsets(map(add, begins, firsts), map(add, begins, lasts))
