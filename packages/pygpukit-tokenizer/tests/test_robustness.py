@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -81,6 +82,20 @@ def test_words_without_end_take_linear_time(model: str, unit: str) -> None:
         return time.perf_counter() - start
 
     assert seconds(MEGABYTE // 8) < 70 * (seconds(MEGABYTE // 128) + 0.001)
+
+
+def test_decoding_remembers_no_long_texts() -> None:
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    fuse = {"type": "Fuse"}
+    decoder = {"type": "Sequence", "decoders": [fuse, strip, byte_level(), fuse]}
+    tokenizer = Tokenizer.from_dict(file(decoder=decoder))
+    ids = tokenizer.encode_ids(" a" * 100_000)
+    tracemalloc.start()
+    for end in range(len(ids) - 20, len(ids)):
+        tokenizer.decode(ids[:end])
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < MEGABYTE
 
 
 def test_lone_surrogates_are_an_error_and_not_a_wrong_token() -> None:
