@@ -236,6 +236,8 @@ class Pipeline:
         pieces = self._model.pieces(spelled)
         if pieces is None:
             return self._tokens_by_bytes(word, spelled)
+        if len(pieces) == 1:
+            return (self._model.vocab[pieces[0]],), (pieces[0],), (0,), (len(word) - 1,)
         bounds = list(accumulate(map(len, pieces), initial=0))
         firsts, lasts = bounds[:-1], [bound - 1 for bound in bounds[1:]]
         if self._spells and not word.isascii():
