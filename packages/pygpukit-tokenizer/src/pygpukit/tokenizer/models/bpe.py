@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
+from pygpukit.tokenizer.byte_alphabet import ALPHABET
 from pygpukit.tokenizer.models.base import Model, tokens_by_id, vocab_from_spec
 from pygpukit.tokenizer.models.cutting import MARK, word_pattern
 from pygpukit.tokenizer.models.merges import Merges
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Finding out how to cut takes longer than merging so many characters uncut.
 _WORTH_CUTTING = 1024
+# The same objects each time, with their hashes.
+_SYMBOLS = list(ALPHABET)
 
 
 class BPE(Model):
@@ -117,10 +119,12 @@ class BPE(Model):
     def spelled_ids(self, word: str) -> Sequence[int]:
         if not self._spells:
             return super().spelled_ids(word)
-        spelled = to_alphabet(word.encode())
-        if self._ignore_merges and spelled in self._vocab:
-            return (self._vocab[spelled],)
-        return tuple(map(self._vocab.__getitem__, self._merges.merge(list(spelled))))
+        symbols = list(map(_SYMBOLS.__getitem__, word.encode()))
+        if self._ignore_merges:
+            id = self._vocab.get("".join(symbols))
+            if id is not None:
+                return (id,)
+        return tuple(map(self._vocab.__getitem__, self._merges.merge(symbols)))
 
     def cuts(self) -> bool:
         return self._cuts

@@ -95,9 +95,9 @@ class Merges:
             symbols[i] = merged
             del ranks[i]
             if i < len(ranks):
-                ranks[i] = find(merged + separator + symbols[i + 1], NO_MERGE)
+                ranks[i] = find(f"{merged}{separator}{symbols[i + 1]}", NO_MERGE)
             if i:
-                ranks[i - 1] = find(symbols[i - 1] + separator + merged, NO_MERGE)
+                ranks[i - 1] = find(f"{symbols[i - 1]}{separator}{merged}", NO_MERGE)
         return symbols
 
     def merge_sized(self, symbols: list[str], sizes: list[int]) -> list[tuple[str, int]]:
