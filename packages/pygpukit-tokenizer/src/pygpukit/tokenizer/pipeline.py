@@ -210,10 +210,10 @@ class Pipeline:
             words = [piece.text]
             for cut in self._splits:
                 words = cut(words)
-            self._covers = sum(map(len, words)) == len(piece.text)
-            if self._covers:
+            if sum(map(len, words)) == len(piece.text):
                 yield *contiguous(piece, words), self._tokens_of
                 return
+            self._covers = False
         pieces = [piece]
         for split in self._aligned_splits:
             pieces = split(pieces)

@@ -1,4 +1,7 @@
-"""Case-insensitive matching as Oniguruma does it: sets closed under its simple case folding."""
+"""Case-insensitive matching as Oniguruma does it.
+
+Sets are closed under its simple case folding; a text may equal a single character, as "ss" does "ß".
+"""
 
 from __future__ import annotations
 
