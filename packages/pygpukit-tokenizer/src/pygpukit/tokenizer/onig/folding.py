@@ -1,6 +1,6 @@
 """Case-insensitive matching as Oniguruma does it.
 
-Sets are closed under its simple case folding; a text may equal a single character, as "ss" does "ß".
+Sets are closed under its simple case folding; texts may equal one character, as "ss" does "ß".
 """
 
 from __future__ import annotations
