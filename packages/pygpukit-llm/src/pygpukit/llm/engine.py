@@ -47,7 +47,7 @@ class EngineConfig(NamedTuple):
         max_running: Requests that run at once, at most `step_tokens`.
         max_waiting: Requests that wait at once; more are refused.
         pages: Pages of `PAGE_SIZE` positions that the cache has, and keeps for requests that begin
-            alike. Without it the cache is as large as the requests under way need it, and is emptied
+            alike. Without it the cache is as large as the requests under way need it, and emptied
             when they have ended.
         kept_bytes: How large such a cache may be to stay then, and with it the captured steps. By
             default `KEPT_BYTES` on a GPU, where capturing takes as long as twenty steps of a small

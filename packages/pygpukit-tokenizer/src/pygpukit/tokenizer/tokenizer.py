@@ -279,11 +279,11 @@ class Tokenizer:
 
         They may be part of a character. None for special tokens and ids that stand for no token.
         """
-        token = self._ordinary_texts[id]
+        token = self._texts[True][id]
         if token is None:
             return None
-        if self._bytes is not None:
-            return self._bytes[True][id]
+        if isinstance(self._decoder, ByteLevel):
+            return to_bytes(token)
         # Decoders treat the beginning of a text differently.
         before = self._decoder.decode(["a"])
         text = self._decoder.decode(["a", token])[len(before) :]
