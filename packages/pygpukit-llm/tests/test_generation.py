@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,7 @@ def test_two_streams_at_the_same_time(scripted: Callable[..., LLM]) -> None:
 def test_ctrl_c_stops_and_the_model_stays_usable(reference_models: Path) -> None:
     llm = LLM.from_pretrained(reference_models / "llama2", device="cpu")
     expected = llm.generate([1, 2, 3], max_new_tokens=8)
+    gc.collect()  # other tests' models
     in_use = llm.device.pool.stats().in_use
 
     def generate_for_ever() -> None:
