@@ -58,23 +58,6 @@ struct Prefill {
     copy_async_commit();
   }
 
-  // Merges the span into the total and starts another.
-  __device__ __forceinline__ void end_span() {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const Scales scales = total[h].merge(span[h]);
-      span[h] = Softmax();
-#pragma unroll
-      for (int i = 0; i < DIM / 8; ++i)
-#pragma unroll
-        for (int j = 2 * h; j < 2 * h + 2; ++j) {
-          float& sum = totals[(4 * i + j) * WARPS * WARP];
-          sum = scales(sum, sums[i][j]);
-          sums[i][j] = 0.f;
-        }
-    }
-  }
-
   __device__ __forceinline__ void add_chunk(float (&s)[8][4], const Visible& visible, int chunk,
                                             unsigned long long missing) {
     unsigned p[4][4];
@@ -118,7 +101,7 @@ struct Prefill {
       if (seen) add_chunk(s, visible, chunk, missing);
       __syncthreads();
       copy_part(v, a.v_cache, a.v_strides, places);
-      if (there && ((chunk + 1) % SPAN_CHUNKS == 0 || chunk + 1 == end)) end_span();
+      if (there && ((chunk + 1) % SPAN_CHUNKS == 0 || chunk + 1 == end)) end_span<WARPS * WARP>(total, span, sums, totals);
     }
   }
 

@@ -21,15 +21,7 @@ constexpr int STAGES = 2;
 constexpr int PAIR = 2;                // chunks of a stage
 constexpr int PANEL_BYTES = 64 * 128;  // 64 elements of 64 rows
 
-// A place in a ring, and the parity of the round that it belongs to.
-struct Slot {
-  int index = 0;
-  unsigned parity = 0;
-
-  __device__ __forceinline__ void advance() {
-    if (++index == STAGES) index = 0, parity ^= 1;
-  }
-};
+using Place = Slot<STAGES>;
 
 // Pairs of chunks of one of the caches on their way through shared memory: of each 64 elements all rows, one chunk's after
 // the other's.
@@ -50,21 +42,21 @@ struct Ring {
     }
   }
   // One thread: waits until a place is free.
-  __device__ __forceinline__ void reserve(const Slot& slot) const {
+  __device__ __forceinline__ void reserve(const Place& slot) const {
     barrier_wait(empty + 8 * slot.index, slot.parity ^ 1);
   }
   // One thread: announces that many chunks.
-  __device__ __forceinline__ void expect(const Slot& slot, int chunks) const {
+  __device__ __forceinline__ void expect(const Place& slot, int chunks) const {
     barrier_arrive_expecting(full + 8 * slot.index, chunks * STAGE_BYTES / PAIR);
   }
-  __device__ __forceinline__ void copy(const Slot& slot, int chunk, const TensorMap& map, int row, int head,
+  __device__ __forceinline__ void copy(const Place& slot, int chunk, const TensorMap& map, int row, int head,
                                        int page) const {
 #pragma unroll
     for (int panel = 0; panel < DIM / 64; ++panel)
       copy_tile(at(slot.index, panel, chunk), map, panel * 64, row, head, page, full + 8 * slot.index);
   }
-  __device__ __forceinline__ void wait(const Slot& slot) const { barrier_wait(full + 8 * slot.index, slot.parity); }
-  __device__ __forceinline__ void release(const Slot& slot) const {
+  __device__ __forceinline__ void wait(const Place& slot) const { barrier_wait(full + 8 * slot.index, slot.parity); }
+  __device__ __forceinline__ void release(const Place& slot) const {
     if (lane_index() == 0) barrier_arrive(empty + 8 * slot.index);
   }
 };
@@ -116,7 +108,7 @@ struct Prefill {
 
   // A warp: has the chunks copied that the queries see.
   __device__ __forceinline__ void produce(const TensorMap& k_map, const TensorMap& v_map) const {
-    Slot slot;
+    Place slot;
     for_each_segment([&](const Segment<QUERIES>& segment, int) {
       const int end = ceil_div(segment.end, CHUNK_KEYS);
       for (int chunk = segment.begin / CHUNK_KEYS; chunk < end; chunk += PAIR, slot.advance()) {
@@ -145,7 +137,7 @@ struct Consumer : Prefill<DIM, T> {
   using Base::a, Base::keys, Base::pages, Base::PANELS, Base::queries, Base::values;
   const Scorer<T> scorer;
   int group;
-  Slot slot;
+  Place slot;
   float sums[DIM / 8][4] = {};  // over the chunks of a span, as mma leaves them
   Softmax span[2], total[2];    // of this lane's queries: rows lane / 4 and lane / 4 + 8 of the warp's
 
@@ -208,23 +200,6 @@ struct Consumer : Prefill<DIM, T> {
     warpgroup_sync(group);
   }
 
-  // Merges the span into the total and starts another.
-  __device__ __forceinline__ void end_span(float* totals) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const Scales scales = total[h].merge(span[h]);
-      span[h] = Softmax();
-#pragma unroll
-      for (int i = 0; i < DIM / 8; ++i)
-#pragma unroll
-        for (int j = 2 * h; j < 2 * h + 2; ++j) {
-          float& sum = totals[(4 * i + j) * CONSUMERS * WARPGROUP];
-          sum = scales(sum, sums[i][j]);
-          sums[i][j] = 0.f;
-        }
-    }
-  }
-
   __device__ __forceinline__ Visible visible_to(const Segment<QUERIES>& segment, int first_token) const {
     Visible visible;
 #pragma unroll
@@ -251,7 +226,7 @@ struct Consumer : Prefill<DIM, T> {
     const Scales scales[2] = {span[0].merge(rows[0]), span[1].merge(rows[1])};
 #pragma unroll
     for (int i = 0; i < DIM / 2; ++i) sums[i / 4][i % 4] = scales[i / 2 % 2](sums[i / 4][i % 4], d[i / 4][i % 4]);
-    if (ends_span) end_span(totals);
+    if (ends_span) end_span<CONSUMERS * WARPGROUP>(total, span, sums, totals);
   }
 
   // Passes over the chunks that a segment, which starts at `first_token`, sees.
@@ -263,7 +238,7 @@ struct Consumer : Prefill<DIM, T> {
     keys.wait(slot);
     multiply_keys(s);
     for (int chunk = segment.begin / CHUNK_KEYS; chunk < end; chunk += PAIR) {
-      const Slot own = slot;
+      const Place own = slot;
       unsigned p[PAIR][4][4];
       Softmax rows[PAIR][2];
       products_wait<0>();

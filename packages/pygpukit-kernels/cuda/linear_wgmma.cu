@@ -28,17 +28,6 @@ struct Tiling {
   static constexpr int X_BYTES = BM * BK * 2, W_BYTES = BN * BK * 2, STAGE_BYTES = X_BYTES + W_BYTES;
 };
 
-// A place in the ring, and the parity of the round that it belongs to.
-template <class S>
-struct Slot {
-  int index = 0;
-  unsigned parity = 0;
-
-  __device__ __forceinline__ void advance() {
-    if (++index == S::STAGES) index = 0, parity ^= 1;
-  }
-};
-
 // Lane q of four gives pairs q of four tiles of eight columns, and gets the four pairs of tile q.
 __device__ __forceinline__ void transpose_pairs(unsigned (&pairs)[4]) {
 #pragma unroll
@@ -111,7 +100,7 @@ struct Gemm {
 
   // One thread: has the stages of all tiles copied, as places in the ring become free in both blocks.
   __device__ __forceinline__ void produce(const TensorMap& x, const TensorMap& weight) const {
-    Slot<S> slot;
+    Slot<S::STAGES> slot;
     for_each_tile([&](int first_row, int first_column) {
       const int x_rows[2] = {first_row, first_row + BM / 2};
       const int weight_rows[2] = {first_column, first_column + (a.gated ? a.n : S::BN / 2)};
@@ -140,7 +129,7 @@ struct Gemm {
   }
 
   // The sums of this warpgroup's rows of a tile.
-  __device__ __forceinline__ void multiply(float (&sum)[S::TILES][4], Slot<S>& slot, int group) const {
+  __device__ __forceinline__ void multiply(float (&sum)[S::TILES][4], Slot<S::STAGES>& slot, int group) const {
     constexpr int CHUNK_STEPS = CHUNK<T> / BK;
     float d[S::TILES][4];
 #pragma unroll
@@ -256,7 +245,7 @@ struct Gemm {
   }
 
   __device__ __forceinline__ void consume(int group) const {
-    Slot<S> slot;
+    Slot<S::STAGES> slot;
     for_each_tile([&](int first_row, int first_column) {
       float sum[S::TILES][4];
       multiply(sum, slot, group);

@@ -49,6 +49,17 @@ __device__ __forceinline__ void barrier_arrive(unsigned barrier, unsigned rank) 
       : "memory");
 }
 
+// A place in a ring of STAGES, and the parity of the round that it belongs to.
+template <int STAGES>
+struct Slot {
+  int index = 0;
+  unsigned parity = 0;
+
+  __device__ __forceinline__ void advance() {
+    if (++index == STAGES) index = 0, parity ^= 1;
+  }
+};
+
 // --- Clusters.
 
 __device__ __forceinline__ unsigned cluster_rank() {
