@@ -8,6 +8,8 @@ mod dot;
 mod epilogue;
 mod experts;
 #[cfg(target_arch = "x86_64")]
+mod pairs;
+#[cfg(target_arch = "x86_64")]
 mod tiles;
 
 use self::epilogue::Epilogue;
@@ -152,8 +154,10 @@ impl WithSimd for Prepare {
 fn run(args: &KernelArgs<'_>) {
     let dtype = args.tensor(WEIGHT).dtype;
     #[cfg(target_arch = "x86_64")]
-    if dtype == DType::BF16 && level() == Level::Amx {
-        return Linear::of(args).run(tiles::run);
+    match level() {
+        Level::Amx if dtype == DType::BF16 => return Linear::of(args).run(tiles::run),
+        Level::Avx512Bf16 if dtype == DType::BF16 => return Linear::of(args).run(pairs::run),
+        _ => {}
     }
     with_element!(dtype, E => Linear::<E>::of(args).run(dot::run));
 }

@@ -36,7 +36,7 @@ macro_rules! fold {
 /// The sums of four vectors, in the order of `fold`: halves are added for all of them at once.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn sum_four([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+pub(crate) fn sum_four([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
     let halves = |a: __m512, b: __m512| {
         _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b))
     };

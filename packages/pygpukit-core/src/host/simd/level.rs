@@ -13,14 +13,17 @@ pub enum Level {
     Avx2 = 2,
     /// AVX-512 (F, BW, DQ, VL).
     Avx512 = 3,
-    /// AVX-512 with its bfloat16 instructions, and AMX tiles for bfloat16 weights.
-    Amx = 4,
+    /// AVX-512 with its bfloat16 instructions for bfloat16 weights.
+    Avx512Bf16 = 4,
+    /// The same, and AMX tiles for bfloat16 weights.
+    Amx = 5,
     /// NEON.
-    Neon = 5,
+    Neon = 6,
 }
 
 impl Level {
-    const ALL: [Level; 5] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Amx, Level::Neon];
+    const ALL: [Level; 6] =
+        [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx, Level::Neon];
 
     /// The name, as `PYGPUKIT_SIMD` takes it and `pygpukit info` shows it.
     pub const fn name(self) -> &'static str {
@@ -28,6 +31,7 @@ impl Level {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512_bf16",
             Level::Amx => "amx",
             Level::Neon => "neon",
         }
@@ -41,6 +45,8 @@ impl Level {
             Level::Avx2 => x86::has_avx2(),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => x86::has_avx512(),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => x86::has_avx512_bf16(),
             #[cfg(target_arch = "x86_64")]
             Level::Amx => x86::has_amx(),
             #[cfg(target_arch = "aarch64")]
@@ -78,7 +84,8 @@ static CHOSEN: AtomicU8 = AtomicU8::new(0);
 
 /// The instruction set of the host kernels, fixed at the first call.
 ///
-/// The environment variable `PYGPUKIT_SIMD` (`portable`, `avx2`, `avx512`, `amx`, `neon`) picks
+/// The environment variable `PYGPUKIT_SIMD` (`portable`, `avx2`, `avx512`, `avx512_bf16`,
+/// `amx`, `neon`) picks
 /// another one that this CPU has.
 pub fn level() -> Level {
     Level::from_index(CHOSEN.load(Ordering::Relaxed)).unwrap_or_else(|| {
@@ -104,8 +111,12 @@ mod x86 {
             && is_x86_feature_detected!("avx512vl")
     }
 
+    pub(super) fn has_avx512_bf16() -> bool {
+        has_avx512() && is_x86_feature_detected!("avx512bf16")
+    }
+
     pub(super) fn has_amx() -> bool {
-        has_avx512() && is_x86_feature_detected!("avx512bf16") && super::super::amx::is_available()
+        has_avx512_bf16() && super::super::amx::is_available()
     }
 }
 

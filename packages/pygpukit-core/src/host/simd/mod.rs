@@ -54,8 +54,10 @@ pub(crate) fn dispatch_at<K: WithSimd>(level: Level, kernel: K) -> K::Output {
         // SAFETY: levels other than the CPU's own don't leave `level.rs`.
         Level::Avx2 => unsafe { Avx2::new() }.vectorize(kernel),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Level::Avx512 | Level::Amx => unsafe { Avx512::new() }.vectorize(kernel),
+        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => {
+            // SAFETY: as above.
+            unsafe { Avx512::new() }.vectorize(kernel)
+        }
         #[cfg(target_arch = "aarch64")]
         Level::Neon => Neon.vectorize(kernel),
         _ => Portable.vectorize(kernel),

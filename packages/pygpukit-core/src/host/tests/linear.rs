@@ -186,7 +186,11 @@ const SHAPES: [(usize, usize, usize); 12] = [
 /// What a result may be off, relative to the largest: AMX takes activations as two bfloat16 numbers,
 /// which leaves up to 2^-17 of each, and gates multiply what is left by numbers beyond the largest.
 fn tolerance(level: Level, weights: DType) -> f64 {
-    if level == Level::Amx && weights == DType::BF16 { 1e-4 } else { 1e-5 }
+    if matches!(level, Level::Avx512Bf16 | Level::Amx) && weights == DType::BF16 {
+        1e-4
+    } else {
+        1e-5
+    }
 }
 
 fn check_type<W: Value>(level: Level) {

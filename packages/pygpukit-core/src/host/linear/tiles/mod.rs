@@ -13,6 +13,7 @@ mod rows;
 use half::bf16;
 
 use self::pack::Packed;
+pub(super) use self::pack::split;
 use super::super::simd::{Simd, WithSimd};
 use super::super::view::View;
 use super::Linear;
@@ -30,16 +31,16 @@ pub(super) fn run(linear: &Linear<bf16>, first: usize, count: usize) {
 }
 
 /// A block of sums on its way to the results.
-struct Finish<'a> {
-    epilogue: &'a Epilogue,
-    token: usize,
-    tokens: usize,
-    output: usize,
-    outputs: usize,
+pub(super) struct Finish<'a> {
+    pub(super) epilogue: &'a Epilogue,
+    pub(super) token: usize,
+    pub(super) tokens: usize,
+    pub(super) output: usize,
+    pub(super) outputs: usize,
     /// A row for each token, of the first (gate) rows; then, where gated, as many of the others.
-    sums: View<f32, 2>,
+    pub(super) sums: View<f32, 2>,
     /// Rows of each kind.
-    rows: usize,
+    pub(super) rows: usize,
 }
 
 impl WithSimd for Finish<'_> {

@@ -120,7 +120,7 @@ unsafe fn pack(rows: &View<f32, 2>, tokens: usize, out: *mut u32) {
 /// The numbers are readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn split(x: *const f32) -> (__m512i, __m512i) {
+pub(in super::super) unsafe fn split(x: *const f32) -> (__m512i, __m512i) {
     // SAFETY: the caller's contract.
     let (x0, x1) = unsafe { (_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(DEPTH / 2))) };
     let high = rounded(x0, x1);
