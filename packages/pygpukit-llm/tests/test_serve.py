@@ -310,6 +310,21 @@ def test_a_client_that_goes_away_ends_its_request(endless: LLM) -> None:
         assert "pygpukit_cancelled_total 2.0" in httpx.get(f"{address}/metrics").text
 
 
+def test_metrics_show_the_scheduler_that_runs(
+    endless: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = {"model": "test", "prompt": "x", "max_tokens": 4}
+    with served(endless) as address:
+        with monkeypatch.context() as broken:
+            broken.setattr(endless.engine._runner, "decode", None)
+            assert httpx.post(f"{address}/v1/completions", json=request).status_code == 500
+        assert httpx.post(f"{address}/v1/completions", json=request).status_code == 200
+        computed = endless.engine.scheduler.stats().computed_tokens
+        assert computed > 0
+        metrics = httpx.get(f"{address}/metrics").text
+        assert f"pygpukit_computed_tokens_total {computed}.0" in metrics
+
+
 def test_overload_and_time_limit(endless: LLM) -> None:
     config = EngineConfig(pages=64, step_tokens=64, max_running=1, max_waiting=1)
     with served(endless, config, time_limit=0.5) as address, client_of(address) as client:

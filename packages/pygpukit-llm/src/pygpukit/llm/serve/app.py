@@ -75,7 +75,7 @@ class _Server:
         self._llm = llm
         self._config = config
         self._started = int(time.time())
-        self._metrics = Metrics(llm.engine.scheduler)
+        self._metrics = Metrics(llm.engine)
         self._driver: Driver | None = None
 
     @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from pygpukit.core import Scheduler
+from pygpukit.llm.engine import Engine
 
 __all__ = ["Metrics", "Timer"]
 
@@ -19,12 +19,12 @@ class Metrics:
     """The metrics of one server.
 
     Args:
-        scheduler: Whose state is shown.
+        engine: Whose scheduler's state is shown.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_SchedulerCollector(scheduler))
+        self._registry.register(_SchedulerCollector(engine))
         self.responses = Counter(
             "pygpukit_responses", "Responses.", ["path", "status"], registry=self._registry
         )
@@ -71,15 +71,17 @@ class Timer:
 
 
 class _SchedulerCollector(Collector):
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
-        stats = self._scheduler.stats()
+        # Another one whenever a step has failed.
+        scheduler = self._engine.scheduler
+        stats = scheduler.stats()
         gauges = {
             "waiting": (stats.waiting, "Requests that wait."),
             "running": (stats.running, "Requests that run."),
-            "pages": (self._scheduler.config.pages, "Pages of the cache."),
+            "pages": (scheduler.config.pages, "Pages of the cache."),
             "pages_in_use": (stats.pages_in_use, "Pages that requests use."),
             "pages_cached": (stats.pages_cached, "Pages kept for requests that begin alike."),
         }
