@@ -67,7 +67,7 @@ struct Prefill {
   const AttentionArgs<T>& a;
   unsigned queries;  // shared addresses
   Ring<DIM> keys, values;
-  const int* pages;  // of the chunks of values in the ring, -1 where there is none
+  int* pages;        // of the chunks of values in the ring, -1 where there is none
   int first_query;   // of the block, counted over tokens and the heads of the group
 
   __device__ __forceinline__ Prefill(const AttentionArgs<T>& args, unsigned char* shared) : a(args) {
@@ -81,12 +81,12 @@ struct Prefill {
     keys.empty = keys.full + 8 * STAGES;
     values.full = keys.empty + 8 * STAGES;
     values.empty = values.full + 8 * STAGES;
-    pages = reinterpret_cast<const int*>(shared + (values.empty + 8 * STAGES - start));
+    pages = reinterpret_cast<int*>(shared + (values.empty + 8 * STAGES - start));
   }
 
   // This thread's sums over the spans so far: element i at totals()[i * 256].
   __device__ __forceinline__ float* totals() const {
-    return reinterpret_cast<float*>(const_cast<int*>(pages + PAIR * STAGES)) + threadIdx.x - WARPGROUP;
+    return reinterpret_cast<float*>(pages + PAIR * STAGES) + threadIdx.x - WARPGROUP;
   }
 
   // The token of a query of the block, and its head.
@@ -122,7 +122,7 @@ struct Prefill {
         keys.expect(slot, chunks);
         for (int i = 0; i < chunks; ++i) keys.copy(slot, i, k_map, row[i], blockIdx.y, page[i]);
         values.reserve(slot);
-        for (int i = 0; i < PAIR; ++i) const_cast<int*>(pages)[slot.index * PAIR + i] = page[i];
+        for (int i = 0; i < PAIR; ++i) pages[slot.index * PAIR + i] = page[i];
         values.expect(slot, chunks);
         for (int i = 0; i < chunks; ++i) values.copy(slot, i, v_map, row[i], blockIdx.y, page[i]);
       }

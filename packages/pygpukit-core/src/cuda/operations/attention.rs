@@ -136,11 +136,10 @@ impl<'a> Attention<'a> {
 
     /// The kernel for Hopper's tensor cores, if this is one and pages hold whole chunks.
     fn wgmma(&self, limits: &Limits, padded: usize) -> Option<CudaLaunch> {
-        const HOPPER: (u32, u32) = (9, 0);
         const STAGES: usize = 2;
         let [k_cache, v_cache] = self.caches;
         let whole_chunks = k_cache.shape[2].is_multiple_of(CHUNK);
-        if limits.capability != HOPPER || padded > 128 || !whole_chunks || k_cache.shape[0] == 0 {
+        if !limits.is_hopper() || padded > 128 || !whole_chunks || k_cache.shape[0] == 0 {
             return None;
         }
         let function = match padded {

@@ -148,8 +148,7 @@ impl<'a> Linear<'a> {
     /// The kernel for Hopper's tensor cores, if this is one and there are rows for it.
     fn wgmma(&self, limits: &Limits) -> Option<CudaLaunch> {
         const ROWS_OF_MMA: usize = 64;
-        const HOPPER: (u32, u32) = (9, 0);
-        if limits.capability != HOPPER || self.rows <= ROWS_OF_MMA {
+        if !limits.is_hopper() || self.rows <= ROWS_OF_MMA {
             return None;
         }
         let tiling = WgmmaTiling::choose(self.rows, self.n, self.parts(), limits);

@@ -19,6 +19,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Whether it runs what was compiled for Hopper alone: `sm_90a`.
+    pub fn is_hopper(&self) -> bool {
+        self.capability == (9, 0)
+    }
+
     pub(super) fn of(gpu: sys::CUdevice) -> Result<Self, DriverError> {
         // SAFETY: a device that the driver has named.
         let get = |attribute| unsafe { device::get_attribute(gpu, attribute) }.map(|n| n as u32);

@@ -95,6 +95,14 @@ impl<E: Element> Linear<E> {
         }
     }
 
+    /// Outputs of a chunk, a multiple of `unit`, where reading the weights takes the time: about
+    /// `chunk_bytes` of them, and as many chunks for each thread.
+    fn outputs_to_read(&self, chunk_bytes: usize, unit: usize) -> usize {
+        let bytes = self.weight.length(0) * self.weight.length(1) * size_of::<E>();
+        let chunks = (bytes / chunk_bytes).max(1).next_multiple_of(ThreadPool::global().threads());
+        self.epilogue.outputs().div_ceil(chunks).max(1).next_multiple_of(unit)
+    }
+
     /// Calls `body` with the normalised rows `first` to `first + count` of `x`, each padded with
     /// zeros to a multiple of `padding` numbers.
     fn with_normalised(

@@ -49,7 +49,10 @@ pub(super) fn run(linear: &Linear<bf16>, first: usize, count: usize) {
         unsafe { split_row(numbers.row(0), x.row(row).cast(), padded) };
     });
     let outputs = linear.epilogue.outputs();
-    let width = panel_width(linear, count, pool.threads());
+    let width = match count {
+        ..=BLOCK_TOKENS => linear.outputs_to_read(CHUNK_BYTES, BLOCK_ROWS),
+        _ => PANEL,
+    };
     let panels = outputs.div_ceil(width);
     pool.run(panels * count.div_ceil(TOKENS), |chunk| {
         let (token, output) = (chunk / panels * TOKENS, chunk % panels * width);
@@ -64,16 +67,6 @@ pub(super) fn run(linear: &Linear<bf16>, first: usize, count: usize) {
         };
         chunk.run();
     });
-}
-
-/// Outputs of a chunk: for few tokens so many that each thread has as much to read.
-fn panel_width(linear: &Linear<bf16>, count: usize, threads: usize) -> usize {
-    if count > BLOCK_TOKENS {
-        return PANEL;
-    }
-    let bytes = linear.weight.length(0) * linear.weight.length(1) * size_of::<bf16>();
-    let chunks = (bytes / CHUNK_BYTES).max(1).next_multiple_of(threads);
-    linear.epilogue.outputs().div_ceil(chunks).next_multiple_of(BLOCK_ROWS).max(BLOCK_ROWS)
 }
 
 /// # Safety

@@ -16,12 +16,9 @@ const CHUNK_BYTES: usize = 384 << 10;
 
 /// Computes the packed tokens, which are those from `first` on.
 pub(super) fn run(linear: &Linear<bf16>, packed: Packed, first: usize) {
-    let pool = ThreadPool::global();
     let outputs = linear.epilogue.outputs();
-    let bytes = linear.weight.length(0) * linear.weight.length(1) * size_of::<bf16>();
-    let chunks = (bytes / CHUNK_BYTES).max(1).next_multiple_of(pool.threads());
-    let width = outputs.div_ceil(chunks).max(1).next_multiple_of(ROWS);
-    pool.run(outputs.div_ceil(width), |chunk| {
+    let width = linear.outputs_to_read(CHUNK_BYTES, ROWS);
+    ThreadPool::global().run(outputs.div_ceil(width), |chunk| {
         let output = chunk * width;
         compute(linear, packed, first, output, width.min(outputs - output));
     });
