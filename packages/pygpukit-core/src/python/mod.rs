@@ -14,6 +14,7 @@ mod numpy;
 mod scheduler;
 mod shape;
 mod share;
+mod simulate;
 mod tensor;
 mod tensor_view;
 mod transfer;
@@ -33,5 +34,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     transfer::register(module)?;
     dispatch::register(module)?;
     scheduler::register(module)?;
-    share::register(module)
+    share::register(module)?;
+    simulate::register(module)
 }
