@@ -8,7 +8,6 @@ from typing import Any, Unpack
 
 from pygpukit.llm.chat import Message
 from pygpukit.llm.driver import Driver
-from pygpukit.llm.errors import PromptError
 from pygpukit.llm.generation import Generation
 from pygpukit.llm.llm import LLM, GenerationOptions
 from pygpukit.llm.output import Output
@@ -81,22 +80,17 @@ class AsyncLLM:
         return self._stream(ids, options)
 
     async def _generate(self, ids: Sequence[int], options: GenerationOptions) -> Generation:
-        output = self._prepare(ids, options)
+        output = self._llm.prepare(ids, self._llm.defaults.updated(options))
         async with aclosing(self._driver.run([output])) as steps:
             async for _ in steps:
                 pass
         return output.result()
 
     def _stream(self, ids: Sequence[int], options: GenerationOptions) -> AsyncGenerator[str, None]:
-        if self._llm.tokenizer is None:
-            raise PromptError("the model has no tokenizer to stream text with; use generate")
-        return self._pieces(self._prepare(ids, options))
+        return self._pieces(self._llm.prepare_stream(ids, self._llm.defaults.updated(options)))
 
     async def _pieces(self, output: Output) -> AsyncGenerator[str, None]:
         async with aclosing(self._driver.run([output])) as steps:
             async for _ in steps:
                 if text := output.take().text:
                     yield text
-
-    def _prepare(self, ids: Sequence[int], options: GenerationOptions) -> Output:
-        return self._llm.prepare(ids, self._llm.defaults.updated(options))

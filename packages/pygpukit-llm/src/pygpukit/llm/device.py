@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pygpukit.core import Device, DeviceError
 
-__all__ = ["Choice", "NoGpuWarning", "choose_device", "warn_no_gpu"]
+__all__ = ["Choice", "NoGpuWarning", "choose_device", "step_tokens", "warn_no_gpu"]
 
 
 class NoGpuWarning(UserWarning):
@@ -34,6 +34,11 @@ def choose_device(name: str) -> Choice:
         return Choice(Device("cuda"))
     except DeviceError as error:
         return Choice(Device("cpu"), str(error))
+
+
+def step_tokens(device: Device) -> int:
+    """Tokens that go through the layers at once: they fill a CPU's caches, or a whole GPU."""
+    return 512 if device.name == "cpu" else 4096
 
 
 @functools.cache

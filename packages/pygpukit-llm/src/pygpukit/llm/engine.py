@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pygpukit.core import Device, OutOfMemoryError, Scheduler, SchedulerConfig, StepRow
 from pygpukit.llm.cache import PAGE_SIZE, PagedCache, pages_for
 from pygpukit.llm.decoder import Decoder
+from pygpukit.llm.device import step_tokens
 from pygpukit.llm.errors import LogitsError, RequestExpiredError
 from pygpukit.llm.generation import TokenLogprobs
 from pygpukit.llm.request import Request
@@ -24,9 +25,6 @@ __all__ = ["Engine", "EngineConfig"]
 
 GROWTH = 256
 """Positions that the cache begins with where an output's length is open; then it doubles."""
-
-STEP_TOKENS, STEP_TOKENS_GPU = 512, 4096
-"""Tokens that go through the layers at once, unless the config says otherwise."""
 
 LEAST_LENGTH = 1024
 """Positions that captured steps are made for at least; kernels set aside memory for all of them."""
@@ -43,7 +41,7 @@ class EngineConfig(NamedTuple):
 
     Attributes:
         step_tokens: Tokens that go through the layers at once: bounds the memory of activations. By
-            default as many as fill a CPU's caches, or keep every multiprocessor of a GPU busy.
+            default what `device.step_tokens` says.
         max_running: Requests that run at once, at most `step_tokens`.
         max_waiting: Requests that wait at once; more are refused.
         pages: Pages of `PAGE_SIZE` positions that the cache has, and keeps for requests that begin
@@ -110,7 +108,7 @@ class Engine:
         self._device = device
         on_cpu = device.name == "cpu"
         self._most_under_way = self.config.steps_under_way or (1 if on_cpu else 2)
-        self._step_tokens = self.config.step_tokens or (STEP_TOKENS if on_cpu else STEP_TOKENS_GPU)
+        self._step_tokens = self.config.step_tokens or step_tokens(device)
         kept_bytes = self.config.kept_bytes
         self._kept_bytes = (0 if on_cpu else KEPT_BYTES) if kept_bytes is None else kept_bytes
         self._runner = Runner(decoder, device, capture=capture)

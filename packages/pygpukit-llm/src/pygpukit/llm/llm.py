@@ -383,9 +383,7 @@ class LLM:
         return [output.result() for output in outputs]
 
     def _stream(self, ids: list[int], params: SamplingParams) -> Stream:
-        if self.tokenizer is None:
-            raise PromptError("the model has no tokenizer to stream text with; use generate")
-        output = self.prepare(ids, params)
+        output = self.prepare_stream(ids, params)
         return Stream(output, self._pieces(output))
 
     def prepare(self, ids: Sequence[int], params: SamplingParams) -> Output:
@@ -409,6 +407,16 @@ class LLM:
             TextStream(decoder, params.stop),
             ends | frozenset(params.stop_token_ids),
         )
+
+    def prepare_stream(self, ids: Sequence[int], params: SamplingParams) -> Output:
+        """`prepare`, for an output whose text is wanted as it comes.
+
+        Raises:
+            PromptError: The model has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise PromptError("the model has no tokenizer to stream text with; use generate")
+        return self.prepare(ids, params)
 
     def _pieces(self, output: Output) -> Generator[str, None, None]:
         """Generates, yielding the text as it comes."""

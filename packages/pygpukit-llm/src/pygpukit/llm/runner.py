@@ -129,7 +129,7 @@ class Runner:
         vocab_size = self._decoder.config.vocab_size
         kind = Kind.of(requests, vocab_size)
         sampler = Sampler(len(requests), self._device, vocab_size if kind.constrained else 0)
-        sampler.set(requests)
+        sampler.set(requests, kind)
         sampler.constrain(requests)
         width = max(len(request.ids) for request in requests) if kind.penalized else 1
         history = table([request.ids[:width] for request in requests], width)

@@ -91,11 +91,10 @@ class Sampler:
         self._min_p = floats([0.0] * capacity, device)
         self._seeds = longs([0] * capacity, device)
 
-    def set(self, requests: Sequence[Request]) -> None:
-        """Takes the parameters of `requests` for the first rows."""
+    def set(self, requests: Sequence[Request], kind: Kind) -> None:
+        """Takes the parameters of `requests`, which are of that kind, for the first rows."""
         rows, device = len(requests), self._rows.device
         params = [request.params for request in requests]
-        kind = Kind.of(requests, 0)
         if kind.constrained:
             free = array("f", bytes(4 * self._bias.shape[1]))
             for row, request in enumerate(requests):

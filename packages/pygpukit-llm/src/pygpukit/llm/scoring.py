@@ -11,6 +11,7 @@ import pygpukit.kernels as kernels
 from pygpukit.core import Device, Tensor
 from pygpukit.llm.cache import PagedCache, pages_for
 from pygpukit.llm.decoder import Decoder
+from pygpukit.llm.device import step_tokens
 from pygpukit.llm.errors import LogitsError
 from pygpukit.llm.slots import block_table
 from pygpukit.llm.tensors import ints
@@ -31,14 +32,14 @@ class Scorer:
     Args:
         decoder: The model.
         device: Where it runs.
-        chunk: How many tokens go through the layers at once: bounds the memory of activations, and
-            changes no bit of the results.
+        chunk: How many tokens go through the layers at once, by default what `device.step_tokens`
+            says: bounds the memory of activations, and changes no bit of the results.
     """
 
-    def __init__(self, decoder: Decoder, device: Device, *, chunk: int = 512) -> None:
+    def __init__(self, decoder: Decoder, device: Device, *, chunk: int | None = None) -> None:
         self._decoder = decoder
         self._device = device
-        self._chunk = chunk
+        self._chunk = chunk or step_tokens(device)
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """The logits at every position: (len(ids), vocab_size)."""

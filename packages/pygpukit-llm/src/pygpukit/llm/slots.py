@@ -79,7 +79,7 @@ class Slots:
         if self.kind.penalized:
             ids = table([request.ids for request in requests], self.length)
             self._history[:rows].reshape(-1).copy_(ids)
-        self._sampler.set(requests)
+        self._sampler.set(requests, self.kind)
 
     def has_columns(self, grown: tuple[int, int, int]) -> bool:
         """Whether a row of `StepPlan.grown` has room for its new page."""

@@ -73,7 +73,7 @@ def _step_tokens(llm: LLM, arguments: argparse.Namespace) -> int:
 
 def _pages(llm: LLM, arguments: argparse.Namespace) -> int:
     """Pages of the cache: as many as were asked for, or fit, or can ever be needed."""
-    element_bytes = 4 if llm.device.name == "cpu" or llm.dtype == "float32" else 2
+    element_bytes = 4 if llm.dtype == "float32" else 2
     page_bytes = llm.config.cache_bytes(PAGE_SIZE, element_bytes=element_bytes)
     if arguments.cache_memory is not None:
         wanted = int(arguments.cache_memory * 2**30)

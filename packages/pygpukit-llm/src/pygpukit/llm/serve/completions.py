@@ -241,11 +241,11 @@ class Job:
     def _rest(self, begun: bool, under_way: Sequence[bool]) -> Iterator[Json]:
         """What comes at the end: choices for which there was no room, and the usage."""
         generations = [output.result() for output in self._outputs]
-        for choice, output in enumerate(self._outputs):
+        for choice, generation in enumerate(generations):
             if not begun:
                 yield from self._answers.first(choice)
-            if under_way[choice] or output.result().usage.completion_tokens == 0:
-                yield from self._answers.last(choice, generations[choice])
+            if under_way[choice] or generation.usage.completion_tokens == 0:
+                yield from self._answers.last(choice, generation)
         if self._streaming.with_usage:
             yield self._answers.usage(generations)
 
