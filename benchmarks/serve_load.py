@@ -3,7 +3,7 @@
 `python benchmarks/serve_load.py --url http://127.0.0.1:8000 --streams 200 --seconds 300`
 
 Each stream asks for one of a few prompts with a seed of its own; whoever stays to the end compares
-the text with what the same request got before, so that mixed texts are found. Needs httpx.
+the text with what the same request got before, so that mixed texts are found. Needs httpx2.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 import time
 from collections import Counter
 
-import httpx
+import httpx2 as httpx
 
 PROMPTS = [
     "Write a short story about a lighthouse.",
