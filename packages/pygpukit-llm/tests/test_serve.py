@@ -11,45 +11,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pygpukit.llm import LLM
 from pygpukit.llm.engine import EngineConfig
 
-uvicorn = pytest.importorskip("uvicorn", reason="the extra: serve", exc_type=ImportError)
+pytest.importorskip("uvicorn", reason="the extra: serve", exc_type=ImportError)
 openai = pytest.importorskip("openai", reason="OpenAI's client", exc_type=ImportError)
 
 import httpx2 as httpx  # noqa: E402  # which the client needs itself
-from pygpukit.llm.serve import ServerConfig, create_app  # noqa: E402
-
-CHAT = "{% for message in messages %}{{ message.content }}{% endfor %}"
-
-
-@contextmanager
-def served(llm: LLM, engine: EngineConfig | None = None, **options: object) -> Iterator[str]:
-    """The address of a server that runs meanwhile."""
-    llm.configure(engine or EngineConfig(pages=64, step_tokens=64, max_running=32))
-    app = create_app(llm, ServerConfig("test", **options))
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
-    thread = threading.Thread(target=server.run, args=[[listener]])
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
-def client_of(address: str, key: str = "none") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
+from serving import CHAT, client_of, served  # noqa: E402
 
 
 @pytest.fixture
@@ -162,36 +135,6 @@ def test_seeds_and_choices(reference_models: Path, byte_tokenizer, copied_model)
         assert texts(seed=8) == first[1:2]
         assert len(set(first)) == 3
         assert texts() != texts()
-
-
-def test_tools(scripted: Callable[..., LLM]) -> None:
-    call = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
-    template = CHAT + "{% for tool in tools or [] %}{% endfor %}"
-    llm = scripted(
-        [*f"Well: {call}".encode(), 257],
-        context_length=128,
-        tokenizer_config={"chat_template": template, "eos_token": "<|end|>"},
-    )
-    request = {
-        "model": "test",
-        "messages": [{"role": "user", "content": "x"}],
-        "tools": [{"type": "function", "function": {"name": "add", "parameters": {}}}],
-    }
-    with served(llm) as address, client_of(address) as client:
-        (choice,) = client.chat.completions.create(**request).choices
-        assert choice.finish_reason == "tool_calls"
-        assert choice.message.content == "Well:"
-        (found,) = choice.message.tool_calls
-        assert (found.function.name, found.function.arguments) == ("add", '{"a": 1}')
-        text, names, reason = "", [], None
-        for chunk in client.chat.completions.create(**request, stream=True):
-            delta = chunk.choices[0].delta
-            text += delta.content or ""
-            names += [call.function.name for call in delta.tool_calls or []]
-            reason = chunk.choices[0].finish_reason or reason
-        assert (text.strip(), names, reason) == ("Well:", ["add"], "tool_calls")
-        plain = client.chat.completions.create(**request, tool_choice="none")
-        assert plain.choices[0].message.content == f"Well: {call}"
 
 
 def test_response_formats(scripted: Callable[..., LLM]) -> None:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, overload
 
-__all__ = ["FinishReason", "Generation", "Score", "TextStream", "TokenLogprobs", "Usage"]
+__all__ = [
+    "FinishReason",
+    "Generation",
+    "Score",
+    "ShowingDecoder",
+    "TextDecoder",
+    "TextStream",
+    "TokenLogprobs",
+    "Usage",
+]
 
 FinishReason = Literal["stop", "length"]
 
@@ -87,7 +96,7 @@ class Score:
         return math.exp(-self.total / len(self.logprobs))
 
 
-class Decoder(Protocol):
+class TextDecoder(Protocol):
     """The incremental decoder of a tokenizer."""
 
     def step(self, token_id: int) -> str:
@@ -97,6 +106,28 @@ class Decoder(Protocol):
     def flush(self) -> str:
         """What was still held back."""
         ...
+
+
+class ShowingDecoder:
+    """A decoder that shows some of the special tokens, which it otherwise leaves out.
+
+    Args:
+        decoder: For all other tokens.
+        shown: The special tokens, and what they are shown as.
+    """
+
+    def __init__(self, decoder: TextDecoder, shown: Mapping[int, str]) -> None:
+        self._decoder = decoder
+        self._shown = shown
+
+    def step(self, token_id: int) -> str:
+        """The text that this id completes."""
+        shown = self._shown.get(token_id)
+        return self._decoder.step(token_id) if shown is None else self._decoder.flush() + shown
+
+    def flush(self) -> str:
+        """What was still held back."""
+        return self._decoder.flush()
 
 
 class TextStream:
@@ -109,7 +140,7 @@ class TextStream:
         stop: The stop strings.
     """
 
-    def __init__(self, decoder: Decoder | None, stop: Sequence[str]) -> None:
+    def __init__(self, decoder: TextDecoder | None, stop: Sequence[str]) -> None:
         self._decoder = decoder
         self._stop = stop
         self._held = ""

@@ -5,17 +5,24 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from pygpukit.core import Device
-from pygpukit.llm.chat import Message
+from pygpukit.llm.chat import ChatTemplate, Message
 from pygpukit.llm.checkpoint import Checkpoint, open_checkpoint
 from pygpukit.llm.config import ModelConfig
 from pygpukit.llm.decoder import Decoder
 from pygpukit.llm.device import choose_device, warn_no_gpu
 from pygpukit.llm.engine import Engine, EngineConfig
 from pygpukit.llm.errors import ChatTemplateError, PromptError, SamplingError
-from pygpukit.llm.generation import Generation, Score, TextStream
+from pygpukit.llm.generation import (
+    Generation,
+    Score,
+    ShowingDecoder,
+    TextDecoder,
+    TextStream,
+)
 from pygpukit.llm.grammar import Grammars
 from pygpukit.llm.hub import locate
 from pygpukit.llm.output import Output, Stream
@@ -283,6 +290,11 @@ class LLM:
         return Grammars(self.tokenizer, self.config.vocab_size, self._end_ids)
 
     @property
+    def template(self) -> ChatTemplate | None:
+        """The chat template; None where the model has none."""
+        return self._template
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether `chat` can be used."""
         return self._template is not None
@@ -386,8 +398,18 @@ class LLM:
         output = self.prepare_stream(ids, params)
         return Stream(output, self._pieces(output))
 
-    def prepare(self, ids: Sequence[int], params: SamplingParams) -> Output:
+    def prepare(
+        self,
+        ids: Sequence[int],
+        params: SamplingParams,
+        shown: Mapping[int, str] = MappingProxyType({}),
+    ) -> Output:
         """What the engine is given to continue ids, and what it will have produced.
+
+        Args:
+            ids: The prompt.
+            params: How tokens are chosen and when to stop.
+            shown: Special tokens that the text is to show, and as what.
 
         Raises:
             ContextLengthError: The ids are more than the model's context.
@@ -398,7 +420,10 @@ class LLM:
             raise SamplingError("stop needs a tokenizer, which the model lacks; use stop_token_ids")
         room = self.config.context_length - len(ids)
         count = room if params.max_new_tokens is None else min(room, params.max_new_tokens)
-        decoder = self.tokenizer.decode_stream() if self.tokenizer is not None else None
+        decoder: TextDecoder | None = None
+        if self.tokenizer is not None:
+            decoder = self.tokenizer.decode_stream()
+            decoder = ShowingDecoder(decoder, shown) if shown else decoder
         ends = frozenset() if params.ignore_eos else self._end_ids
         return Output(
             ids,

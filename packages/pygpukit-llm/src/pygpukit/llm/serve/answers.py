@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pygpukit.llm.generation import Generation, TokenLogprobs
-from pygpukit.llm.serve.tools import Call, CallParser
+from pygpukit.llm.serve.calls import Arguments, Begin, CallParser, Event, Text, collect
+from pygpukit.llm.serve.tools import Tools
 from pygpukit.tokenizer import Tokenizer
 
 __all__ = ["Answers", "ChatAnswers", "TextAnswers", "event"]
@@ -94,35 +95,41 @@ class ChatAnswers(_Common):
         model: What the model is called.
         tokenizer: For the texts of single tokens.
         choices: How many answers there are.
-        tools: Whether calls are looked for.
+        tools: Those whose calls are looked for.
     """
 
     prefix, whole_object, piece_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, model: str, tokenizer: Tokenizer, choices: int, *, tools: bool) -> None:
+    def __init__(self, model: str, tokenizer: Tokenizer, choices: int, tools: Tools) -> None:
         super().__init__(model, tokenizer, choices)
-        self._parsers = [CallParser() for _ in range(choices)] if tools else None
+        self._tools = tools
+        self._calls = [0] * choices
+        self._parsers: list[CallParser] | None = None
+        if tools.schemas is not None:
+            self._parsers = [CallParser(tools.names) for _ in range(choices)]
 
     def whole(self, generations: Sequence[Generation]) -> dict[str, Any]:
         """The answer that isn't streamed."""
         choices = []
         for index, generation in enumerate(generations):
-            text, calls = generation.text, list[Call]()
+            text, reason = generation.text, str(generation.finish_reason)
+            message: dict[str, Any] = {"role": "assistant", "content": text}
             if self._parsers is not None:
-                shown = self._parsers[index].push(text)
-                rest, calls = self._parsers[index].finish()
-                text = (shown + rest).rstrip() if calls else shown + rest
-            message: dict[str, Any] = {"role": "assistant", "content": text or None}
-            if calls:
-                message["tool_calls"] = [_call(call) for call in calls]
-            else:
+                parser = self._parsers[index]
+                text, calls = collect([*parser.push(text), *parser.finish()])
                 message["content"] = text
+                if calls:
+                    message["content"] = text or None
+                    message["tool_calls"] = [
+                        {**self._new_call(call.name), "function": call._asdict()} for call in calls
+                    ]
+                    reason = _reason(generation)
             choices.append(
                 {
                     "index": index,
                     "message": message,
                     "logprobs": self._logprobs(generation.ids, generation.logprobs),
-                    "finish_reason": "tool_calls" if calls else generation.finish_reason,
+                    "finish_reason": reason,
                 }
             )
         return {**self._envelope(self.whole_object, choices), "usage": self._usage(generations)}
@@ -135,24 +142,41 @@ class ChatAnswers(_Common):
         self, choice: int, text: str, ids: Sequence[int], logprobs: Sequence[TokenLogprobs] | None
     ) -> list[dict[str, Any]]:
         """What new text and ids of a choice become."""
+        events: list[Event] = [Text(text)] if text else []
         if self._parsers is not None:
-            text = self._parsers[choice].push(text)
-        if not text and logprobs is None:
-            return []
-        return [self._delta(choice, {"content": text}, logprobs=self._logprobs(ids, logprobs))]
+            events = self._parsers[choice].push(text)
+        if not events and logprobs is not None:
+            events = [Text("")]
+        pieces = [self._event(choice, event) for event in events]
+        if pieces:
+            pieces[0]["choices"][0]["logprobs"] = self._logprobs(ids, logprobs)
+        return pieces
 
     def last(self, choice: int, generation: Generation) -> list[dict[str, Any]]:
         """What ends a choice."""
-        pieces, reason = [], str(generation.finish_reason)
-        if self._parsers is not None:
-            rest, calls = self._parsers[choice].finish()
-            if rest:
-                pieces.append(self._delta(choice, {"content": rest}))
-            if calls:
-                reason = "tool_calls"
-                deltas = [{"index": index, **_call(call)} for index, call in enumerate(calls)]
-                pieces.append(self._delta(choice, {"tool_calls": deltas}))
+        events = self._parsers[choice].finish() if self._parsers is not None else []
+        pieces = [self._event(choice, event) for event in events]
+        reason = _reason(generation) if self._calls[choice] else str(generation.finish_reason)
         return [*pieces, self._delta(choice, {}, reason=reason)]
+
+    def _event(self, choice: int, event: Event) -> dict[str, Any]:
+        """The piece that tells text, the beginning of a call, or more of its arguments."""
+        match event:
+            case Text():
+                return self._delta(choice, {"content": event.text})
+            case Begin():
+                self._calls[choice] += 1
+                call = self._new_call(event.name)
+            case Arguments():
+                call = {"function": {"arguments": event.text}}
+        call = {"index": self._calls[choice] - 1, **call}
+        return self._delta(choice, {"tool_calls": [call]})
+
+    def _new_call(self, name: str) -> dict[str, Any]:
+        id_ = secrets.token_hex(self._tools.id_length)[: self._tools.id_length]
+        id_ = id_ if self._tools.id_length < 24 else f"call_{id_}"
+        function = {"name": name, "arguments": ""}
+        return {"id": id_, "type": "function", "function": function}
 
     def _delta(
         self,
@@ -260,6 +284,6 @@ class TextAnswers(_Common):
         }
 
 
-def _call(call: Call) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+def _reason(generation: Generation) -> str:
+    """Why an output with calls has ended."""
+    return "length" if generation.finish_reason == "length" else "tool_calls"

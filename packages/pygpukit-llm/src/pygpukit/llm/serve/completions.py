@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from pygpukit.llm.driver import Driver
@@ -17,6 +26,7 @@ from pygpukit.llm.sampling import SamplingParams
 from pygpukit.llm.serve.answers import Answers, ChatAnswers, TextAnswers, event
 from pygpukit.llm.serve.body import Body
 from pygpukit.llm.serve.errors import ApiError, as_api_error
+from pygpukit.llm.serve.messages import read_messages
 from pygpukit.llm.serve.metrics import Metrics, Timer
 from pygpukit.llm.serve.options import (
     IGNORED,
@@ -27,6 +37,7 @@ from pygpukit.llm.serve.options import (
     read_params,
     spread_seeds,
 )
+from pygpukit.llm.serve.tools import read_tools, shown_ids
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -61,21 +72,29 @@ class Completions:
 
     def chat(self, body: Body) -> Job:
         """A request to /v1/chat/completions."""
-        messages = body.objects("messages")
-        if messages is None:
-            raise ApiError(400, "messages: expected a list of objects", param="messages")
-        tools = _read_tools(body)
+        messages = read_messages(body)
+        tools = read_tools(body, self._llm)
         options = body.take("chat_template_kwargs") or {}
         choices, stream = read_choices(body), _Streaming(body)
         priority = body.integer("priority", minimum=-100, maximum=100) or 0
         params = read_params(body, self._llm.defaults)
         params = params.updated({"logprobs": read_chat_logprobs(body)})
         constraint = read_format(body, self._llm)
-        body.ignore(*IGNORED, "parallel_tool_calls")
+        if constraint is not None and tools.constraint is not None:
+            message = "response_format can't be combined with calls that tool_choice requires"
+            raise ApiError(400, message, param="response_format")
+        body.ignore(*IGNORED)
         body.finish()
-        ids = self._llm.encode_chat(messages, tools=tools, template_options=options)
-        outputs = self._outputs([ids], spread_seeds(params, choices), priority, constraint)
-        answers = ChatAnswers(self._model, self._tokenizer, choices, tools=tools is not None)
+        ids = self._llm.encode_chat(messages, tools=tools.schemas, template_options=options)
+        shown = {} if tools.schemas is None else shown_ids(self._tokenizer)
+        outputs = self._outputs(
+            [ids],
+            spread_seeds(params, choices),
+            priority,
+            constraint or tools.constraint,
+            shown,
+        )
+        answers = ChatAnswers(self._model, self._tokenizer, choices, tools)
         return Job(outputs, answers, stream, self._metrics)
 
     def text(self, body: Body) -> Job:
@@ -108,12 +127,13 @@ class Completions:
         params: Sequence[SamplingParams],
         priority: int,
         constraint: Callable[[], Constraint] | None,
+        shown: Mapping[int, str] = MappingProxyType({}),
     ) -> list[Output]:
         outputs = []
         for ids in prompts:
             self._metrics.prompt_tokens.inc(len(ids))
             for entry in params:
-                output = self._llm.prepare(ids, entry)
+                output = self._llm.prepare(ids, entry, shown)
                 output.request.tenant = self._tenant
                 output.request.priority = priority
                 output.request.deadline = self._deadline
@@ -277,12 +297,3 @@ def _read_prompts(value: object) -> list[Prompt]:
     if value is None or not isinstance(prompts, list):
         raise ApiError(400, "prompt: expected a text, ids, or a list of these", param="prompt")
     return prompts
-
-
-def _read_tools(body: Body) -> list[Json] | None:
-    """The tools that the model may call; None without any."""
-    tools, choice = body.objects("tools"), body.take("tool_choice")
-    if choice not in (None, "auto", "none"):
-        message = f"tool_choice: expected auto or none, found {choice!r:.80}"
-        raise ApiError(400, message, param="tool_choice")
-    return None if choice == "none" or not tools else tools

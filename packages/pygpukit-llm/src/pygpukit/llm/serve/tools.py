@@ -1,90 +1,189 @@
-"""Finding the calls of tools in what a model has written.
-
-Two ways are known: objects between `<tool_call>` and `</tool_call>` (Hermes, Qwen, SmolLM), and an
-output that is nothing but such an object, or a list of them (Llama 3). An object has the name of a
-function and its `arguments`, which Llama calls `parameters`.
-"""
+"""The tools that a request offers: which the model may call, and which it has to."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-__all__ = ["Call", "CallParser"]
+from pygpukit.llm.llm import LLM
+from pygpukit.llm.request import Constraint
+from pygpukit.llm.serve.body import Body
+from pygpukit.llm.serve.calls import MARKERS
+from pygpukit.llm.serve.errors import ApiError
 
-BEGIN, END = "<tool_call>", "</tool_call>"
+if TYPE_CHECKING:
+    from pygpukit.tokenizer import Tokenizer
+
+__all__ = ["CallSyntax", "Tools", "call_syntax", "read_tools", "shown_ids"]
 
 
-class Call(NamedTuple):
-    """A call of a function; `arguments` is a JSON object as text."""
+@dataclass(frozen=True, slots=True)
+class CallSyntax:
+    """How a model writes calls: `before`, one or more calls with `between` among them, `after`.
 
-    name: str
-    arguments: str
-
-
-class CallParser:
-    """Splits text, as it comes, into what the user sees and calls.
-
-    Text is held back as long as it may be a call; what turns out to be none is shown.
+    Markers stand in these as they are. A call is `opening`, the arguments as JSON, and `closing`;
+    in the opening `%s` stands for the name.
     """
 
-    def __init__(self) -> None:
-        self._held = ""
-        self._shown = False
-
-    def push(self, piece: str) -> str:
-        """Takes more text; returns what is certainly no call."""
-        self._held += piece
-        if not self._shown and self._held.lstrip()[:1] in ("", "{", "["):
-            return ""  # it may be nothing but calls
-        at = self._held.find(BEGIN)
-        if at < 0:
-            at = len(self._held) - _overlap(self._held, BEGIN)
-        return self._show(at)
-
-    def finish(self) -> tuple[str, list[Call]]:
-        """Ends the text; returns what else is shown, and the calls."""
-        held, self._held = self._held, ""
-        if held.lstrip()[:1] in ("{", "["):
-            calls = _calls(held)
-            return ("", calls) if calls else (held, [])
-        shown, calls = "", list[Call]()
-        while held:
-            before, begin, rest = held.partition(BEGIN)
-            inside, end, held = rest.partition(END)
-            found = _calls(inside) if begin else []
-            shown += before if found or not begin else before + begin + inside + end
-            calls += found
-        return (shown.rstrip() if calls else shown), calls
-
-    def _show(self, end: int) -> str:
-        shown, self._held = self._held[:end], self._held[end:]
-        self._shown = self._shown or bool(shown)
-        return shown
+    opening: str
+    closing: str
+    before: str = ""
+    between: str | None = None
+    after: str = ""
 
 
-def _overlap(text: str, marker: str) -> int:
-    """Length of the longest end of `text` with which `marker` begins."""
-    return next((n for n in range(len(marker) - 1, 0, -1) if text.endswith(marker[:n])), 0)
+_LISTED = '{"name": "%s", "arguments": '
+
+HERMES = CallSyntax(f"<tool_call>\n{_LISTED}", "}\n</tool_call>", between="\n")
+GRANITE = CallSyntax(_LISTED, "}", before="<|tool_call|>[", between=", ", after="]")
+MISTRAL = CallSyntax("[TOOL_CALLS]%s[ARGS]", "", between="")
+MISTRAL_LIST = CallSyntax(_LISTED, "}", before="[TOOL_CALLS][", between=", ", after="]")
+LLAMA = CallSyntax('{"name": "%s", "parameters": ', "}")
+
+_MENTIONED = (
+    (("<function=",), None),  # Qwen3-Coder's, in XML
+    (('"tool_name"',), None),  # Command R's
+    (("<tool_call>", '"arguments"'), HERMES),
+    (("<|tool_call|>",), GRANITE),
+    (("[TOOL_CALLS]", "[ARGS]"), MISTRAL),
+    (("[TOOL_CALLS]",), MISTRAL_LIST),
+    (('{"name": ', '"parameters": '), LLAMA),
+)
+"""What a chat template mentions, and the syntax that it is a sign of; the first counts."""
 
 
-def _calls(text: str) -> list[Call]:
-    """The calls that a JSON text is, or none."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return []
-    items = value if isinstance(value, list) else [value]
-    calls = [_call(item) for item in items]
-    return [call for call in calls if call is not None] if all(calls) else []
-
-
-def _call(item: Any) -> Call | None:
-    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+def call_syntax(llm: LLM) -> CallSyntax | None:
+    """How the model writes calls, as far as its chat template shows; None where it doesn't."""
+    template = llm.template
+    if template is None:
         return None
-    arguments = item.get("arguments", item.get("parameters"))
-    if isinstance(arguments, str):
-        return Call(item["name"], arguments)
-    if not isinstance(arguments, dict):
-        return None
-    return Call(item["name"], json.dumps(arguments, ensure_ascii=False))
+    for texts, syntax in _MENTIONED:
+        if all(map(template.mentions, texts)):
+            return syntax
+    return None
+
+
+def shown_ids(tokenizer: Tokenizer) -> dict[int, str]:
+    """The special tokens that mark calls, which the text of an answer is to show."""
+    ids = {tokenizer.token_to_id(marker): marker for marker in MARKERS}
+    return {
+        id_: marker
+        for id_, marker in ids.items()
+        if id_ is not None and tokenizer.token_bytes(id_) is None
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The tools of a request.
+
+    Attributes:
+        schemas: What the chat template gets; None where the model is to know of no tools.
+        names: Of the functions that may be called.
+        constraint: Makes what holds the output to calls; None where there need be none.
+        id_length: Of the ids that calls get.
+    """
+
+    schemas: list[dict[str, Any]] | None
+    names: Sequence[str] = ()
+    constraint: Callable[[], Constraint] | None = None
+    id_length: int = 24
+
+
+def read_tools(body: Body, llm: LLM) -> Tools:
+    """The tools that a request offers, and what it says of their choice.
+
+    Raises:
+        ApiError: A key is malformed, or calls are required in a syntax that isn't known.
+        GrammarError: A function's parameters aren't understood as a JSON schema.
+    """
+    schemas, choice = body.objects("tools"), body.take("tool_choice")
+    parallel = body.take("parallel_tool_calls")
+    if parallel not in (None, True, False):
+        raise _wrong("parallel_tool_calls", "true or false", parallel)
+    mode, name = _read_choice(choice)
+    if not schemas or mode == "none":
+        if mode == "required":
+            raise ApiError(400, "tool_choice: there are no tools to call", param="tool_choice")
+        return Tools(None)
+    functions = dict(_function(index, schema) for index, schema in enumerate(schemas))
+    syntax = call_syntax(llm)
+    # Mistral's chat templates insist on the length.
+    id_length = 9 if syntax in (MISTRAL, MISTRAL_LIST) else 24
+    if mode == "auto":
+        return Tools(schemas, list(functions), None, id_length)
+    if syntax is None:
+        message = (
+            "tool_choice: calls can't be required of this model, whose chat template doesn't show "
+            "in a known way how it writes them; leave it out, or use response_format"
+        )
+        raise ApiError(400, message, param="tool_choice")
+    if name is not None:
+        if name not in functions:
+            raise _wrong("tool_choice", f"the name of one of {', '.join(functions)}", name)
+        functions = {name: functions[name]}
+    grammar = _grammar(llm, syntax, functions, several=name is None and parallel is not False)
+    return Tools(schemas, list(functions), lambda: llm.grammars.lark(grammar), id_length)
+
+
+_Mode = Literal["auto", "none", "required"]
+
+
+def _read_choice(choice: object) -> tuple[_Mode, str | None]:
+    """Whether calls are allowed, and the name of the function that has to be called, if any."""
+    match choice:
+        case None | "auto":
+            return "auto", None
+        case "none" | "required":
+            return choice, None
+        case {"type": "function", "function": {"name": str(name)}}:
+            return "required", name
+    raise _wrong("tool_choice", "auto, none, required, or a function with its name", choice)
+
+
+def _function(index: int, schema: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The name and the parameters' schema of a tool."""
+    match schema:
+        case {"type": "function", "function": {"name": str(name), **rest}} if name:
+            parameters = rest.get("parameters")
+            if parameters is None or isinstance(parameters, dict):
+                return name, parameters or {"type": "object"}
+    raise _wrong(f"tools[{index}]", "a function with a name and parameters", schema)
+
+
+def _grammar(
+    llm: LLM, syntax: CallSyntax, functions: Mapping[str, Mapping[str, Any]], *, several: bool
+) -> str:
+    """The calls of some functions, in Lark's notation."""
+
+    def literal(text: str) -> str:
+        return _literal(text, llm.tokenizer)
+
+    calls, rules = [], []
+    for index, (name, schema) in enumerate(functions.items()):
+        opening = literal(syntax.opening.replace("%s", json.dumps(name, ensure_ascii=False)[1:-1]))
+        calls.append(f"{opening} arguments_{index} {literal(syntax.closing)}")
+        rules.append(f"arguments_{index}: %json {json.dumps({'type': 'object', **schema})}")
+    more = ""
+    if several and syntax.between is not None:
+        more = f"({literal(syntax.between)} call)*"
+    start = f"start: {literal(syntax.before)} call {more} {literal(syntax.after)}"
+    return "\n".join([start, f"call: {' | '.join(calls)}", *rules])
+
+
+def _literal(text: str, tokenizer: Tokenizer | None) -> str:
+    """Text in Lark's notation, in which markers may be special tokens."""
+    shown = {} if tokenizer is None else shown_ids(tokenizer)
+    special = {marker: f"<[{id_}]>" for id_, marker in shown.items()}
+    parts = re.split(f"({'|'.join(map(re.escape, special))})", text) if special else [text]
+    return " ".join(
+        special.get(part) or json.dumps(part, ensure_ascii=False) for part in parts if part
+    )
+
+
+def _wrong(key: str, expected: str, found: object) -> ApiError:
+    param = key.partition("[")[0]
+    return ApiError(400, f"{key}: expected {expected}, found {found!r:.80}", param=param)
