@@ -102,8 +102,18 @@ def nightly(session: nox.Session) -> None:
     run_tests(session, "tokenizer", {"PYGPUKIT_HYPOTHESIS_PROFILE": "nightly"})
 
 
+@nox.session(requires=["build"])
+def page(session: nox.Session) -> None:
+    """Test the server's chat page in a Chromium of the system, which Playwright drives."""
+    session.install("playwright")
+    run_tests(session, "llm", tests="tests/test_page.py")
+
+
 def run_tests(
-    session: nox.Session, package: str, environment: dict[str, str] | None = None
+    session: nox.Session,
+    package: str,
+    environment: dict[str, str] | None = None,
+    tests: str = "tests",
 ) -> None:
     """Install one package's wheel and what its tests need, and run them."""
     session.install(
@@ -120,7 +130,7 @@ def run_tests(
     session.run(
         *("python", "-I", "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")),
         *("-p", "no:cacheprovider", "--rootdir", str(ROOT)),
-        *(session.posargs or [str(ROOT / f"packages/pygpukit-{package}/tests")]),
+        *(session.posargs or [str(ROOT / f"packages/pygpukit-{package}" / tests)]),
         env=environment,
     )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from pygpukit.llm import LLM
+from pygpukit.llm.cache import PAGE_SIZE
 from pygpukit.llm.engine import EngineConfig
 
 pytest.importorskip("uvicorn", reason="the extra: serve", exc_type=ImportError)
@@ -251,6 +252,19 @@ def test_a_client_that_goes_away_ends_its_request(endless: LLM) -> None:
             time.sleep(0.02)
         assert (scheduler_stats().requests, scheduler_stats().pages_in_use) == (0, 0)
         assert "pygpukit_cancelled_total 2.0" in httpx.get(f"{address}/metrics").text
+
+
+def test_without_a_limit_an_answer_is_as_long_as_the_pages_allow(
+    scripted: Callable[..., LLM],
+) -> None:
+    llm = scripted("a" * 300, context_length=300, tokenizer_config={"chat_template": CHAT})
+    request = {"model": "test", "messages": [{"role": "user", "content": "x"}]}
+    with served(llm, EngineConfig(pages=2)) as address, client_of(address) as client:
+        answer = client.chat.completions.create(**request)
+        assert answer.choices[0].finish_reason == "length"
+        assert answer.usage.total_tokens == 2 * PAGE_SIZE + 1
+        with pytest.raises(openai.BadRequestError, match="page quota"):
+            client.chat.completions.create(**request, max_tokens=200)
 
 
 def test_metrics_show_the_scheduler_that_runs(

@@ -130,6 +130,12 @@ class Engine:
         return self._scheduler
 
     @property
+    def longest(self) -> int:
+        """How many ids a request can have: the context, or what the pages hold and one more."""
+        context_length, pages = self._decoder.config.context_length, self.config.pages
+        return context_length if pages is None else min(context_length, pages * PAGE_SIZE + 1)
+
+    @property
     def busy(self) -> bool:
         """Whether requests have not ended."""
         return bool(self._requests)

@@ -419,7 +419,11 @@ class LLM:
         if params.stop and self.tokenizer is None:
             raise SamplingError("stop needs a tokenizer, which the model lacks; use stop_token_ids")
         room = self.config.context_length - len(ids)
-        count = room if params.max_new_tokens is None else min(room, params.max_new_tokens)
+        if params.max_new_tokens is None:
+            # Who doesn't say how much is wanted gets what there can be.
+            count = min(room, max(self._engine.longest - len(ids), 1))
+        else:
+            count = min(room, params.max_new_tokens)
         decoder: TextDecoder | None = None
         if self.tokenizer is not None:
             decoder = self.tokenizer.decode_stream()
