@@ -34,7 +34,8 @@ def llm(scripted: Callable[..., LLM]) -> LLM:
 def prepared(llm: LLM, seed: int, constraint: Constraint | None, **options: object) -> Output:
     params = SamplingParams(temperature=1.0, seed=seed, max_new_tokens=200, **options)
     output = llm.prepare([120], params)
-    output.request.constraint = constraint
+    if constraint is not None:
+        output.constrain(constraint)
     return output
 
 

@@ -169,9 +169,25 @@ def test_response_formats(scripted: Callable[..., LLM]) -> None:
             )
 
 
+def test_biases_and_a_least_length(hello: LLM) -> None:
+    request = {"model": "test", "messages": [{"role": "user", "content": "x"}]}
+    with served(hello) as address, client_of(address) as client:
+        biased = client.chat.completions.create(
+            **request, max_tokens=3, logit_bias={ord("e"): -100, ord("l"): -100, ord("x"): 5}
+        )
+        assert biased.choices[0].message.content == "Hxx"
+        answer = client.chat.completions.create(
+            **request, max_tokens=20, temperature=0, extra_body={"min_tokens": 15}
+        )
+        assert answer.usage.completion_tokens >= 15
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"logit_bias": [1]}, "logit_bias: expected an object of ids and numbers, found"),
+        ({"logit_bias": {"a": 1}}, "logit_bias: expected an object of ids and numbers, found"),
+        ({"logit_bias": {"999": 1}}, "logit_bias: the model has ids below 260, got 999"),
         ({"temperature": "hot"}, "temperature: expected a number, found 'hot'"),
         ({"temperature": -1}, "temperature: expected a number from 0 to 100, found -1"),
         ({"max_tokens": 0}, "max_tokens: expected a whole number from 1"),

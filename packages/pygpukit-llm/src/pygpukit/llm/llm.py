@@ -27,6 +27,7 @@ from pygpukit.llm.grammar import Grammars
 from pygpukit.llm.hub import locate
 from pygpukit.llm.output import Output, Stream
 from pygpukit.llm.prompts import Prompt, PromptEncoder, is_batch
+from pygpukit.llm.rules import TokenRules
 from pygpukit.llm.sampling import SamplingParams
 from pygpukit.llm.scoring import Scorer
 from pygpukit.llm.weights import load, plan
@@ -63,6 +64,14 @@ class GenerationOptions(TypedDict, total=False):
     stop_token_ids: Sequence[int] | None
     ignore_eos: bool | None
     logprobs: int | None
+    logit_bias: Mapping[int, float] | None
+    min_new_tokens: int | None
+    min_length: int | None
+    no_repeat_ngram_size: int | None
+    suppress_tokens: Sequence[int] | None
+    begin_suppress_tokens: Sequence[int] | None
+    bad_words_ids: Sequence[Sequence[int]] | None
+    forced_eos_token_id: int | Sequence[int] | None
 
 
 class LLM:
@@ -279,7 +288,7 @@ class LLM:
 
     @functools.cached_property
     def grammars(self) -> Grammars:
-        """Constraints for outputs, which `Output.request.constraint` takes.
+        """Constraints for outputs, which `Output.constrain` takes.
 
         Raises:
             GrammarError: llguidance isn't installed, or no token ends the output.
@@ -413,7 +422,8 @@ class LLM:
 
         Raises:
             ContextLengthError: The ids are more than the model's context.
-            SamplingError: Stop strings need a tokenizer.
+            SamplingError: Stop strings need a tokenizer, or an option has ids that the model
+                doesn't have.
         """
         ids = self._prompts.encode(ids)
         if params.stop and self.tokenizer is None:
@@ -429,13 +439,11 @@ class LLM:
             decoder = self.tokenizer.decode_stream()
             decoder = ShowingDecoder(decoder, shown) if shown else decoder
         ends = frozenset() if params.ignore_eos else self._end_ids
-        return Output(
-            ids,
-            len(ids) + count,
-            params,
-            TextStream(decoder, params.stop),
-            ends | frozenset(params.stop_token_ids),
-        )
+        ends |= frozenset(params.stop_token_ids)
+        output = Output(ids, len(ids) + count, params, TextStream(decoder, params.stop), ends)
+        if params.ruled:
+            output.constrain(TokenRules(output.request, ends, self.config.vocab_size))
+        return output
 
     def prepare_stream(self, ids: Sequence[int], params: SamplingParams) -> Output:
         """`prepare`, for an output whose text is wanted as it comes.

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from pygpukit.llm.generation import FinishReason, Generation, TextStream, TokenLogprobs, Usage
-from pygpukit.llm.request import Request
+from pygpukit.llm.request import Both, Constraint, Request
 from pygpukit.llm.sampling import SamplingParams
 
 __all__ = ["News", "Output", "Stream"]
@@ -60,6 +60,11 @@ class Output:
     def has_room(self) -> bool:
         """Whether anything can be generated at all."""
         return len(self.request.ids) < self.request.limit
+
+    def constrain(self, constraint: Constraint) -> None:
+        """Holds the output to a constraint, beside those that it is held to."""
+        present = self.request.constraint
+        self.request.constraint = Both(present, constraint) if present else constraint
 
     def take(self) -> News:
         """What is new since it was last taken, by whichever thread."""

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 from pygpukit.llm.generation import TokenLogprobs
 from pygpukit.llm.sampling import SamplingParams
 
-__all__ = ["Accept", "Constraint", "Request"]
+__all__ = ["Accept", "Both", "Constraint", "Request"]
 
 Accept: TypeAlias = Callable[[int, TokenLogprobs | None], bool]
 """Takes a new id, already among the request's, and says whether it ends the request."""
@@ -19,12 +19,31 @@ class Constraint(Protocol):
     """What the output of a request may become, one id after another."""
 
     def bias(self) -> bytes:
-        """float32 for each id of the vocabulary: 0 where it may come next, -∞ where not."""
+        """float32 for each id of the vocabulary, added to its logit; -∞ where it may not come."""
         ...
 
     def take(self, id_: int) -> None:
         """Goes on to the next step."""
         ...
+
+
+class Both:
+    """Two constraints at once."""
+
+    def __init__(self, first: Constraint, second: Constraint) -> None:
+        self._both = first, second
+
+    def bias(self) -> bytes:
+        """float32 for each id, to be added to its logit."""
+        import numpy as np
+
+        first, second = (np.frombuffer(one.bias(), np.float32) for one in self._both)
+        return (first + second).tobytes()
+
+    def take(self, id_: int) -> None:
+        """Goes on to the next step."""
+        for one in self._both:
+            one.take(id_)
 
 
 @dataclass(slots=True, eq=False)

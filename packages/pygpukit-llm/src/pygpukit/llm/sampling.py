@@ -20,9 +20,9 @@ _FLOAT32_MAX = 3.4028234663852886e38
 class SamplingParams:
     """What `LLM.generate` takes besides the prompt.
 
-    The logits are penalised, divided by the temperature, and cut by top-k, top-p and min-p in this
-    order; the token is drawn from what is left. Draws depend on `seed` and the position only, so
-    a run repeats exactly.
+    The logits are penalised, changed by what follows `logprobs` below, divided by the temperature,
+    and cut by top-k, top-p and min-p in this order; the token is drawn from what is left. Draws
+    depend on `seed` and the position only, so a run repeats exactly.
 
     Attributes:
         max_new_tokens: The most tokens to generate; None is up to the end of the context.
@@ -41,6 +41,16 @@ class SamplingParams:
         ignore_eos: Whether to go on past the model's own end-of-text ids.
         logprobs: How many of the likeliest tokens to report at each step beside the chosen one's
             log-probability, from the logits before penalties; None reports nothing.
+        logit_bias: Added to the logits of ids; also a mapping.
+        min_new_tokens: The fewest tokens to generate: until then none of the ids that end the
+            output may come. Stop strings end it nevertheless.
+        min_length: Likewise of prompt and output together.
+        no_repeat_ngram_size: No run of so many ids, in prompt or output, may come again; 0 is
+            any may.
+        suppress_tokens: Ids that may not come.
+        begin_suppress_tokens: Ids that the output may not begin with.
+        bad_words_ids: Sequences of ids that may not come; by itself an id that ends the output may.
+        forced_eos_token_id: The id, or one of the ids, that the last of `max_new_tokens` must be.
 
     Raises:
         SamplingError: A value is out of its range; the error names the argument.
@@ -59,6 +69,14 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    min_new_tokens: int = 0
+    min_length: int = 0
+    no_repeat_ngram_size: int = 0
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    forced_eos_token_id: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         checked = {
@@ -71,8 +89,13 @@ class SamplingParams:
             "presence_penalty": _number("presence_penalty", self.presence_penalty),
             "frequency_penalty": _number("frequency_penalty", self.frequency_penalty),
             "stop": _stop_strings(self.stop),
-            "stop_token_ids": _stop_ids(self.stop_token_ids),
+            "logit_bias": _biases(self.logit_bias),
+            "bad_words_ids": _words(self.bad_words_ids),
         }
+        for name in ("min_new_tokens", "min_length", "no_repeat_ngram_size"):
+            checked[name] = _whole(name, getattr(self, name))
+        for name in _IDS:
+            checked[name] = _ids(name, getattr(self, name))
         if self.max_new_tokens is not None:
             checked["max_new_tokens"] = _whole("max_new_tokens", self.max_new_tokens, minimum=1)
         if self.logprobs is not None:
@@ -102,6 +125,11 @@ class SamplingParams:
     def greedy(self) -> bool:
         """Whether the likeliest token is always the one taken."""
         return self.temperature == 0 or self.top_k == 1 or self.top_p == 0 or self.min_p == 1
+
+    @property
+    def ruled(self) -> bool:
+        """Whether some tokens may not come, or are made likelier, whatever came before."""
+        return any(getattr(self, name) for name in _RULES)
 
     @property
     def penalized(self) -> bool:
@@ -156,9 +184,38 @@ def _stop_strings(value: object) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _stop_ids(value: object) -> tuple[int, ...]:
+_IDS = ("stop_token_ids", "suppress_tokens", "begin_suppress_tokens", "forced_eos_token_id")
+_RULES = (
+    *("logit_bias", "min_new_tokens", "min_length", "no_repeat_ngram_size", "suppress_tokens"),
+    *("begin_suppress_tokens", "bad_words_ids", "forced_eos_token_id"),
+)
+
+
+def _ids(name: str, value: object) -> tuple[int, ...]:
     ids = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else value
-    return tuple(_whole("stop_token_ids", id_) for id_ in ids)
+    return tuple(_whole(name, id_) for id_ in ids)
+
+
+def _words(value: object) -> tuple[tuple[int, ...], ...]:
+    words = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    found = []
+    for word in words:
+        if isinstance(word, str) or not isinstance(word, Iterable):
+            raise SamplingError(f"bad_words_ids must be a list of lists of ids, got {value!r:.80}")
+        found.append(_ids("bad_words_ids", word))
+        if not found[-1]:
+            raise SamplingError("bad_words_ids must be lists of at least one id, got an empty one")
+    return tuple(found)
+
+
+def _biases(value: object) -> tuple[tuple[int, float], ...]:
+    try:
+        pairs = [*dict(value).items()]  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise SamplingError(
+            f"logit_bias must be a mapping from ids to numbers, got {value!r:.80}"
+        ) from None
+    return tuple((_whole("logit_bias", id_), _number("logit_bias", bias)) for id_, bias in pairs)
 
 
 _IGNORED = frozenset({
@@ -190,6 +247,14 @@ def read_generation_config(
     arguments: dict[str, Any] = {
         "max_new_tokens": keys.optional_integer("max_new_tokens"),
         "repetition_penalty": keys.number("repetition_penalty", 1.0),
+        "stop": keys.get("stop_strings") or (),
+        "bad_words_ids": keys.get("bad_words_ids") or (),
+        "suppress_tokens": keys.ids("suppress_tokens"),
+        "begin_suppress_tokens": keys.ids("begin_suppress_tokens"),
+        "forced_eos_token_id": keys.ids("forced_eos_token_id"),
+        "min_new_tokens": keys.integer("min_new_tokens", 0, minimum=0),
+        "min_length": keys.integer("min_length", 0, minimum=0),
+        "no_repeat_ngram_size": keys.integer("no_repeat_ngram_size", 0, minimum=0),
     }
     sampled = {
         "temperature": keys.number("temperature", 1.0),
@@ -216,9 +281,6 @@ _NEUTRAL: Mapping[str, object] = {
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
     "encoder_repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
     "num_return_sequences": 1,
     "penalty_alpha": 0.0,
     "guidance_scale": 1.0,
@@ -227,10 +289,8 @@ _NEUTRAL: Mapping[str, object] = {
     "renormalize_logits": False,
     "token_healing": False,
     **dict.fromkeys((
-        "bad_words_ids", "begin_suppress_tokens", "constraints", "dola_layers",
-        "exponential_decay_length_penalty", "force_words_ids", "forced_bos_token_id",
-        "forced_eos_token_id", "max_time", "sequence_bias", "stop_strings", "suppress_tokens",
-        "watermarking_config",
+        "constraints", "dola_layers", "exponential_decay_length_penalty", "force_words_ids",
+        "forced_bos_token_id", "max_time", "sequence_bias", "watermarking_config",
     )),
 }  # fmt: skip
 """Ways to choose that aren't supported, each with the value that leaves the choice alone."""

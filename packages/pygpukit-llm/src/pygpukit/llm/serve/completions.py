@@ -137,7 +137,8 @@ class Completions:
                 output.request.tenant = self._tenant
                 output.request.priority = priority
                 output.request.deadline = self._deadline
-                output.request.constraint = constraint() if constraint is not None else None
+                if constraint is not None:
+                    output.constrain(constraint())
                 outputs.append(output)
         return outputs
 

@@ -51,10 +51,22 @@ def read_params(body: Body, defaults: SamplingParams) -> SamplingParams:
         "repetition_penalty": body.number("repetition_penalty", minimum=0.01, maximum=100),
         "stop": body.texts("stop") or None,
         "ignore_eos": body.flag("ignore_eos") or None,
+        "min_new_tokens": body.integer("min_tokens", minimum=0, maximum=MOST_TOKENS),
+        "logit_bias": _read_biases(body),
     }
     seed = body.integer("seed", minimum=-(2**63), maximum=2**63 - 1)
     arguments["seed"] = secrets.randbits(62) if seed is None else seed % 2**63
     return defaults.updated(arguments)
+
+
+def _read_biases(body: Body) -> dict[int, float] | None:
+    """What is added to logits, by their ids, which JSON has as texts."""
+    biases = body.take("logit_bias")
+    try:
+        return None if biases is None else {int(id_): value for id_, value in biases.items()}
+    except (AttributeError, ValueError):
+        message = f"logit_bias: expected an object of ids and numbers, found {biases!r:.80}"
+        raise ApiError(400, message, param="logit_bias") from None
 
 
 def read_choices(body: Body) -> int:
