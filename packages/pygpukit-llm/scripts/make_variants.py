@@ -255,6 +255,39 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "attention_bias": True,
         },
     ),
+    "arcee": ("Arcee", {"attention_bias": True, "mlp_bias": True}),
+    "cwm": ("Cwm", {"sliding_window": 8, "head_dim": 16, "rope_parameters": ROPES["llama3"]}),
+    "ernie4-5": ("Ernie4_5", {"head_dim": 16, "use_bias": True}),
+    "internlm3": (
+        "InternLM3",
+        {
+            "head_dim": 16,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "rope_parameters": {"rope_theta": 5e3, **ROPES["dynamic"]},
+        },
+    ),
+    "seed-oss": ("SeedOss", {"head_dim": 16, "attention_out_bias": True}),
+    "glm": ("Glm", {"head_dim": 16}),
+    "glm4": ("Glm4", {"head_dim": 16, "attention_bias": False}),
+    "exaone4": ("Exaone4", {"sliding_window": 8, "num_hidden_layers": 5}),
+    "exaone4-full": (
+        "Exaone4",
+        {
+            "sliding_window": None,
+            "layer_types": ["full_attention"] * 3,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "stablelm": ("StableLm", {"rope_parameters": {"partial_rotary_factor": 0.5}}),
+    "stablelm-parallel": (
+        "StableLm",
+        {
+            "use_qkv_bias": True,
+            "use_parallel_residual": True,
+            "rope_parameters": {"partial_rotary_factor": 0.25},
+        },
+    ),
 }
 PROMPT, GENERATED = 40, 10
 

@@ -13,13 +13,17 @@ from pygpukit.llm.keys import Keys
 from pygpukit.llm.models import (
     cohere,
     deepseek,
+    exaone,
     gemma,
+    glm,
     gpt2,
     gpt_neox,
     llama,
+    llama_like,
     olmo,
     phi3,
     qwen,
+    stablelm,
     starcoder2,
     with_images,
 )
@@ -29,7 +33,8 @@ from pygpukit.llm.quantization import read_scale_block
 __all__ = ["FAMILIES", "GGUF_FAMILIES", "Family", "Gguf", "config_from_json", "find_family"]
 
 _MODULES = (
-    *(llama, qwen, gemma, phi3, gpt2, gpt_neox, cohere, olmo, starcoder2, deepseek),
+    *(llama, llama_like, qwen, gemma, phi3, gpt2, gpt_neox, cohere, olmo, starcoder2, deepseek),
+    *(glm, exaone, stablelm),
     with_images,
 )
 

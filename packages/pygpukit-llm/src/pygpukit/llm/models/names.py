@@ -11,6 +11,7 @@ __all__ = [
     "GGUF_LLAMA_NAMES",
     "GGUF_NAMES",
     "LLAMA_NAMES",
+    "NAMES_OF_NORMS_BEHIND",
     "Names",
     "RowOrder",
     "Sources",
@@ -124,6 +125,13 @@ LLAMA_NAMES = Names(
     ignored=(r".*\.rotary_emb\.inv_freq",),
 )
 """The names that most families took over from Llama."""
+
+NAMES_OF_NORMS_BEHIND = renamed(
+    LLAMA_NAMES,
+    post_attention_norm="model.layers.{layer}.post_attention_layernorm",
+    post_mlp_norm="model.layers.{layer}.post_feedforward_layernorm",
+)
+"""Those of families with norms behind attention and MLP only."""
 
 GGUF_NAMES = Names(
     slots={

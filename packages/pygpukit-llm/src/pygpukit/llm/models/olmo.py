@@ -7,7 +7,7 @@ from typing import Any
 from pygpukit.llm.config import ModelConfig, read_decoder, read_ropes_by_window, read_windows
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
-from pygpukit.llm.models.names import LLAMA_NAMES, renamed
+from pygpukit.llm.models.names import NAMES_OF_NORMS_BEHIND
 
 __all__ = ["OLMO2", "OLMO3"]
 
@@ -32,17 +32,10 @@ def _olmo2(keys: Keys) -> ModelConfig:
     return _read(keys, "olmo2")
 
 
-_NAMES = renamed(
-    LLAMA_NAMES,
-    post_attention_norm="model.layers.{layer}.post_attention_layernorm",
-    post_mlp_norm="model.layers.{layer}.post_feedforward_layernorm",
-)
-
-
 OLMO2 = Family(
     architecture="olmo2",
     read_config=_olmo2,
-    names=_NAMES,
+    names=NAMES_OF_NORMS_BEHIND,
     gguf=Gguf(architecture="olmo2", facts=_NORMS_BEHIND, qk_norm="row"),
 )
 
@@ -54,4 +47,4 @@ def _olmo3(keys: Keys) -> ModelConfig:
     return _read(keys, "olmo3", windows=windows, ropes=ropes)
 
 
-OLMO3 = Family(architecture="olmo3", read_config=_olmo3, names=_NAMES)
+OLMO3 = Family(architecture="olmo3", read_config=_olmo3, names=NAMES_OF_NORMS_BEHIND)
