@@ -288,6 +288,82 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": {"partial_rotary_factor": 0.25},
         },
     ),
+    "glm4-moe": (
+        "Glm4Moe",
+        {
+            "head_dim": 16,
+            "attention_bias": True,
+            "use_qk_norm": True,
+            "n_routed_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 16,
+            "n_group": 3,
+            "topk_group": 2,
+            "routed_scaling_factor": 1.5,
+        },
+    ),
+    "glm4-moe-plain": (
+        "Glm4Moe",
+        {
+            "head_dim": 16,
+            "n_routed_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "n_shared_experts": 2,
+            "first_k_dense_replace": 2,
+            "norm_topk_prob": False,
+        },
+    ),
+    "ernie4-5-moe": (
+        "Ernie4_5_Moe",
+        {
+            "moe_num_experts": 6,
+            "moe_k": 3,
+            "moe_intermediate_size": 16,
+            "moe_num_shared_experts": 1,
+            "num_hidden_layers": 4,
+            "moe_layer_interval": 2,
+        },
+    ),
+    "olmoe": (
+        "Olmoe",
+        {"num_experts": 6, "num_experts_per_tok": 3, "intermediate_size": 24},
+    ),
+    "olmoe-normalised": (
+        "Olmoe",
+        {
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "intermediate_size": 24,
+            "norm_topk_prob": True,
+            "attention_bias": True,
+        },
+    ),
+    "granite-moe": (
+        "GraniteMoe",
+        {
+            "num_local_experts": 6,
+            "num_experts_per_tok": 3,
+            "intermediate_size": 24,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.4,
+            "logits_scaling": 2.5,
+        },
+    ),
+    "granite-moe-shared": (
+        "GraniteMoeShared",
+        {
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 16,
+            "shared_intermediate_size": 24,
+            "attention_bias": True,
+            "attention_multiplier": 0.35,
+            "residual_multiplier": 0.6,
+            "tie_word_embeddings": True,
+        },
+    ),
 }
 PROMPT, GENERATED = 40, 10
 

@@ -18,6 +18,7 @@ from pygpukit.llm.models import (
     glm,
     gpt2,
     gpt_neox,
+    granite,
     llama,
     llama_like,
     olmo,
@@ -34,7 +35,7 @@ __all__ = ["FAMILIES", "GGUF_FAMILIES", "Family", "Gguf", "config_from_json", "f
 
 _MODULES = (
     *(llama, llama_like, qwen, gemma, phi3, gpt2, gpt_neox, cohere, olmo, starcoder2, deepseek),
-    *(glm, exaone, stablelm),
+    *(granite, glm, exaone, stablelm),
     with_images,
 )
 

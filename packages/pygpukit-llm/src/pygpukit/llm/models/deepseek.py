@@ -10,7 +10,7 @@ from pygpukit.llm.config import Experts, Latent, ModelConfig, read_decoder, read
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family
-from pygpukit.llm.models.names import LLAMA_NAMES, Names, renamed
+from pygpukit.llm.models.names import LLAMA_NAMES, NAMES_WITH_SHARED_EXPERTS, Names, renamed
 
 __all__ = ["DEEPSEEK_V2", "DEEPSEEK_V3"]
 
@@ -46,15 +46,11 @@ def _read(keys: Keys, architecture: str, experts: Experts, **facts: Any) -> Mode
         output_bias=bias,
         **facts,
     )
-    dense = keys.integer("first_k_dense_replace", 0, minimum=0)
-    return replace(
-        config,
-        num_kv_heads=config.num_heads,
-        sparse=tuple(layer >= dense for layer in range(config.num_layers)),
-    )
+    return replace(config, num_kv_heads=config.num_heads, sparse=read_sparse(keys, default=0))
 
 
-def _experts(keys: Keys, *, shared: int, **facts: Any) -> Experts:
+def read_experts(keys: Keys, *, shared: int, **facts: Any) -> Experts:
+    """Experts as DeepSeek's configs have them, of which `shared` are for every token by default."""
     inner = keys.integer("moe_intermediate_size")
     keys.rename("num_local_experts", "n_routed_experts")
     return Experts(
@@ -66,12 +62,18 @@ def _experts(keys: Keys, *, shared: int, **facts: Any) -> Experts:
     )
 
 
+def read_sparse(keys: Keys, *, default: int) -> tuple[bool, ...]:
+    """The layers with experts: all behind the first `first_k_dense_replace`."""
+    dense = keys.integer("first_k_dense_replace", default, minimum=0)
+    return tuple(layer >= dense for layer in range(keys.integer("num_hidden_layers")))
+
+
 def _deepseek_v2(keys: Keys) -> ModelConfig:
     keys.expect("scoring_func", "softmax")
     keys.expect("norm_topk_prob", False)
     method = keys.choice("topk_method", {"greedy": False, "group_limited_greedy": True}, "greedy")
     groups = {"n_group": keys.integer("n_group", 1), "topk_group": keys.integer("topk_group", 1)}
-    experts = _experts(
+    experts = read_experts(
         keys,
         shared=2,
         normalized=False,
@@ -87,7 +89,7 @@ def _deepseek_v3(keys: Keys) -> ModelConfig:
     keys.expect("scoring_func", "sigmoid")
     keys.expect("topk_method", "noaux_tc")
     keys.default("first_k_dense_replace", 3)
-    experts = _experts(
+    experts = read_experts(
         keys,
         shared=1,
         normalized=keys.boolean("norm_topk_prob", True),
@@ -121,11 +123,10 @@ def _keys_before_values(config: ModelConfig, index: int, rows: int) -> Sequence[
 
 
 _ATTENTION = "model.layers.{layer}.self_attn."
-_SHARED = "model.layers.{layer}.mlp.shared_experts."
 
 _NAMES: Names = replace(
     renamed(
-        LLAMA_NAMES,
+        NAMES_WITH_SHARED_EXPERTS,
         q=f"{_ATTENTION}q_proj",
         q_down=f"{_ATTENTION}q_a_proj",
         q_norm=f"{_ATTENTION}q_a_layernorm",
@@ -133,9 +134,6 @@ _NAMES: Names = replace(
         kv_down=f"{_ATTENTION}kv_a_proj_with_mqa",
         kv_norm=f"{_ATTENTION}kv_a_layernorm",
         kv_up=f"{_ATTENTION}kv_b_proj",
-        correction="model.layers.{layer}.mlp.gate.e_score_correction_bias",
-        shared_up=f"{_SHARED}gate_proj {_SHARED}up_proj",
-        shared_down=f"{_SHARED}down_proj",
     ),
     orders={
         "layers.q": _rotated_first,

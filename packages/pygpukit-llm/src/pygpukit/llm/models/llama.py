@@ -1,4 +1,4 @@
-"""Llama 2 and 3, SmolLM2 and their many kin; Mistral and Mixtral; SmolLM3; Granite."""
+"""Llama 2 and 3, SmolLM2 and their many kin; Mistral and Mixtral; SmolLM3."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import GGUF_LLAMA_NAMES, LLAMA_NAMES, renamed
 
-__all__ = ["GRANITE", "LLAMA", "MINISTRAL", "MISTRAL", "MIXTRAL", "SMOLLM3"]
+__all__ = ["LLAMA", "MINISTRAL", "MISTRAL", "MIXTRAL", "SMOLLM3"]
 
 
 def _llama(keys: Keys) -> ModelConfig:
@@ -141,35 +141,4 @@ SMOLLM3 = Family(
     # The released files have 2, which only how the weights were trained knows of.
     ignored_keys=frozenset({"pretraining_tp", "rope_interleaved"}),
     gguf=Gguf(architecture="smollm3", names=GGUF_LLAMA_NAMES, adjust=_smollm3_gguf),
-)
-
-
-def _granite(keys: Keys) -> ModelConfig:
-    return read_decoder(
-        keys,
-        architecture="granite",
-        **_attention_bias(keys),
-        mlp_bias=keys.boolean("mlp_bias", False),
-        attention_scale=keys.number("attention_multiplier", 1.0),
-        embedding_scale=keys.number("embedding_multiplier", 1.0),
-        residual_scale=keys.number("residual_multiplier", 1.0),
-        logit_scale=1 / keys.positive("logits_scaling", 1.0),
-    )
-
-
-def _granite_gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
-    return replace(
-        config,
-        attention_scale=keys.number("attention.scale", config.attention_scale),
-        embedding_scale=keys.number("embedding_scale", 1.0),
-        residual_scale=keys.number("residual_scale", 1.0),
-        logit_scale=1 / keys.positive("logit_scale", 1.0),
-    )
-
-
-GRANITE = Family(
-    architecture="granite",
-    read_config=_granite,
-    names=LLAMA_NAMES,
-    gguf=Gguf(architecture="granite", names=GGUF_LLAMA_NAMES, adjust=_granite_gguf),
 )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from pygpukit.llm.config import ModelConfig, read_decoder, read_layer_types
+from pygpukit.llm.config import Experts, ModelConfig, read_decoder, read_layer_types
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family
-from pygpukit.llm.models.names import LLAMA_NAMES, renamed
+from pygpukit.llm.models.names import LLAMA_NAMES, NAMES_WITH_SHARED_EXPERTS, renamed
 
-__all__ = ["ARCEE", "CWM", "ERNIE4_5", "INTERNLM3", "SEED_OSS"]
+__all__ = ["ARCEE", "CWM", "ERNIE4_5", "ERNIE4_5_MOE", "INTERNLM3", "SEED_OSS"]
 
 
 def _arcee(keys: Keys) -> ModelConfig:
@@ -53,7 +54,7 @@ def _cwm(keys: Keys) -> ModelConfig:
 CWM = Family(architecture="cwm", read_config=_cwm, names=LLAMA_NAMES)
 
 
-def _ernie4_5(keys: Keys) -> ModelConfig:
+def _read_ernie(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
     """Neighbouring dimensions are rotated together."""
     keys.default("rope_theta", 500000.0)
     keys.default("rms_norm_eps", 1e-5)
@@ -62,15 +63,57 @@ def _ernie4_5(keys: Keys) -> ModelConfig:
     bias = keys.boolean("use_bias", False)
     return read_decoder(
         keys,
-        architecture="ernie4_5",
+        architecture=architecture,
         rope_interleaved=True,
         qkv_bias=bias,
         output_bias=bias,
         mlp_bias=bias,
+        **facts,
     )
 
 
+def _ernie4_5(keys: Keys) -> ModelConfig:
+    return _read_ernie(keys, "ernie4_5")
+
+
 ERNIE4_5 = Family(architecture="ernie4_5", read_config=_ernie4_5, names=LLAMA_NAMES)
+
+
+def _ernie4_5_moe(keys: Keys) -> ModelConfig:
+    keys.expect("use_bias", False)
+    keys.expect("moe_norm_min", 1e-12)
+    head_dim = keys.integer("hidden_size") // keys.integer("num_attention_heads")
+    keys.default("head_dim", head_dim)
+    inner = keys.integer("moe_intermediate_size", 1536)
+    layers, step = keys.integer("num_hidden_layers"), keys.integer("moe_layer_interval", 1)
+    first = keys.integer("moe_layer_start_index", 1, minimum=0)
+    last = keys.integer("moe_layer_end_index", -1, minimum=-1)
+    return _read_ernie(
+        keys,
+        "ernie4_5_moe",
+        experts=Experts(
+            count=keys.integer("moe_num_experts", 64),
+            chosen=keys.integer("moe_k", 6),
+            intermediate_size=inner,
+            shared_size=inner * keys.integer("moe_num_shared_experts", 2, minimum=0),
+            corrected=True,
+        ),
+        sparse=tuple(
+            (layer + 1) % step == 0 and first <= layer <= (last if last >= 0 else layers)
+            for layer in range(layers)
+        ),
+    )
+
+
+ERNIE4_5_MOE = Family(
+    architecture="ernie4_5_moe",
+    read_config=_ernie4_5_moe,
+    names=renamed(
+        NAMES_WITH_SHARED_EXPERTS,
+        correction="model.layers.{layer}.mlp.moe_statics.e_score_correction_bias",
+    ),
+    ignored_keys=frozenset({"output_router_logits", "router_aux_loss_coef"}),
+)
 
 
 def _internlm3(keys: Keys) -> ModelConfig:

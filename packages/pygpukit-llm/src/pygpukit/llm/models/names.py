@@ -12,6 +12,7 @@ __all__ = [
     "GGUF_NAMES",
     "LLAMA_NAMES",
     "NAMES_OF_NORMS_BEHIND",
+    "NAMES_WITH_SHARED_EXPERTS",
     "Names",
     "RowOrder",
     "Sources",
@@ -132,6 +133,16 @@ NAMES_OF_NORMS_BEHIND = renamed(
     post_mlp_norm="model.layers.{layer}.post_feedforward_layernorm",
 )
 """Those of families with norms behind attention and MLP only."""
+
+_SHARED = "model.layers.{layer}.mlp.shared_experts."
+
+NAMES_WITH_SHARED_EXPERTS = renamed(
+    LLAMA_NAMES,
+    correction="model.layers.{layer}.mlp.gate.e_score_correction_bias",
+    shared_up=f"{_SHARED}gate_proj {_SHARED}up_proj",
+    shared_down=f"{_SHARED}down_proj",
+)
+"""Those of families with experts for every token, and a correction to how the others are chosen."""
 
 GGUF_NAMES = Names(
     slots={
