@@ -364,6 +364,30 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
         },
     ),
+    "ministral3": (
+        "Ministral3",
+        {
+            "head_dim": 16,
+            "rope_parameters": {
+                **YARN,
+                "original_max_position_embeddings": 8,
+                "rope_theta": 1e4,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "llama_4_scaling_beta": 0.5,
+            },
+        },
+    ),
+    "gpt2-scaled-by-layer": (
+        "GPT2",
+        {
+            "scale_attn_by_inverse_layer_idx": True,
+            "reorder_and_upcast_attn": True,
+            "n_inner": 40,
+            "intermediate_size": ...,
+            "num_key_value_heads": ...,
+        },
+    ),
 }
 PROMPT, GENERATED = 40, 10
 
@@ -388,7 +412,8 @@ def randomise(model: torch.nn.Module, generator: torch.Generator) -> None:
 def make(folder: Path, family: str, options: dict[str, Any], seed: int) -> None:
     """Writes one model and its results."""
     config_class = getattr(transformers, f"{family}Config")
-    config = config_class(**{**SHAPE, **options})
+    shape = {key: value for key, value in {**SHAPE, **options}.items() if value is not ...}
+    config = config_class(**shape)
     build = transformers.AutoModelForCausalLM.from_config
     model = build(config, attn_implementation="eager").float().eval()
     generator = torch.Generator().manual_seed(seed)

@@ -262,7 +262,7 @@ def test_what_is_refused(read: Any, tmp_path: Path, changes: dict[str, Any], mes
     assert isinstance(caught.value, (PygpukitError, ValueError))
 
 
-@pytest.mark.parametrize("key", ["scale_attn_weights", "scale_attn_by_inverse_layer_idx"])
+@pytest.mark.parametrize("key", ["scale_attn_weights", "add_cross_attention"])
 def test_what_gpt2_is_refused_for(read: Any, key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         read(GPT2, **{key: key != "scale_attn_weights"})

@@ -12,8 +12,7 @@ import pytest
 from pygpukit.core import load_safetensors
 from pygpukit.llm import LLM, ConfigError, WeightsError
 
-IDS = [5, 9, 200, 31, 7]
-
+IDS = [5, 9, 60, 31, 7, *range(10, 30)]
 
 OUTER: dict[str, dict[str, object]] = {
     "gemma3": {
@@ -31,7 +30,22 @@ OUTER: dict[str, dict[str, object]] = {
         "spatial_merge_size": 2,
         "eos_token_id": [2, 106],
     },
+    "variants/ministral3": {
+        "model_type": "mistral3",
+        "architectures": ["Mistral3ForConditionalGeneration"],
+        "image_token_index": 10,
+        "eos_token_id": [2, 106],
+    },
 }
+QWEN: dict[str, tuple[str, dict[str, object]]] = {
+    "qwen2_vl": ("qwen2", {"type": "mrope", "mrope_section": [1, 1, 2]}),
+    "qwen2_5_vl": ("qwen2", {"rope_type": "default", "mrope_section": [1, 1, 2]}),
+    "qwen3_vl": (
+        "qwen3",
+        {"rope_type": "default", "mrope_section": [1, 1, 2], "mrope_interleaved": True},
+    ),
+}
+"""Of each family the text model, and how its config says which position turns what."""
 
 
 @pytest.fixture
@@ -77,6 +91,39 @@ def test_the_text_model(
     assert set(llm.config.eos_token_ids) == {2, 106}
 
 
+@pytest.mark.parametrize("family", QWEN)
+@pytest.mark.parametrize("nested", [True, False])
+def test_the_text_model_of_qwen(
+    reference_models: Path,
+    tmp_path: Path,
+    write_safetensors: Callable[[Path, Mapping[str, Any]], None],
+    family: str,
+    nested: bool,
+) -> None:
+    """Newer files have its config, and its tensors, apart from those of what sees images."""
+    name, sections = QWEN[family]
+    source = reference_models / name
+    text = json.loads((source / "config.json").read_text())
+    theta = text.pop("rope_parameters", {}).get("rope_theta", text.get("rope_theta"))
+    text |= {"rope_theta": theta, "rope_scaling": sections, "model_type": f"{family}_text"}
+    outer = {"image_token_id": 6, "vision_start_token_id": 8, "vision_config": {"depth": 1}}
+    inner = {"text_config": text} if nested else text
+    config = {**inner, **outer, "model_type": family}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    prefix = "model.language_model." if nested else "model."
+    tensors = {
+        tensor.replace("model.", prefix, 1): array.cast("float32").numpy()
+        for tensor, array in load_safetensors(source / "model.safetensors").items()
+    }
+    visual = "model.visual" if nested else "visual"
+    tensors[f"{visual}.patch_embed.proj.weight"] = np.ones((4, 3), np.float32)
+    write_safetensors(tmp_path / "model.safetensors", tensors)
+    llm = LLM.from_pretrained(tmp_path, device="cpu")
+    expected = LLM.from_pretrained(source, device="cpu").logits(IDS)
+    np.testing.assert_allclose(llm.logits(IDS), expected, rtol=0, atol=1e-3 * expected.std())
+    assert llm.config.architecture == family
+
+
 @pytest.mark.parametrize(
     ("prefix", "more", "error", "message"),
     [
@@ -87,6 +134,7 @@ def test_the_text_model(
             r"text_config: 'twist' not understood",
         ),
         ("language_model.model.", {"model_type": "llama"}, ConfigError, "'llama' isn't supported"),
+        ("model.language_model.", {"model_type": 3}, ConfigError, "model_type' must be a string"),
         ("text_model.", {}, WeightsError, r"missing: language_model\.model\.embed_tokens"),
     ],
 )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
@@ -16,6 +17,7 @@ __all__ = [
     "Latent",
     "ModelConfig",
     "QKNorm",
+    "QueryGrowth",
     "read_decoder",
     "read_json",
     "read_layer_types",
@@ -119,6 +121,13 @@ class Latent:
     value: int
 
 
+class QueryGrowth(NamedTuple):
+    """Queries at position p are multiplied with `1 + rate * log(1 + p // length)` (Llama 4)."""
+
+    length: int
+    rate: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """The shape and the maths of a decoder, whichever file they came from.
@@ -134,6 +143,8 @@ class ModelConfig:
         num_kv_heads: Key/value heads; a divisor of `num_heads`.
         head_dim: Width of one head; `num_heads * head_dim` may differ from `hidden_size`.
         attention_scale: What scores are multiplied with: `1 / sqrt(head_dim)` for most.
+        scale_by_layer: Whether the scores of layer i, from 0, are divided by i + 1 as well.
+        query_growth: How queries grow with their positions, if they do.
         attention_soft_cap: Scores become `cap * tanh(score / cap)`; 0 leaves them.
         norm_kind: "rms" or "layer".
         norm_bias: Whether norms have biases.
@@ -175,6 +186,8 @@ class ModelConfig:
     num_kv_heads: int
     head_dim: int
     attention_scale: float
+    scale_by_layer: bool = False
+    query_growth: QueryGrowth | None = None
     attention_soft_cap: float = 0.0
     norm_kind: Literal["rms", "layer"] = "rms"
     norm_bias: bool = False
@@ -295,7 +308,12 @@ def read_decoder(keys: Keys, **facts: Any) -> ModelConfig:
 
 
 def read_rope_keys(
-    keys: Keys, head_dim: int, context_length: int, *, layer_type: str | None = None
+    keys: Keys,
+    head_dim: int,
+    context_length: int,
+    *,
+    layer_type: str | None = None,
+    ignored: Collection[str] = (),
 ) -> Rope:
     """Rope keys as transformers writes them: `rope_parameters`, before version 5 `rope_scaling`.
 
@@ -304,6 +322,7 @@ def read_rope_keys(
         head_dim: Width of a head.
         context_length: The most positions.
         layer_type: The object of `rope_parameters` that counts, where it has one for each type.
+        ignored: Keys of the parameters that are about something else.
 
     Raises:
         ConfigError: There are both, or something in them is missing, malformed or unknown.
@@ -321,7 +340,11 @@ def read_rope_keys(
         parameters = parameters.nested(layer_type, {})
     parameters.rename("type", "rope_type")
     return read_rope(
-        parameters, head_dim=head_dim, context_length=context_length, original=original
+        parameters,
+        head_dim=head_dim,
+        context_length=context_length,
+        original=original,
+        ignored=ignored,
     )
 
 

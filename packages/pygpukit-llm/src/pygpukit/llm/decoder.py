@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import pygpukit.kernels as kernels
 from pygpukit.core import Device, Tensor
 from pygpukit.llm.cache import PagedCache
-from pygpukit.llm.config import ModelConfig
+from pygpukit.llm.config import ModelConfig, QueryGrowth
 from pygpukit.llm.layers import (
     MLP,
     Attention,
@@ -21,7 +22,7 @@ from pygpukit.llm.layers import (
     Step,
     TransformerBlock,
 )
-from pygpukit.llm.tensors import ints
+from pygpukit.llm.tensors import floats, ints
 from pygpukit.llm.weights import ModelWeights
 
 __all__ = ["Decoder"]
@@ -55,6 +56,11 @@ class Decoder:
         self._rotations = {
             rope: Rotation(rope, device) for rope in config.ropes if rope is not None
         }
+
+        self._query_scales: Tensor | None = None  # for each position
+        if config.query_growth is not None:
+            scales = _query_scales(config.query_growth, config.context_length)
+            self._query_scales = floats(scales, device).reshape(-1, 1)
 
     def forward(
         self,
@@ -90,6 +96,9 @@ class Decoder:
             for rope, rotation in self._rotations.items()
         }
         step = Step(positions, sequences, block_tables)
+        if self._query_scales is not None:
+            scales = kernels.gather_rows(self._query_scales, positions)
+            step = step._replace(query_scale=scales)
         for block, block_weights, layer, rope in zip(
             self._blocks, weights.blocks, cache.layers, self.config.ropes, strict=True
         ):
@@ -126,6 +135,12 @@ class Decoder:
         return logits
 
 
+def _query_scales(growth: QueryGrowth, positions: int) -> Iterator[float]:
+    """What the queries of each position are multiplied with."""
+    for position in range(positions):
+        yield 1 + growth.rate * math.log(1 + position // growth.length)
+
+
 def _norm(config: ModelConfig) -> LayerNorm | RMSNorm:
     if config.norm_kind == "layer":
         return LayerNorm(config.norm_eps)
@@ -155,7 +170,7 @@ def _attention(config: ModelConfig, layer: int) -> Attention | LatentAttention:
         )
     return Attention(
         config.num_heads,
-        scale=config.attention_scale,
+        scale=config.attention_scale / (layer + 1 if config.scale_by_layer else 1),
         window=config.windows[layer],
         soft_cap=config.attention_soft_cap,
         interleaved=config.rope_interleaved,

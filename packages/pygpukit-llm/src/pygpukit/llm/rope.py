@@ -8,7 +8,7 @@ it. The formulas are those of transformers' `modeling_rope_utils.py`, in float64
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Rope", "read_rope"]
 
 Frequencies = list[float]
+
+_SECTIONS = ("mrope_section", "mrope_interleaved")
+"""Which dimensions turn by which position of an image's part; those of a text are all the same."""
 
 
 class Stretched(NamedTuple):
@@ -68,7 +71,12 @@ class _Context(NamedTuple):
 
 
 def read_rope(
-    keys: Keys, *, head_dim: int, context_length: int, original: int | None = None
+    keys: Keys,
+    *,
+    head_dim: int,
+    context_length: int,
+    original: int | None = None,
+    ignored: Collection[str] = (),
 ) -> Rope:
     """Builds the rotation from rope parameters: `rope_theta`, `rope_type` and the type's own keys.
 
@@ -78,6 +86,7 @@ def read_rope(
         context_length: The most positions.
         original: `original_max_position_embeddings` where it stands outside the parameters; it
             wins over the one within.
+        ignored: Keys that are about something else.
 
     Raises:
         ConfigError: The type is unknown, or one of its parameters is missing, malformed or unknown.
@@ -99,7 +108,7 @@ def read_rope(
     unscaled = [theta ** (-dimension / rotary_dim) for dimension in range(0, rotary_dim, 2)]
     inner = keys.optional_integer("original_max_position_embeddings")
     scaled = scale(keys, unscaled, _Context(context_length, original or inner))
-    keys.finish()
+    keys.finish({*ignored, *_SECTIONS})
     return Rope(
         rope_type,
         theta,
@@ -228,4 +237,5 @@ _SCALINGS: dict[str, _Scaling] = {
     "yarn": _yarn,
     "longrope": _longrope,
     "su": _longrope,
+    "mrope": _default,
 }

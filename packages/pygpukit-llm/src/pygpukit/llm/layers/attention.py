@@ -47,6 +47,7 @@ class Step(NamedTuple):
         angles: (T, 2, rotary_dim / 2), cosines and sines; None where nothing is rotated.
         wanted: (R,) int32: the tokens whose results are wanted, if not all: from the attention on
             the others are left out, their keys and values being in the cache.
+        query_scale: (T, 1) float32: what queries are multiplied with, where they grow.
     """
 
     positions: Tensor
@@ -54,6 +55,7 @@ class Step(NamedTuple):
     block_tables: Tensor
     angles: Tensor | None = None
     wanted: Tensor | None = None
+    query_scale: Tensor | None = None
 
     def pick(self, rows: Tensor) -> Tensor:
         """Of a row for each token those that are wanted."""
@@ -179,6 +181,9 @@ class Attention:
         qkv = self._project.forward(x, *weights.qkv, norm=norm)
         if self.normalised != "head":
             self._normalise(qkv, weights, cache)
+        if step.query_scale is not None:
+            queries = qkv.narrow(1, 0, weights.output.weight.shape[1])
+            kernels.combine_experts(queries, step.query_scale, out=queries)
         heads = attend(
             qkv,
             step,

@@ -30,14 +30,14 @@ _IGNORED = frozenset({
 
 def _gpt2(keys: Keys) -> ModelConfig:
     keys.expect("scale_attn_weights", True)
-    keys.expect("scale_attn_by_inverse_layer_idx", False)
     keys.expect("add_cross_attention", False)
     keys.default("intermediate_size", 4 * keys.integer("hidden_size"))
     keys.default("hidden_act", "gelu_new")
     keys.default("rms_norm_eps", 1e-5)
     keys.default("tie_word_embeddings", True)
     ropes = (None,) * keys.integer("num_hidden_layers")
-    return read_decoder(keys, architecture="gpt2", ropes=ropes, **_FACTS)
+    by_layer = keys.boolean("scale_attn_by_inverse_layer_idx", False)
+    return read_decoder(keys, architecture="gpt2", ropes=ropes, scale_by_layer=by_layer, **_FACTS)
 
 
 GPT2 = Family(

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pygpukit.llm.config import Experts, ModelConfig, read_decoder, read_layer_types
+from pygpukit.llm.config import (
+    Experts,
+    ModelConfig,
+    QueryGrowth,
+    read_decoder,
+    read_layer_types,
+    read_rope_keys,
+)
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import GGUF_LLAMA_NAMES, LLAMA_NAMES, renamed
 
-__all__ = ["LLAMA", "MINISTRAL", "MISTRAL", "MIXTRAL", "SMOLLM3"]
+__all__ = ["LLAMA", "MINISTRAL", "MINISTRAL3", "MISTRAL", "MIXTRAL", "SMOLLM3"]
 
 
 def _llama(keys: Keys) -> ModelConfig:
@@ -45,6 +52,31 @@ def _mistral(keys: Keys) -> ModelConfig:
 
 
 MISTRAL = Family(architecture="mistral", read_config=_mistral, names=LLAMA_NAMES)
+
+
+def _ministral3(keys: Keys) -> ModelConfig:
+    """Beyond the length that it was first trained with, queries grow with their positions."""
+    keys.default("rms_norm_eps", 1e-5)
+    keys.default("head_dim", 128)
+    older = keys.get("rope_parameters") is None
+    parameters = keys.nested("rope_scaling" if older else "rope_parameters", {})
+    growth = QueryGrowth(
+        parameters.integer("original_max_position_embeddings"),
+        parameters.number("llama_4_scaling_beta"),
+    )
+    layers, context = keys.integer("num_hidden_layers"), keys.integer("max_position_embeddings")
+    about_queries = ("llama_4_scaling_beta", "max_position_embeddings")
+    rope = read_rope_keys(keys, keys.integer("head_dim"), context, ignored=about_queries)
+    return read_decoder(
+        keys,
+        architecture="ministral3",
+        query_growth=growth,
+        ropes=(rope,) * layers,
+        windows=(keys.integer("sliding_window", 0),) * layers,
+    )
+
+
+MINISTRAL3 = Family(architecture="ministral3", read_config=_ministral3, names=LLAMA_NAMES)
 
 
 def _ministral(keys: Keys) -> ModelConfig:

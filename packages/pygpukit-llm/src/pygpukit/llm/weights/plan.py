@@ -26,7 +26,7 @@ _FLOAT32_MATRICES = frozenset({"layers.router"})
 _SCALES = ("weight_scale_inv", "weight_scale")
 """What an FP8 weight's factors are called beside it; those with "inv" are factors all the same."""
 
-_ACTIVATION_SCALES = r".*\.(input_scale|output_scale|q_scale|k_scale|v_scale)"
+_ACTIVATION_SCALES = r".*\.(input|output|activation|q|k|v)_scale"
 """Factors that FP8 checkpoints have for quantising activations, which stay as they are."""
 
 _LISTED = 10
