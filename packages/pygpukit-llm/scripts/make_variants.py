@@ -388,6 +388,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_key_value_heads": ...,
         },
     ),
+    "phi": ("Phi", {"rope_parameters": {"partial_rotary_factor": 0.5}}),
+    "qwen2-moe": (
+        "Qwen2Moe",
+        {
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 24,
+            "mlp_only_layers": [1],
+            "use_sliding_window": True,
+            "sliding_window": 8,
+            "max_window_layers": 1,
+        },
+    ),
 }
 PROMPT, GENERATED = 40, 10
 

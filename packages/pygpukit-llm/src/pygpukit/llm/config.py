@@ -84,6 +84,7 @@ class Experts:
         normalized: Whether the weights of the chosen ones are made to sum to 1.
         scale: What their sum is multiplied with.
         shared_size: Width inside an MLP that every token goes through as well; 0 is none.
+        shared_gated: Whether a sigmoid for each token weighs that MLP.
         sigmoid: Whether scores are sigmoids, not a softmax.
         corrected: Whether there is a correction to what they are chosen by.
         groups: Of how many groups the best `top_groups` count; 1 is no grouping.
@@ -96,6 +97,7 @@ class Experts:
     normalized: bool = True
     scale: float = 1.0
     shared_size: int = 0
+    shared_gated: bool = False
     sigmoid: bool = False
     corrected: bool = False
     groups: int = 1
@@ -170,6 +172,7 @@ class ModelConfig:
         residual_scale: What attention and MLP are multiplied with before they are added.
         logit_scale: What logits are multiplied with.
         logit_soft_cap: Logits then become `cap * tanh(logit / cap)`; 0 leaves them.
+        head_bias: Whether a bias is added to them, before they are scaled.
         tied_embeddings: Whether the embedding also makes the logits.
         scale_block: Rows and columns that share a factor, where FP8 weights have several for a row.
         bos_token_id: The id that begins a text.
@@ -213,6 +216,7 @@ class ModelConfig:
     residual_scale: float = 1.0
     logit_scale: float = 1.0
     logit_soft_cap: float = 0.0
+    head_bias: bool = False
     tied_embeddings: bool = False
     scale_block: tuple[int, int] | None = None
     bos_token_id: int | None = None

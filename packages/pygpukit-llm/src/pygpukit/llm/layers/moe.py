@@ -22,6 +22,7 @@ class MoEWeights(NamedTuple):
         up: (E, 2 · inner, hidden), of each expert the gate first.
         down: (E, hidden, inner).
         shared: An MLP that every token goes through as well.
+        shared_gate: (1, hidden): the sigmoid of its product with a token weighs that MLP.
         correction: (E,), float32, added to what experts are chosen by.
     """
 
@@ -29,6 +30,7 @@ class MoEWeights(NamedTuple):
     up: Tensor
     down: Tensor
     shared: MLPWeights | None = None
+    shared_gate: Tensor | None = None
     correction: Tensor | None = None
 
 
@@ -92,7 +94,11 @@ class MoE:
         )
         if weights.shared is None:
             return mixed
-        return self._shared.forward(x, weights.shared, residual=mixed, scale=scale)
+        if weights.shared_gate is None:
+            return self._shared.forward(x, weights.shared, residual=mixed, scale=scale)
+        shared = self._shared.forward(x, weights.shared)
+        gate = kernels.linear(x, weights.shared_gate, activation="sigmoid", dtype="float32")
+        return kernels.combine_experts(shared, gate, residual=mixed, scale=scale)
 
     def _route(self, x: Tensor, weights: MoEWeights) -> tuple[Tensor, Tensor]:
         scores = kernels.linear(x, *weights.router, dtype="float32")

@@ -22,6 +22,7 @@ from pygpukit.llm.models import (
     llama,
     llama_like,
     olmo,
+    phi,
     phi3,
     qwen,
     stablelm,
@@ -35,7 +36,7 @@ __all__ = ["FAMILIES", "GGUF_FAMILIES", "Family", "Gguf", "config_from_json", "f
 
 _MODULES = (
     *(llama, llama_like, qwen, gemma, phi3, gpt2, gpt_neox, cohere, olmo, starcoder2, deepseek),
-    *(granite, glm, exaone, stablelm),
+    *(granite, glm, exaone, phi, stablelm),
     with_images,
 )
 

@@ -1,4 +1,4 @@
-"""Qwen2 and 2.5 (biases on query, key and value), Qwen3 (query and key normalised), Qwen3-MoE."""
+"""Qwen2 and 2.5 (biases on query, key and value), Qwen3 (both normalised), each with experts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pygpukit.llm.config import Experts, ModelConfig, read_decoder, read_layer_t
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
-from pygpukit.llm.models.names import LLAMA_NAMES
+from pygpukit.llm.models.names import LLAMA_NAMES, renamed
 
-__all__ = ["QWEN2", "QWEN3", "QWEN3_MOE"]
+__all__ = ["QWEN2", "QWEN2_MOE", "QWEN3", "QWEN3_MOE"]
 
 
 def _windows(keys: Keys, num_layers: int) -> tuple[int, ...]:
@@ -37,6 +37,46 @@ QWEN2 = Family(
     read_config=_qwen2,
     names=LLAMA_NAMES,
     gguf=Gguf(architecture="qwen2"),
+)
+
+
+def _sparse(keys: Keys, num_layers: int) -> tuple[bool, ...]:
+    """The layers that have experts."""
+    step = keys.integer("decoder_sparse_step", 1)
+    dense = keys.integers("mlp_only_layers") or ()
+    return tuple(layer not in dense and (layer + 1) % step == 0 for layer in range(num_layers))
+
+
+def _qwen2_moe(keys: Keys) -> ModelConfig:
+    config = read_decoder(keys, architecture="qwen2_moe", qkv_bias=keys.boolean("qkv_bias", True))
+    keys.rename("num_experts", "num_local_experts")
+    experts = Experts(
+        count=keys.integer("num_local_experts", 60),
+        chosen=keys.integer("num_experts_per_tok", 4),
+        intermediate_size=keys.integer("moe_intermediate_size", 1408),
+        normalized=keys.boolean("norm_topk_prob", False),
+        shared_size=keys.integer("shared_expert_intermediate_size", 5632),
+        shared_gated=True,
+    )
+    layers = config.num_layers
+    return replace(
+        config, experts=experts, sparse=_sparse(keys, layers), windows=_windows(keys, layers)
+    )
+
+
+_SHARED = "model.layers.{layer}.mlp.shared_expert."
+_ABOUT_TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef"})
+
+QWEN2_MOE = Family(
+    architecture="qwen2_moe",
+    read_config=_qwen2_moe,
+    names=renamed(
+        LLAMA_NAMES,
+        shared_up=f"{_SHARED}gate_proj {_SHARED}up_proj",
+        shared_down=f"{_SHARED}down_proj",
+        shared_gate="model.layers.{layer}.mlp.shared_expert_gate",
+    ),
+    ignored_keys=_ABOUT_TRAINING,
 )
 
 
@@ -69,8 +109,6 @@ def _qwen3_moe(keys: Keys) -> ModelConfig:
         intermediate_size=keys.integer("moe_intermediate_size", 768),
         normalized=keys.boolean("norm_topk_prob", False),
     )
-    step = keys.integer("decoder_sparse_step", 1)
-    dense = keys.integers("mlp_only_layers") or ()
     # Unlike in the dense family, the window is for all layers: no number of layers goes without.
     keys.integer("max_window_layers", 0, minimum=0)
     slides = keys.boolean("use_sliding_window", False)
@@ -79,9 +117,7 @@ def _qwen3_moe(keys: Keys) -> ModelConfig:
     return replace(
         config,
         experts=experts,
-        sparse=tuple(
-            layer not in dense and (layer + 1) % step == 0 for layer in range(config.num_layers)
-        ),
+        sparse=_sparse(keys, config.num_layers),
         windows=(window,) * config.num_layers,
     )
 
@@ -90,6 +126,6 @@ QWEN3_MOE = Family(
     architecture="qwen3_moe",
     read_config=_qwen3_moe,
     names=LLAMA_NAMES,
-    ignored_keys=frozenset({"output_router_logits", "router_aux_loss_coef"}),
+    ignored_keys=_ABOUT_TRAINING,
     gguf=Gguf(architecture="qwen3moe"),
 )

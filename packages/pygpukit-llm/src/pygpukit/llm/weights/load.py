@@ -129,7 +129,9 @@ def _assemble(config: ModelConfig, weights: Mapping[str, Tensor]) -> ModelWeight
             _block(config, weights, f"layers.{layer}.") for layer in range(config.num_layers)
         ),
         norm=NormWeights(weights["norm.weight"], weights.get("norm.bias")),
-        lm_head=LinearWeights(weights.get("lm_head.weight", embedding)),
+        lm_head=LinearWeights(
+            weights.get("lm_head.weight", embedding), weights.get("lm_head.bias")
+        ),
     )
 
 
@@ -202,6 +204,7 @@ class _Layer:
             up=self._experts("experts_up"),
             down=self._experts("experts_down"),
             shared=shared,
+            shared_gate=self.get("shared_gate.weight"),
             correction=self.get("correction"),
         )
 

@@ -72,6 +72,8 @@ def slots(config: ModelConfig) -> Iterator[Slot]:
     yield from _norm_slots(config, "norm")
     if not config.tied_embeddings:
         yield Slot("lm_head.weight", (config.vocab_size,), hidden)
+    if config.head_bias:
+        yield Slot("lm_head.bias", (config.vocab_size,))
 
 
 def _attention_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
@@ -128,6 +130,8 @@ def _expert_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
         width = experts.shared_size
         yield Slot(prefix + "shared_up.weight", (width, width), hidden)
         yield Slot(prefix + "shared_down.weight", (hidden,), width)
+    if experts.shared_gated:
+        yield Slot(prefix + "shared_gate.weight", (1,), hidden)
 
 
 def _linear_slots(name: str, parts: tuple[int, ...], columns: int, *, bias: bool) -> Iterator[Slot]:
