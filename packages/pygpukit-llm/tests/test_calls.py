@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,8 +20,12 @@ NAMED = '[TOOL_CALLS]add[ARGS]{"a": 1, "b": [2]}'
 LLAMA = '{"name": "add", "parameters": {"a": 1, "b": [2]}}'
 
 
+WEATHER = {"properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
+FUNCTIONS: dict[str, Any] = {"add": {}, "f": {}, "g": {}, "weather": WEATHER}
+
+
 def parse(pieces: list[str]) -> tuple[str, list[Call]]:
-    parser = CallParser(["add", "f", "g"])
+    parser = CallParser(FUNCTIONS)
     events = [event for piece in pieces for event in parser.push(piece)]
     return collect([*events, *parser.finish()])
 
@@ -48,6 +53,16 @@ def parse(pieces: list[str]) -> tuple[str, list[Call]]:
          [Call("f", '{"a": {}}')]),
         ('<tool_call>{"name": "f", "arguments": {"a": "\\"}</tool_call>"}}</tool_call>', "",
          [Call("f", '{"a": "\\"}</tool_call>"}')]),
+        # Qwen3-Coder
+        ("<tool_call>\n<function=weather>\n<parameter=city>\n12\n</parameter>\n<parameter=days>\n3\n"
+         "</parameter>\n<parameter=more>\nTrue\n</parameter>\n</function>\n</tool_call>", "",
+         [Call("weather", '{"city": "12", "days": 3, "more": true}')]),
+        # GLM-4.5
+        ("A\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Lon\ndon</arg_value>\n"
+         "<arg_key>days</arg_key>\n<arg_value>[1]</arg_value>\n</tool_call>"
+         "<tool_call>f\n</tool_call>", "A",
+         [Call("weather", '{"city": "Lon\\ndon", "days": [1]}'), Call("f", "{}")]),
+        ("<tool_call>word</tool_call>", "<tool_call>word</tool_call>", []),
         # Cut off by the limit of tokens
         ('<tool_call>{"name": "f", "arguments": {"a": "b', "", [Call("f", '{"a": "b')]),
         # Granite, Phi-4-mini
@@ -79,7 +94,7 @@ def test_calls(text: str, shown: str, calls: list[Call]) -> None:
 
 
 def test_arguments_come_as_they_are_written() -> None:
-    parser, told = CallParser(["add"]), list[list[Event]]()
+    parser, told = CallParser(FUNCTIONS), list[list[Event]]()
     for piece in ["Hm", " <tool", '_call>{"name": "add", "arg', 'uments": ', '{"a"', ": 1", "}}"]:
         told.append(parser.push(piece))
     told.append(parser.finish())

@@ -106,7 +106,7 @@ class ChatAnswers(_Common):
         self._calls = [0] * choices
         self._parsers: list[CallParser] | None = None
         if tools.schemas is not None:
-            self._parsers = [CallParser(tools.names) for _ in range(choices)]
+            self._parsers = [CallParser(tools.functions) for _ in range(choices)]
 
     def whole(self, generations: Sequence[Generation]) -> dict[str, Any]:
         """The answer that isn't streamed."""

@@ -6,7 +6,8 @@ Three ways of writing are known:
   SmolLM), `<|tool_call|>…` (Granite, Phi-4-mini), `[TOOL_CALLS][…]` (Mistral), and
   `<|python_tag|>…` (Llama);
 - `[TOOL_CALLS]name[ARGS]{…}` (newer Mistral), and `<|python_tag|>name.call(key="value")` (Llama);
-- an output that is nothing but such an object or list (Llama).
+- an output that is nothing but such an object or list (Llama);
+- between the markers of Hermes in tags (`tagged.py`: Qwen3-Coder, GLM-4.5).
 
 An object has the name of a function and its `arguments`, which Llama calls `parameters`.
 """
@@ -16,8 +17,10 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
+
+from pygpukit.llm.serve.tagged import Schema, tagged_call
 
 __all__ = ["MARKERS", "Arguments", "Begin", "Call", "CallParser", "Event", "Text", "collect"]
 
@@ -78,11 +81,12 @@ class CallParser:
     What the events add up to doesn't depend on how the text was cut.
 
     Args:
-        names: Of the functions. An output without a marker is a call of one of these or none.
+        functions: Their parameters' schemas by their names. An output without a marker is a call of
+            one of these or none.
     """
 
-    def __init__(self, names: Collection[str]) -> None:
-        self._names = names
+    def __init__(self, functions: Mapping[str, Schema]) -> None:
+        self._functions = functions
         self._held = ""
         self._marker: str | None = None  # of the calls that are being read; "" where it has none
         self._opening = ""  # the marker, and the white space before it
@@ -150,7 +154,7 @@ class CallParser:
             return
         if begin := _OBJECT.match(self._held):
             name = _text(begin[1])
-            if not marker and not self._found and name not in self._names:
+            if not marker and not self._found and name not in self._functions:
                 self._marker = None  # it is an answer in JSON
                 return
             self._rest = _Scanner(1)
@@ -185,7 +189,9 @@ class CallParser:
         if self._found and not inside.strip(" \t\r\n,;]}"):
             return []
         calls = _calls(f"[{inside.strip(_BETWEEN)}]" if self._found else inside)
-        if not self._marker and not all(call.name in self._names for call in calls):
+        if not calls and self._marker and (tagged := tagged_call(inside, self._functions)):
+            calls = [Call(*tagged)]
+        if not self._marker and not all(call.name in self._functions for call in calls):
             calls = []
         if not calls:
             return [Text(inside if self._found else self._opening + inside + end)]

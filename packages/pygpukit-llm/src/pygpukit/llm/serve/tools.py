@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pygpukit.llm.llm import LLM
@@ -13,6 +13,7 @@ from pygpukit.llm.request import Constraint
 from pygpukit.llm.serve.body import Body
 from pygpukit.llm.serve.calls import MARKERS
 from pygpukit.llm.serve.errors import ApiError
+from pygpukit.llm.serve.tagged import Schema
 
 if TYPE_CHECKING:
     from pygpukit.tokenizer import Tokenizer
@@ -44,7 +45,8 @@ MISTRAL_LIST = CallSyntax(_LISTED, "}", before="[TOOL_CALLS][", between=", ", af
 LLAMA = CallSyntax('{"name": "%s", "parameters": ', "}")
 
 _MENTIONED = (
-    (("<function=",), None),  # Qwen3-Coder's, in XML
+    (("<function=",), None),  # Qwen3-Coder's, in tags
+    (("<arg_key>",), None),  # GLM-4.5's, likewise
     (('"tool_name"',), None),  # Command R's
     (("<tool_call>", '"arguments"'), HERMES),
     (("<|tool_call|>",), GRANITE),
@@ -82,13 +84,13 @@ class Tools:
 
     Attributes:
         schemas: What the chat template gets; None where the model is to know of no tools.
-        names: Of the functions that may be called.
+        functions: The parameters' schemas of the functions that may be called, by their names.
         constraint: Makes what holds the output to calls; None where there need be none.
         id_length: Of the ids that calls get.
     """
 
     schemas: list[dict[str, Any]] | None
-    names: Sequence[str] = ()
+    functions: Mapping[str, Schema] = field(default_factory=dict)
     constraint: Callable[[], Constraint] | None = None
     id_length: int = 24
 
@@ -114,7 +116,7 @@ def read_tools(body: Body, llm: LLM) -> Tools:
     # Mistral's chat templates insist on the length.
     id_length = 9 if syntax in (MISTRAL, MISTRAL_LIST) else 24
     if mode == "auto":
-        return Tools(schemas, list(functions), None, id_length)
+        return Tools(schemas, functions, None, id_length)
     if syntax is None:
         message = (
             "tool_choice: calls can't be required of this model, whose chat template doesn't show "
@@ -126,7 +128,7 @@ def read_tools(body: Body, llm: LLM) -> Tools:
             raise _wrong("tool_choice", f"the name of one of {', '.join(functions)}", name)
         functions = {name: functions[name]}
     grammar = _grammar(llm, syntax, functions, several=name is None and parallel is not False)
-    return Tools(schemas, list(functions), lambda: llm.grammars.lark(grammar), id_length)
+    return Tools(schemas, functions, lambda: llm.grammars.lark(grammar), id_length)
 
 
 _Mode = Literal["auto", "none", "required"]
@@ -144,7 +146,7 @@ def _read_choice(choice: object) -> tuple[_Mode, str | None]:
     raise _wrong("tool_choice", "auto, none, required, or a function with its name", choice)
 
 
-def _function(index: int, schema: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def _function(index: int, schema: Mapping[str, Any]) -> tuple[str, Schema]:
     """The name and the parameters' schema of a tool."""
     match schema:
         case {"type": "function", "function": {"name": str(name), **rest}} if name:
@@ -155,7 +157,7 @@ def _function(index: int, schema: Mapping[str, Any]) -> tuple[str, Mapping[str, 
 
 
 def _grammar(
-    llm: LLM, syntax: CallSyntax, functions: Mapping[str, Mapping[str, Any]], *, several: bool
+    llm: LLM, syntax: CallSyntax, functions: Mapping[str, Schema], *, several: bool
 ) -> str:
     """The calls of some functions, in Lark's notation."""
 
