@@ -402,6 +402,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "max_window_layers": 1,
         },
     ),
+    "qwen2-moe-all": (
+        "Qwen2Moe",
+        {
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 24,
+            "num_hidden_layers": 2,
+        },
+    ),
 }
 PROMPT, GENERATED = 40, 10
 

@@ -78,7 +78,7 @@ def test_a_conversation_by_keyboard(hello: LLM, page: playwright.Page) -> None:
         page.keyboard.type("x")
         page.keyboard.press("Enter")
         expect(log.get_by_role("article", name="You")).to_have_text("x")
-        expect(log.get_by_role("article", name="test")).to_have_text("Hello world")
+        expect(log.get_by_role("article", name="Model")).to_have_text("Hello world")
         expect(page.get_by_role("button", name="Send")).to_be_visible()
         expect(field).to_be_focused()
         expect(field).to_have_value("")
@@ -112,7 +112,7 @@ def test_stopping_and_beginning_anew(endless: LLM, page: playwright.Page) -> Non
         page.goto(address)
         page.keyboard.type("x")
         page.keyboard.press("Enter")
-        answer = page.get_by_role("article", name="test")
+        answer = page.get_by_role("article", name="Model")
         expect(answer).to_contain_text("ab ab")
         page.keyboard.press("Escape")
         expect(page.get_by_role("button", name="Send")).to_be_visible()
@@ -142,7 +142,7 @@ def test_the_end_of_a_long_answer_is_in_sight(
         page.goto(address)
         page.keyboard.type("x")
         page.keyboard.press("Enter")
-        playwright.expect(page.get_by_role("article", name="test")).to_have_text(long.strip())
+        playwright.expect(page.get_by_role("article", name="Model")).to_have_text(long.strip())
         below = "document.documentElement.scrollHeight - scrollY - innerHeight"
         assert page.evaluate(below) < 2
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
@@ -159,7 +159,7 @@ def test_what_goes_wrong_is_shown(hello: LLM, page: playwright.Page) -> None:
         expect(field).to_have_value("x" * 100)
         field.fill("x")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("article", name="test")).to_have_text("Hello world")
+        expect(page.get_by_role("article", name="Model")).to_have_text("Hello world")
         expect(page.get_by_role("alert")).to_have_count(0)
     page.keyboard.type("y")
     page.keyboard.press("Enter")
@@ -173,7 +173,7 @@ def test_an_answer_that_breaks_off(endless: LLM, page: playwright.Page) -> None:
         page.keyboard.type("x")
         page.keyboard.press("Enter")
         playwright.expect(page.get_by_role("alert")).to_contain_text("deadline has passed")
-        playwright.expect(page.get_by_role("article", name="test")).to_contain_text("ab")
+        playwright.expect(page.get_by_role("article", name="Model")).to_contain_text("ab")
 
 
 def test_an_api_key(hello: LLM, page: playwright.Page) -> None:

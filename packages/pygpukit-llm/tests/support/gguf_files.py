@@ -64,6 +64,10 @@ ARCHITECTURES = {
     "gemma3_text": "gemma3",
     "gpt_neox": "gptneox",
     "cohere": "command-r",
+    "granitemoeshared": "granitemoe",
+    "ministral3": "mistral3",
+    "qwen2_moe": "qwen2moe",
+    "phi": "phi2",
 }
 """Where they aren't called as in config.json."""
 
@@ -88,6 +92,19 @@ NAMES = {
     "mlp.down_proj": "ffn_down",
     "mlp.gate": "ffn_gate_inp",
     "block_sparse_moe.gate": "ffn_gate_inp",
+    "block_sparse_moe.router.layer": "ffn_gate_inp",
+    "block_sparse_moe.output_linear": "ffn_down_exps",
+    "shared_mlp.output_linear": "ffn_down_shexp",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp",
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    "post_self_attn_layernorm": "post_attention_norm",
+    "post_mlp_layernorm": "post_ffw_norm",
+    "self_attn.dense": "attn_output",
+    "mlp.fc1": "ffn_up",
+    "mlp.fc2": "ffn_down",
+    "model.final_layernorm": "output_norm",
     "transformer.wte": "token_embd",
     "transformer.wpe": "position_embd",
     "transformer.ln_f": "output_norm",
@@ -113,9 +130,15 @@ EXPERTS = {
     "w3": "ffn_up_exps",
     "w2": "ffn_down_exps",
 }
-NORMS_BEHIND = ("gemma2", "gemma3", "olmo2")
+HALVES = {
+    "block_sparse_moe.input_linear": ("ffn_gate_exps", "ffn_up_exps"),
+    "shared_mlp.input_linear": ("ffn_gate_shexp", "ffn_up_shexp"),
+}
+"""What is in two."""
+NORMS_BEHIND = ("gemma2", "gemma3", "olmo2", "exaone4", "seed_oss")
+PERMUTED = ("llama", "granite", "granitemoe", "smollm3", "arcee", "mistral3")
 TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
-LAYER_NORM = ("gpt2", "gptneox", "starcoder2", "command-r", "cohere2")
+LAYER_NORM = ("gpt2", "gptneox", "starcoder2", "command-r", "cohere2", "stablelm", "phi2")
 
 
 def interleaved(rows: Array, head_dim: int) -> Array:
@@ -150,20 +173,26 @@ def _tensors(arrays: Mapping[str, Array], architecture: str, width: int) -> Tens
     experts: dict[str, list[Array]] = {}
     tensors = {}
     for key, array in arrays.items():
+        _, _, part = key.removesuffix(".weight").removeprefix("model.layers.").partition(".")
+        if part in HALVES:
+            layer = key.removeprefix("model.layers.").partition(".")[0]
+            for name, half in zip(HALVES[part], np.split(array, 2, axis=-2), strict=True):
+                tensors[f"blk.{layer}.{name}.weight"] = (BF16, np.ascontiguousarray(half))
+            continue
         new = _name(key, architecture)
         if "experts." in key:
             experts.setdefault(new, []).append(array)
             continue
         if architecture == "gpt2" and new.endswith(TRANSPOSED):
             array = np.ascontiguousarray(array.T)
-        if architecture in ("llama", "granite", "smollm3") and (
-            "attn_q." in new or "attn_k." in new
-        ):
+        if architecture in PERMUTED and ("attn_q." in new or "attn_k." in new):
             array = interleaved(array, width)
         if architecture == "gptneox" and "attn_qkv." in new:
             array = by_part(array, width)
         if architecture.startswith("gemma") and "norm" in new:
             array = array + 1
+        if "ffn_gate_inp_shexp" in new:
+            array = array.reshape(-1)
         # The converter keeps vectors and norms in float32.
         tensors[new] = (F32 if array.ndim == 1 or "norm" in new else BF16, array)
     return tensors | {name: (BF16, np.stack(arrays)) for name, arrays in experts.items()}
@@ -239,6 +268,12 @@ def _rope(architecture: str, config: Mapping[str, Any]) -> dict[str, object]:
         factor = config["max_position_embeddings"] / original
         keys["rope.scaling.original_context_length"] = original
         keys["rope.scaling.attn_factor"] = (1 + np.log(factor) / np.log(original)) ** 0.5
+    if rope.get("rope_type") == "yarn":
+        keys |= {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": float(rope["factor"]),
+            "rope.scaling.original_context_length": rope["original_max_position_embeddings"],
+        }
     return keys
 
 
@@ -247,10 +282,11 @@ def _window(config: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _experts(config: Mapping[str, Any]) -> dict[str, object]:
-    if "num_local_experts" not in config:
+    count = config.get("num_local_experts", config.get("num_experts"))
+    if count is None:
         return {}
     keys = {
-        "expert_count": config["num_local_experts"],
+        "expert_count": count,
         "expert_used_count": config["num_experts_per_tok"],
     }
     if "moe_intermediate_size" in config:
@@ -258,9 +294,43 @@ def _experts(config: Mapping[str, Any]) -> dict[str, object]:
     return keys
 
 
+def _multipliers(config: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "attention.scale": float(config["attention_multiplier"]),
+        "embedding_scale": float(config["embedding_multiplier"]),
+        "residual_scale": float(config["residual_multiplier"]),
+        "logit_scale": float(config["logits_scaling"]),
+    }
+
+
 OWN_KEYS: dict[str, Callable[[Mapping[str, Any]], dict[str, object]]] = {
     "llama": lambda config: _window(config) | _experts(config),
     "qwen3moe": _experts,
+    "qwen2moe": lambda config: {
+        **_experts(config),
+        "expert_shared_feed_forward_length": config["shared_expert_intermediate_size"],
+    },
+    "olmoe": _experts,
+    "mistral3": lambda config: {
+        "rope.scaling.yarn_log_multiplier": config["rope_parameters"]["mscale_all_dim"],
+        "attention.temperature_scale": config["rope_parameters"]["llama_4_scaling_beta"],
+    },
+    "granitemoe": lambda config: {
+        **_experts(config),
+        **_multipliers(config),
+        "expert_shared_feed_forward_length": config.get("shared_intermediate_size", 0),
+    },
+    "stablelm": lambda config: {"use_parallel_residual": config["use_parallel_residual"]},
+    "exaone4": lambda config: (
+        {
+            **_window(config),
+            "attention.sliding_window_pattern": [
+                type_ == "sliding_attention" for type_ in config["layer_types"]
+            ],
+        }
+        if config["sliding_window"]
+        else {}
+    ),
     "gemma2": lambda config: {
         **_window(config),
         "attn_logit_softcapping": config["attn_logit_softcapping"],
@@ -274,10 +344,5 @@ OWN_KEYS: dict[str, Callable[[Mapping[str, Any]], dict[str, object]]] = {
         "rope.scaling.type": "none",
     },
     "gptneox": lambda config: {"use_parallel_residual": config["use_parallel_residual"]},
-    "granite": lambda config: {
-        "attention.scale": float(config["attention_multiplier"]),
-        "embedding_scale": float(config["embedding_multiplier"]),
-        "residual_scale": float(config["residual_multiplier"]),
-        "logit_scale": float(config["logits_scaling"]),
-    },
+    "granite": _multipliers,
 }

@@ -39,7 +39,7 @@ _SOFTMAX = 1
 """What scores experts; 2 is the sigmoid (`enum llama_expert_gating_func_type`)."""
 
 _IGNORED = frozenset({
-    "interleave_moe_layer_step", "rope.scaling.finetuned", "rope.scaling.yarn_log_multiplier",
+    "expert_shared_feed_forward_length", "interleave_moe_layer_step", "rope.scaling.finetuned",
     "tensor_data_layout",
 })  # fmt: skip
 """Keys that change nothing for the architectures that are supported."""
@@ -115,12 +115,16 @@ def _with_experts(config: ModelConfig, keys: Keys, tensors: Shapes) -> ModelConf
             f"{keys.source}: key 'expert_count' is {count}, but no layer has experts (no "
             f"blk.*.ffn_gate_inp.weight), or 'expert_used_count' is missing"
         )
+    layer = sparse.index(True)
+    shared = tensors.get(f"blk.{layer}.ffn_up_shexp.weight")
     experts = Experts(
         count=count,
         chosen=chosen,
         intermediate_size=inner,
         normalized=normalized,
         scale=scale,
+        shared_size=0 if shared is None else shared[0],
+        shared_gated=f"blk.{layer}.ffn_gate_inp_shexp.weight" in tensors,
     )
     return replace(config, experts=experts, sparse=sparse)
 
@@ -152,6 +156,7 @@ def _biases(tensors: Collection[str]) -> dict[str, bool]:
         "qkv_bias": any(f"blk.0.attn_{name}.bias" in tensors for name in ("q", "qkv")),
         "output_bias": "blk.0.attn_output.bias" in tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in tensors,
+        "head_bias": "output.bias" in tensors,
     }
 
 
@@ -196,6 +201,9 @@ def _scaling(keys: Keys, factors: Mapping[str, list[float]]) -> dict[str, object
     if scaling == "yarn":
         for key, name in (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")):
             parameters[key] = keys.optional_number(f"rope.scaling.{name}")
+        every = keys.optional_number("rope.scaling.yarn_log_multiplier")
+        if every:
+            parameters |= {"mscale": 1.0, "mscale_all_dim": every}
         keys.expect("rope.scaling.yarn_ext_factor", 1.0)
         keys.expect("rope.scaling.attn_factor", 1.0)
         keys.expect("rope.scaling.yarn_attn_factor", 1.0)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pygpukit.llm.config import ModelConfig, QKNorm
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.names import GGUF_NAMES, Names
 
-__all__ = ["Family", "Gguf", "Names"]
+__all__ = ["Family", "Gguf", "Names", "not_normalised"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,12 @@ class Gguf:
     rotated: bool = True
     full_period: int | None = None
     adjust: Callable[[ModelConfig, Keys], ModelConfig] | None = None
+
+
+def not_normalised(config: ModelConfig, keys: Keys) -> ModelConfig:
+    """`Gguf.adjust` where the weights of the chosen experts aren't made to sum to 1."""
+    assert config.experts is not None
+    return replace(config, experts=replace(config.experts, normalized=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 from pygpukit.llm.config import ModelConfig, read_decoder
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.deepseek import read_experts, read_sparse
-from pygpukit.llm.models.family import Family
+from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import LLAMA_NAMES, NAMES_WITH_SHARED_EXPERTS, renamed
 
 __all__ = ["GLM", "GLM4", "GLM4_MOE"]
@@ -46,6 +46,7 @@ GLM4 = Family(
         post_attention_norm="model.layers.{layer}.post_self_attn_layernorm",
         post_mlp_norm="model.layers.{layer}.post_mlp_layernorm",
     ),
+    gguf=Gguf(architecture="glm4", facts={"post_norm": True, "rope_interleaved": True}),
 )
 
 

@@ -79,7 +79,11 @@ _NAMES = renamed(
 _IGNORED = frozenset({"output_router_logits", "router_aux_loss_coef"})
 
 GRANITE_MOE = Family(
-    architecture="granitemoe", read_config=_granite_moe, names=_NAMES, ignored_keys=_IGNORED
+    architecture="granitemoe",
+    read_config=_granite_moe,
+    names=_NAMES,
+    ignored_keys=_IGNORED,
+    gguf=Gguf(architecture="granitemoe", names=GGUF_LLAMA_NAMES, adjust=_granite_gguf),
 )
 
 

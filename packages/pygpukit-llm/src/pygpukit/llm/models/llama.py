@@ -76,7 +76,21 @@ def _ministral3(keys: Keys) -> ModelConfig:
     )
 
 
-MINISTRAL3 = Family(architecture="ministral3", read_config=_ministral3, names=LLAMA_NAMES)
+def _ministral3_gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
+    """Other models of the architecture have no such growth."""
+    rate = keys.number("attention.temperature_scale", 0.0)
+    if not rate:
+        return config
+    length = keys.integer("rope.scaling.original_context_length")
+    return replace(config, query_growth=QueryGrowth(length, rate))
+
+
+MINISTRAL3 = Family(
+    architecture="ministral3",
+    read_config=_ministral3,
+    names=LLAMA_NAMES,
+    gguf=Gguf(architecture="mistral3", names=GGUF_LLAMA_NAMES, adjust=_ministral3_gguf),
+)
 
 
 def _ministral(keys: Keys) -> ModelConfig:

@@ -8,8 +8,14 @@ from typing import Any
 from pygpukit.llm.config import Experts, ModelConfig, read_decoder, read_layer_types
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family
-from pygpukit.llm.models.names import LLAMA_NAMES, NAMES_WITH_SHARED_EXPERTS, renamed
+from pygpukit.llm.models.family import Family, Gguf
+from pygpukit.llm.models.names import (
+    GGUF_LLAMA_NAMES,
+    GGUF_NAMES,
+    LLAMA_NAMES,
+    NAMES_WITH_SHARED_EXPERTS,
+    renamed,
+)
 
 __all__ = ["ARCEE", "CWM", "ERNIE4_5", "ERNIE4_5_MOE", "INTERNLM3", "SEED_OSS"]
 
@@ -33,6 +39,11 @@ ARCEE = Family(
     architecture="arcee",
     read_config=_arcee,
     names=renamed(LLAMA_NAMES, up="model.layers.{layer}.mlp.up_proj"),
+    gguf=Gguf(
+        architecture="arcee",
+        names=GGUF_LLAMA_NAMES,
+        facts={"gated_mlp": False, "activation": "relu_squared"},
+    ),
 )
 
 
@@ -76,7 +87,12 @@ def _ernie4_5(keys: Keys) -> ModelConfig:
     return _read_ernie(keys, "ernie4_5")
 
 
-ERNIE4_5 = Family(architecture="ernie4_5", read_config=_ernie4_5, names=LLAMA_NAMES)
+ERNIE4_5 = Family(
+    architecture="ernie4_5",
+    read_config=_ernie4_5,
+    names=LLAMA_NAMES,
+    gguf=Gguf(architecture="ernie4_5", facts={"rope_interleaved": True}),
+)
 
 
 def _ernie4_5_moe(keys: Keys) -> ModelConfig:
@@ -149,4 +165,8 @@ SEED_OSS = Family(
     read_config=_seed_oss,
     names=LLAMA_NAMES,
     ignored_keys=frozenset({"residual_dropout"}),
+    gguf=Gguf(
+        architecture="seed_oss",
+        names=renamed(GGUF_NAMES, mlp_norm="blk.{layer}.post_attention_norm"),
+    ),
 )

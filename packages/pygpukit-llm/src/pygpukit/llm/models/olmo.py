@@ -12,7 +12,7 @@ from pygpukit.llm.config import (
     read_windows,
 )
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family, Gguf
+from pygpukit.llm.models.family import Family, Gguf, not_normalised
 from pygpukit.llm.models.names import LLAMA_NAMES, NAMES_OF_NORMS_BEHIND
 
 __all__ = ["OLMO2", "OLMO3", "OLMOE"]
@@ -73,4 +73,5 @@ OLMOE = Family(
     read_config=_olmoe,
     names=LLAMA_NAMES,
     ignored_keys=frozenset({"output_router_logits", "router_aux_loss_coef"}),
+    gguf=Gguf(architecture="olmoe", qk_norm="row", adjust=not_normalised),
 )

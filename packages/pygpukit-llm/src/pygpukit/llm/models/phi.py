@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pygpukit.llm.config import ModelConfig, read_decoder
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family
-from pygpukit.llm.models.names import LLAMA_NAMES, renamed
+from pygpukit.llm.models.family import Family, Gguf
+from pygpukit.llm.models.names import GGUF_NAMES, LLAMA_NAMES, renamed
 
 __all__ = ["PHI"]
+
+
+_FACTS: dict[str, Any] = {
+    "norm_kind": "layer",
+    "norm_bias": True,
+    "parallel": True,
+    "gated_mlp": False,
+}
 
 
 def _phi(keys: Keys) -> ModelConfig:
@@ -18,10 +28,7 @@ def _phi(keys: Keys) -> ModelConfig:
     return read_decoder(
         keys,
         architecture="phi",
-        norm_kind="layer",
-        norm_bias=True,
-        parallel=True,
-        gated_mlp=False,
+        **_FACTS,
         qkv_bias=True,
         output_bias=True,
         mlp_bias=True,
@@ -41,5 +48,10 @@ PHI = Family(
         up="model.layers.{layer}.mlp.fc1",
         down="model.layers.{layer}.mlp.fc2",
         norm="model.final_layernorm",
+    ),
+    gguf=Gguf(
+        architecture="phi2",
+        names=renamed(GGUF_NAMES, mlp_norm="blk.{layer}.attn_norm"),
+        facts={**_FACTS, "activation": "gelu_tanh"},
     ),
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pygpukit.llm.config import Experts, ModelConfig, read_decoder, read_layer_types
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family, Gguf
+from pygpukit.llm.models.family import Family, Gguf, not_normalised
 from pygpukit.llm.models.names import LLAMA_NAMES, renamed
 
 __all__ = ["QWEN2", "QWEN2_MOE", "QWEN3", "QWEN3_MOE"]
@@ -15,7 +15,7 @@ __all__ = ["QWEN2", "QWEN2_MOE", "QWEN3", "QWEN3_MOE"]
 
 def _windows(keys: Keys, num_layers: int) -> tuple[int, ...]:
     """A window for the layers from `max_window_layers` on, or for those that `layer_types` says."""
-    window = keys.integer("sliding_window", 4096)
+    window = keys.integer("sliding_window", 4096, minimum=0)
     first = keys.integer("max_window_layers", 28, minimum=0)
     used = keys.boolean("use_sliding_window", False)
     types = read_layer_types(keys, num_layers)
@@ -77,6 +77,7 @@ QWEN2_MOE = Family(
         shared_gate="model.layers.{layer}.mlp.shared_expert_gate",
     ),
     ignored_keys=_ABOUT_TRAINING,
+    gguf=Gguf(architecture="qwen2moe", adjust=not_normalised),
 )
 
 

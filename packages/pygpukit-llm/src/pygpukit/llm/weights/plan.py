@@ -230,7 +230,8 @@ class _Planner:
         if source.expert is not None:
             expected = (slot.experts, *expected)
         found = tuple(self._tensors[source.tensor].shape)
-        flat = slot.columns is None and math.prod(found) == source.rows
+        vector = slot.columns is None or source.rows == 1
+        flat = vector and math.prod(found) == math.prod(expected)
         if found != expected and not flat and source.tensor not in self._used:
             self._misshapen.append(f"{source.tensor} is {found}, expected {expected}")
         self._used.add(source.tensor)
