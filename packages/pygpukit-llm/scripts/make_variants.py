@@ -412,6 +412,42 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_hidden_layers": 2,
         },
     ),
+    "glm4-moe-lite": (
+        "Glm4MoeLite",
+        {
+            **{key: value for key, value in MLA.items() if key != "first_k_dense_replace"},
+            "q_lora_rank": 20,
+            "v_head_dim": 24,
+            "n_group": 1,
+            "topk_group": 1,
+            "attention_bias": True,
+            "mlp_layer_types": ["dense", "sparse", "dense"],
+        },
+    ),
+    "youtu": (
+        "Youtu",
+        {
+            "kv_lora_rank": 24,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 16,
+            "v_head_dim": 16,
+            "num_key_value_heads": 4,
+            "q_lora_rank": 20,
+        },
+    ),
+    "minicpm3": (
+        "MiniCPM3",
+        {
+            "kv_lora_rank": 24,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 16,
+            "num_key_value_heads": 4,
+            "q_lora_rank": 20,
+            "scale_emb": 3,
+            "scale_depth": 0.9,
+            "dim_model_base": 12,
+        },
+    ),
 }
 PROMPT, GENERATED = 40, 10
 

@@ -21,6 +21,7 @@ from pygpukit.llm.models import (
     granite,
     llama,
     llama_like,
+    minicpm,
     olmo,
     phi,
     phi3,
@@ -36,7 +37,7 @@ __all__ = ["FAMILIES", "GGUF_FAMILIES", "Family", "Gguf", "config_from_json", "f
 
 _MODULES = (
     *(llama, llama_like, qwen, gemma, phi3, gpt2, gpt_neox, cohere, olmo, starcoder2, deepseek),
-    *(granite, glm, exaone, phi, stablelm),
+    *(granite, glm, exaone, minicpm, phi, stablelm),
     with_images,
 )
 

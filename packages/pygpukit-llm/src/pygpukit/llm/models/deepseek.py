@@ -1,4 +1,4 @@
-"""DeepSeek-V2 and V3: latent attention, and experts of which one is for every token."""
+"""DeepSeek-V2 and V3: latent attention, and experts of which one is for every token; Youtu."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family
 from pygpukit.llm.models.names import LLAMA_NAMES, NAMES_WITH_SHARED_EXPERTS, Names, renamed
 
-__all__ = ["DEEPSEEK_V2", "DEEPSEEK_V3"]
+__all__ = ["DEEPSEEK_V2", "DEEPSEEK_V3", "YOUTU"]
 
 
-def _read(keys: Keys, architecture: str, experts: Experts, **facts: Any) -> ModelConfig:
+def read_latent(
+    keys: Keys, architecture: str, experts: Experts | None = None, **facts: Any
+) -> ModelConfig:
+    """A config with latent attention; `sparse` says which layers have the experts."""
     keys.expect("pretraining_tp", 1)
     keys.expect("num_key_value_heads", keys.integer("num_attention_heads"))
     keys.expect("moe_layer_freq", 1)
@@ -46,7 +49,7 @@ def _read(keys: Keys, architecture: str, experts: Experts, **facts: Any) -> Mode
         output_bias=bias,
         **facts,
     )
-    return replace(config, num_kv_heads=config.num_heads, sparse=read_sparse(keys, default=0))
+    return replace(config, num_kv_heads=config.num_heads)
 
 
 def read_experts(keys: Keys, *, shared: int, **facts: Any) -> Experts:
@@ -82,13 +85,14 @@ def _deepseek_v2(keys: Keys) -> ModelConfig:
         top_groups=groups["topk_group"] if method else 1,
     )
     keys.expect("mlp_bias", False)
-    return _read(keys, "deepseek_v2", experts, rope_interleaved=True)
+    return read_latent(
+        keys, "deepseek_v2", experts, sparse=read_sparse(keys, default=0), rope_interleaved=True
+    )
 
 
 def _deepseek_v3(keys: Keys) -> ModelConfig:
     keys.expect("scoring_func", "sigmoid")
     keys.expect("topk_method", "noaux_tc")
-    keys.default("first_k_dense_replace", 3)
     experts = read_experts(
         keys,
         shared=1,
@@ -100,7 +104,13 @@ def _deepseek_v3(keys: Keys) -> ModelConfig:
         top_groups=keys.integer("topk_group", 4),
     )
     interleaved = keys.boolean("rope_interleave", True)
-    return _read(keys, "deepseek_v3", experts, rope_interleaved=interleaved)
+    return read_latent(
+        keys,
+        "deepseek_v3",
+        experts,
+        sparse=read_sparse(keys, default=3),
+        rope_interleaved=interleaved,
+    )
 
 
 def _rotated_first(config: ModelConfig, index: int, rows: int) -> Sequence[int]:
@@ -124,7 +134,7 @@ def _keys_before_values(config: ModelConfig, index: int, rows: int) -> Sequence[
 
 _ATTENTION = "model.layers.{layer}.self_attn."
 
-_NAMES: Names = replace(
+NAMES: Names = replace(
     renamed(
         NAMES_WITH_SHARED_EXPERTS,
         q=f"{_ATTENTION}q_proj",
@@ -150,9 +160,24 @@ _IGNORED = frozenset({
 })  # fmt: skip
 
 DEEPSEEK_V2 = Family(
-    architecture="deepseek_v2", read_config=_deepseek_v2, names=_NAMES, ignored_keys=_IGNORED
+    architecture="deepseek_v2", read_config=_deepseek_v2, names=NAMES, ignored_keys=_IGNORED
 )
 
 DEEPSEEK_V3 = Family(
-    architecture="deepseek_v3", read_config=_deepseek_v3, names=_NAMES, ignored_keys=_IGNORED
+    architecture="deepseek_v3", read_config=_deepseek_v3, names=NAMES, ignored_keys=_IGNORED
+)
+
+
+def _youtu(keys: Keys) -> ModelConfig:
+    keys.default("tie_word_embeddings", True)
+    keys.expect("mlp_bias", False)
+    interleaved = keys.boolean("rope_interleave", True)
+    return read_latent(keys, "youtu", rope_interleaved=interleaved)
+
+
+YOUTU = Family(
+    architecture="youtu",
+    read_config=_youtu,
+    names=NAMES,
+    ignored_keys=_IGNORED | {"embedding_initializer_range"},
 )
