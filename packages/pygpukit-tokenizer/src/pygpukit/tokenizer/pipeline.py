@@ -13,6 +13,7 @@ from pygpukit.tokenizer.builder import EncodingBuilder
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
 from pygpukit.tokenizer.pre_tokenizers import ByteLevel, Metaspace, flattened
 from pygpukit.tokenizer.pre_tokenizers.base import Cutter, contiguous
+from pygpukit.tokenizer.pre_tokenizers.fusing import fused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.pre_tokenizers import PreTokenizer
     from pygpukit.tokenizer.pre_tokenizers.base import Words
 
+    SplitFunction = Callable[[list[str]], list[str]]
     WordList = tuple[AlignedText, list[str], Iterable[int], Callable[[str], Word]]
 
 _MAX_WORDS = 1 << 17
@@ -82,8 +84,8 @@ class Pipeline:
         self._normalizer = normalizer
         self._model = model
         steps = flattened(pre_tokenizer)
-        self._splits = [step.split for step in steps]
-        self._later_splits = [step.split_later for step in steps]
+        self._splits: list[SplitFunction] = [step.split for step in steps]
+        self._later_splits: list[SplitFunction] = [step.split_later for step in steps]
         # What comes from nowhere is spelled in a way of its own.
         strays = normalizer is not None and normalizer.inserts_in_front()
         strays = strays and any(isinstance(step, ByteLevel) for step in steps)
@@ -93,6 +95,10 @@ class Pipeline:
         self._spells = spelling is not None
         if spelling is not None:
             self._splits[-1] = self._later_splits[-1] = spelling.split_raw
+        # None of the steps that this takes together does anything else for later pieces.
+        count, split = fused([step.as_split() if step is spelling else step for step in steps])
+        if split is not None:
+            self._splits[:count] = self._later_splits[:count] = [split]
         # A step may ask where a piece comes from. Only the first to see the text knows without
         # keeping track.
         tracked = steps[1:] if normalizer is None else steps

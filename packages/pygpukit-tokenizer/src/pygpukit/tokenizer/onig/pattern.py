@@ -125,6 +125,10 @@ class Pattern:
         """A pattern that matches ``text``."""
         return Literal(text)
 
+    def node(self, ascii_only: bool) -> Node:
+        """The pattern's nodes, with sets of ASCII or of all code points."""
+        return self._build(ascii_only)
+
     def isolated(self, texts: Sequence[str]) -> list[str] | None:
         """The matches and what is between them, in order, of one text after the other.
 
@@ -135,16 +139,35 @@ class Pattern:
             return None
         barred = len(texts) > 1
         subject, pattern = self._subject(text, barred=barred)
-        if self._covers and (subject is text or not barred) and _begins_covered(subject, pattern):
-            # Of most patterns the matches are the whole text: then this is all.
-            found: list[str] = pattern.findall(subject)
-            if sum(map(len, found)) + len(texts) - 1 == len(text):
-                return found if subject is text else _cut_alike(text, found)
-            self._covers = False
+        found = self._covering(text, subject, pattern, len(texts))
+        if found is not None:
+            return found
         parts = list(filter(None, _captured(pattern, barred).split(subject)))
         if subject is not text:
             parts = _cut_alike(text, parts)
         return list(filter(_BARRIER.__ne__, parts)) if barred else parts
+
+    def covering(self, texts: Sequence[str]) -> list[str] | None:
+        """The same where nothing is between the matches; None where there is, or could be."""
+        text = _joined(texts)
+        if self.nullable or text is None or not self._covers:
+            return None
+        subject, pattern = self._subject(text, barred=len(texts) > 1)
+        return self._covering(text, subject, pattern, len(texts))
+
+    def _covering(
+        self, text: str, subject: str, pattern: re.Pattern[str], count: int
+    ) -> list[str] | None:
+        """The matches in ``count`` texts with barriers between, if they are the whole texts."""
+        tries = self._covers and (subject is text or count == 1)
+        if not tries or not _begins_covered(subject, pattern):
+            return None
+        found: list[str] = pattern.findall(subject)
+        if sum(map(len, found)) + count - 1 == len(text):
+            return found if subject is text else _cut_alike(text, found)
+        # Of most patterns the matches are the whole text.
+        self._covers = False
+        return None
 
     def matches(self, texts: Sequence[str]) -> list[str]:
         """The texts of all non-empty matches, in order, in one text after the other."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence as Series
 
     from pygpukit.tokenizer.aligned import AlignedText
+    from pygpukit.tokenizer.onig.nodes import Chars, Repeat
 
     Span = tuple[int, int]
     Words = tuple[AlignedText, list[str], Iterable[int]]
@@ -52,6 +53,13 @@ class Cutter(PreTokenizer):
     """A pre-tokenizer that only chooses where to cut and what to leave out."""
 
     __slots__ = ()
+
+    def isolated_run(self, ascii_only: bool) -> Chars | Repeat | None:
+        """If all that it does is to isolate runs of characters of a set, these, else None.
+
+        A ``Repeat`` is one of ``Chars``, at least one. The set is one of ASCII if ``ascii_only``.
+        """
+        return None
 
     def cut(self, text: str) -> Iterable[str]:
         """The pieces of one text."""

@@ -39,6 +39,10 @@ class ByteLevel(PreTokenizer):
         """Whether it neither cuts nor puts anything in front."""
         return not self.add_prefix_space and not self.use_regex
 
+    def as_split(self) -> Split | None:
+        """The split that it makes before it spells, if that is all."""
+        return _gpt2_split() if self.use_regex and not self.add_prefix_space else None
+
     def split(self, pieces: list[str]) -> list[str]:
         return [to_alphabet(piece.encode()) for piece in self.split_raw(pieces)]
 

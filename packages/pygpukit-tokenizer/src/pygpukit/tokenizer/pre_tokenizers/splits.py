@@ -41,6 +41,17 @@ class Split(Cutter):
         behavior = spec.choice("behavior", BEHAVIORS)
         return cls(pattern, behavior, invert=spec.get("invert", bool))
 
+    def isolated_run(self, ascii_only: bool) -> Chars | Repeat | None:
+        if isinstance(self.pattern, Literal) or self.behavior not in ("Isolated", "Contiguous"):
+            return None
+        node = self.pattern.node(ascii_only)
+        body = node.body if isinstance(node, Repeat) and node.low == 1 else node
+        if not isinstance(body, Chars) or (isinstance(node, Repeat) and node.mode == "?"):
+            return None
+        if self.behavior == "Contiguous":
+            return Repeat(body, 1, UNBOUNDED)
+        return node if isinstance(node, Chars | Repeat) else None
+
     def split(self, pieces: list[str]) -> list[str]:
         if isinstance(self.pattern, Literal) and not self.invert:
             literal = self.pattern.text
@@ -101,6 +112,11 @@ class Digits(MatchCutter):
     def from_spec(cls, spec: Spec) -> Digits:
         individual = spec.get("individual_digits", bool)
         return cls(class_pattern(partial(_runs, "NUMERIC", individual)))
+
+    def isolated_run(self, ascii_only: bool) -> Chars | Repeat | None:
+        _, inside = self._pattern.node(ascii_only).children()
+        assert isinstance(inside, Chars | Repeat)
+        return inside
 
 
 class Punctuation(Split):
