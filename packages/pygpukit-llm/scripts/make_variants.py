@@ -306,7 +306,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "Glm4Moe",
         {
             "head_dim": 16,
-            "n_routed_experts": 6,
+            "n_routed_experts": 8,
             "num_experts_per_tok": 2,
             "moe_intermediate_size": 16,
             "n_shared_experts": 2,
@@ -327,7 +327,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "olmoe": (
         "Olmoe",
-        {"num_experts": 6, "num_experts_per_tok": 3, "intermediate_size": 24},
+        {"num_experts": 6, "num_experts_per_tok": 4, "intermediate_size": 24},
     ),
     "olmoe-normalised": (
         "Olmoe",
@@ -433,6 +433,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "v_head_dim": 16,
             "num_key_value_heads": 4,
             "q_lora_rank": 20,
+            "tie_word_embeddings": False,
         },
     ),
     "minicpm3": (
