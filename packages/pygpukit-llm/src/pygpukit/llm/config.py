@@ -18,6 +18,7 @@ __all__ = [
     "ModelConfig",
     "QKNorm",
     "QueryGrowth",
+    "read_attention_bias",
     "read_decoder",
     "read_json",
     "read_layer_types",
@@ -309,6 +310,12 @@ def read_decoder(keys: Keys, **facts: Any) -> ModelConfig:
     if "ropes" not in facts:
         fields["ropes"] = (read_rope_keys(keys, head_dim, context),) * layers
     return ModelConfig(**{**fields, **facts})
+
+
+def read_attention_bias(keys: Keys, *, default: bool = False) -> dict[str, bool]:
+    """Whether the projections into the attention and out of it have biases, as fields."""
+    bias = keys.boolean("attention_bias", default)
+    return {"qkv_bias": bias, "output_bias": bias}
 
 
 def read_rope_keys(

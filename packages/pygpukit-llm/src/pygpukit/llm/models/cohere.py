@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pygpukit.llm.config import ModelConfig, read_decoder, read_windows
+from pygpukit.llm.config import ModelConfig, read_attention_bias, read_decoder, read_windows
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import GGUF_NAMES, LLAMA_NAMES, renamed
@@ -19,13 +19,11 @@ _FACTS: dict[str, Any] = {"norm_kind": "layer", "parallel": True, "rope_interlea
 def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
     keys.default("tie_word_embeddings", True)
     keys.default("rms_norm_eps", 1e-5)
-    bias = keys.boolean("attention_bias", False)
     return read_decoder(
         keys,
         architecture=architecture,
         **_FACTS,
-        qkv_bias=bias,
-        output_bias=bias,
+        **read_attention_bias(keys),
         logit_scale=keys.number("logit_scale", 0.0625),
         **facts,
     )

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pygpukit.llm.config import Experts, Latent, ModelConfig, read_decoder, read_rope_keys
+from pygpukit.llm.config import (
+    Experts,
+    Latent,
+    ModelConfig,
+    read_attention_bias,
+    read_decoder,
+    read_rope_keys,
+)
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family
@@ -36,7 +43,6 @@ def read_latent(
             f"{head_dim} isn't supported"
         )
     rope = read_rope_keys(keys, latent.rotated, keys.integer("max_position_embeddings"))
-    bias = keys.boolean("attention_bias", False)
     config = read_decoder(
         keys,
         architecture=architecture,
@@ -45,8 +51,7 @@ def read_latent(
         head_dim=head_dim,
         attention_scale=head_dim**-0.5 * rope.magnitude**2,
         ropes=(rope,) * keys.integer("num_hidden_layers"),
-        qkv_bias=bias,
-        output_bias=bias,
+        **read_attention_bias(keys),
         **facts,
     )
     return replace(config, num_kv_heads=config.num_heads)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pygpukit.llm.config import (
     ModelConfig,
+    read_attention_bias,
     read_decoder,
     read_rope_keys,
     read_ropes_by_window,
@@ -24,14 +25,12 @@ def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
     keys.expect("use_bidirectional_attention", False)
     keys.default("tie_word_embeddings", True)
     keys.default("head_dim", 256)
-    bias = keys.boolean("attention_bias", False)
     return read_decoder(
         keys,
         architecture=architecture,
         norm_offset=1.0,
         embedding_scale=keys.integer("hidden_size") ** 0.5,
-        qkv_bias=bias,
-        output_bias=bias,
+        **read_attention_bias(keys),
         **facts,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pygpukit.llm.config import ModelConfig, read_decoder
+from pygpukit.llm.config import ModelConfig, read_attention_bias, read_decoder
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import Names
@@ -22,13 +22,11 @@ def _gpt_neox(keys: Keys) -> ModelConfig:
     keys.default("hidden_act", "gelu")
     keys.default("partial_rotary_factor", 0.25)
     keys.expect("num_key_value_heads", keys.integer("num_attention_heads"))
-    bias = keys.boolean("attention_bias", True)
     return read_decoder(
         keys,
         architecture="gpt_neox",
         **_FACTS,
-        qkv_bias=bias,
-        output_bias=bias,
+        **read_attention_bias(keys, default=True),
         mlp_bias=True,
         parallel=keys.boolean("use_parallel_residual", True),
     )

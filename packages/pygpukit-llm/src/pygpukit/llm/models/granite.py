@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pygpukit.llm.config import Experts, ModelConfig, read_decoder
+from pygpukit.llm.config import Experts, ModelConfig, read_attention_bias, read_decoder
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import GGUF_LLAMA_NAMES, LLAMA_NAMES, renamed
@@ -14,12 +14,10 @@ __all__ = ["GRANITE", "GRANITE_MOE", "GRANITE_MOE_SHARED"]
 
 
 def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
-    bias = keys.boolean("attention_bias", False)
     return read_decoder(
         keys,
         architecture=architecture,
-        qkv_bias=bias,
-        output_bias=bias,
+        **read_attention_bias(keys),
         attention_scale=keys.number("attention_multiplier", 1.0),
         embedding_scale=keys.number("embedding_multiplier", 1.0),
         residual_scale=keys.number("residual_multiplier", 1.0),

@@ -8,6 +8,7 @@ from pygpukit.llm.config import (
     Experts,
     ModelConfig,
     QueryGrowth,
+    read_attention_bias,
     read_decoder,
     read_layer_types,
     read_rope_keys,
@@ -26,14 +27,9 @@ def _llama(keys: Keys) -> ModelConfig:
     return read_decoder(
         keys,
         architecture="llama",
-        **_attention_bias(keys),
+        **read_attention_bias(keys),
         mlp_bias=keys.boolean("mlp_bias", False),
     )
-
-
-def _attention_bias(keys: Keys) -> dict[str, bool]:
-    bias = keys.boolean("attention_bias", False)
-    return {"qkv_bias": bias, "output_bias": bias}
 
 
 LLAMA = Family(
@@ -147,7 +143,7 @@ def _smollm3(keys: Keys) -> ModelConfig:
     config = read_decoder(
         keys,
         architecture="smollm3",
-        **_attention_bias(keys),
+        **read_attention_bias(keys),
         mlp_bias=keys.boolean("mlp_bias", False),
     )
     interval = keys.integer("no_rope_layer_interval", 4)

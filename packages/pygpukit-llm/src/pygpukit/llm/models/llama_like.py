@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pygpukit.llm.config import Experts, ModelConfig, read_decoder, read_layer_types
+from pygpukit.llm.config import (
+    Experts,
+    ModelConfig,
+    read_attention_bias,
+    read_decoder,
+    read_layer_types,
+)
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
@@ -24,12 +30,10 @@ def _arcee(keys: Keys) -> ModelConfig:
     """The MLP has no gate."""
     keys.default("hidden_act", "relu2")
     keys.default("rms_norm_eps", 1e-5)
-    bias = keys.boolean("attention_bias", False)
     return read_decoder(
         keys,
         architecture="arcee",
-        qkv_bias=bias,
-        output_bias=bias,
+        **read_attention_bias(keys),
         gated_mlp=False,
         mlp_bias=keys.boolean("mlp_bias", False),
     )

@@ -7,6 +7,7 @@ from typing import Any
 from pygpukit.llm.config import (
     Experts,
     ModelConfig,
+    read_attention_bias,
     read_decoder,
     read_ropes_by_window,
     read_windows,
@@ -22,12 +23,10 @@ _NORMS_BEHIND = {"pre_norm": False, "post_norm": True}
 
 def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
     keys.default("rms_norm_eps", 1e-5)
-    bias = keys.boolean("attention_bias", False)
     return read_decoder(
         keys,
         architecture=architecture,
-        qkv_bias=bias,
-        output_bias=bias,
+        **read_attention_bias(keys),
         qk_norm="row",
         **facts,
     )

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pygpukit.llm.config import Experts, ModelConfig, read_decoder, read_layer_types
+from pygpukit.llm.config import (
+    Experts,
+    ModelConfig,
+    read_attention_bias,
+    read_decoder,
+    read_layer_types,
+)
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf, not_normalised
@@ -82,9 +88,8 @@ QWEN2_MOE = Family(
 
 
 def _with_normalised_heads(keys: Keys, architecture: str) -> ModelConfig:
-    bias = keys.boolean("attention_bias", False)
     return read_decoder(
-        keys, architecture=architecture, qkv_bias=bias, output_bias=bias, qk_norm="head"
+        keys, architecture=architecture, **read_attention_bias(keys), qk_norm="head"
     )
 
 
