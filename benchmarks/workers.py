@@ -33,12 +33,12 @@ def timed(run: Callable[[], Any], repeats: int) -> float:
     return statistics.median(seconds)
 
 
-def pygpukit(model: str, threads: int) -> dict[str, Any]:
-    """Time LLM.generate, sampling and everything else included."""
+def pygpukit(model: str, threads: int, dtype: str = "float32") -> dict[str, Any]:
+    """Time LLM.generate, sampling and everything else included; `dtype` is that of activations."""
     import pygpukit.core
     from pygpukit.llm import LLM
 
-    llm = LLM.from_pretrained(model, device="cpu")
+    llm = LLM.from_pretrained(model, device="cpu", dtype=dtype)
 
     def generate(length: int, new: int) -> float:
         start = time.perf_counter()
@@ -140,8 +140,14 @@ def transformers_first_token(model: str, threads: int) -> dict[str, Any]:
     return {}
 
 
+def pygpukit_bfloat16(model: str, threads: int) -> dict[str, Any]:
+    """The same with activations in bfloat16, as the peers have them."""
+    return pygpukit(model, threads, "bfloat16")
+
+
 ENGINES = {
     "pygpukit": pygpukit,
+    "pygpukit-bfloat16": pygpukit_bfloat16,
     "llama.cpp": llama_cpp,
     "transformers": transformers,
     "transformers-first-token": transformers_first_token,

@@ -2,10 +2,9 @@
 
 use super::HostKernel;
 use super::pool::ThreadPool;
-use super::simd::{Simd, WithSimd, dispatch, for_each_vector, math};
-use super::view::{View, check_layout, expect_shape};
+use super::simd::{ACTIVATIONS, Numbers, Simd, WithSimd, dispatch, for_each_vector, math};
+use super::view::{FloatView, check_layout, expect_shape};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
-use crate::dtype::DType;
 
 /// An activation function, numbered as launches name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +98,8 @@ enum Function {
 
 struct MapRow {
     function: Function,
-    x: *const f32,
-    out: *mut f32,
+    x: Numbers,
+    out: Numbers,
     columns: usize,
 }
 
@@ -112,12 +111,12 @@ impl WithSimd for MapRow {
         for_each_vector!(S, self.columns, |start, count| {
             // SAFETY: the vector lies within both rows.
             unsafe {
-                let x = simd.load_some(self.x.add(start), count);
+                let x = self.x.load(simd, start, count);
                 let y = match self.function {
                     Function::Activation(activation) => activation.apply(simd, x),
                     Function::SoftCap(cap) => soft_capped(simd, x, cap),
                 };
-                simd.store_some(self.out.add(start), y, count);
+                self.out.store(simd, start, y, count);
             }
         });
     }
@@ -131,8 +130,7 @@ pub(super) fn soft_capped<S: Simd>(simd: S, x: S::Vector, cap: f32) -> S::Vector
 }
 
 fn map(args: &KernelArgs<'_>, function: Function) {
-    let x = View::<f32, 2>::of(args.tensor(X));
-    let out = View::<f32, 2>::of(args.tensor(OUT));
+    let [x, out] = [X, OUT].map(|index| FloatView::<2>::of(args.tensor(index)));
     ThreadPool::global().run_rows(x.length(0), x.length(1), |row| {
         dispatch(MapRow { function, x: x.row(row), out: out.row(row), columns: x.length(1) });
     });
@@ -147,8 +145,8 @@ pub(crate) const ACTIVATION: HostKernel = HostKernel {
     signature: &Signature {
         name: "activation",
         params: &[
-            Param::input("x", &[DType::F32], 2),
-            Param::output("out", &[DType::F32], 2),
+            Param::input("x", ACTIVATIONS, 2),
+            Param::output("out", ACTIVATIONS, 2),
             Param::int("activation"),
         ],
     },
@@ -168,8 +166,8 @@ pub(crate) const SOFT_CAP: HostKernel = HostKernel {
     signature: &Signature {
         name: "soft_cap",
         params: &[
-            Param::input("x", &[DType::F32], 2),
-            Param::output("out", &[DType::F32], 2),
+            Param::input("x", ACTIVATIONS, 2),
+            Param::output("out", ACTIVATIONS, 2),
             Param::float("cap"),
         ],
     },

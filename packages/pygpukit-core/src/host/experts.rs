@@ -3,7 +3,8 @@
 
 use super::HostKernel;
 use super::pool::ThreadPool;
-use super::view::{View, check_layout, expect_shape};
+use super::simd::{ACTIVATIONS, Numbers, Simd, WithSimd, dispatch, for_each_vector};
+use super::view::{FloatView, View, check_layout, expect_shape};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
 use crate::dtype::DType;
 
@@ -207,20 +208,55 @@ fn check_combine(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
 
 fn run_combine(args: &KernelArgs<'_>) {
     use combine_args::*;
-    let [x, weights, out] = [X, WEIGHTS, OUT].map(|index| View::<f32, 2>::of(args.tensor(index)));
-    let residual = args.optional(RESIDUAL).map(View::<f32, 2>::of);
+    let [x, out] = [X, OUT].map(|index| FloatView::<2>::of(args.tensor(index)));
+    let weights = View::<f32, 2>::of(args.tensor(WEIGHTS));
+    let residual = args.optional(RESIDUAL).map(FloatView::<2>::of);
     let scale = args.float(SCALE) as f32;
     let choices = weights.length(1);
     ThreadPool::global().run_rows(out.length(0), x.length(1) * choices, |token| {
-        for column in 0..x.length(1) {
-            let mut sum = 0.0;
-            for choice in 0..choices {
-                sum += weights.get([token, choice]) * x.get([token * choices + choice, column]);
-            }
-            let residual = residual.map_or(0.0, |residual| residual.get([token, column]));
-            out.set([token, column], residual + scale * sum);
-        }
+        dispatch(Combine {
+            x: &x,
+            first: token * choices,
+            // SAFETY: nobody writes to the weights.
+            weights: unsafe { weights.slice(token) },
+            residual: residual.map(|residual| residual.row(token)),
+            scale,
+            out: out.row(token),
+        });
     });
+}
+
+/// `out = residual + scale · Σ_c weights[c] · x[first + c]`.
+struct Combine<'a> {
+    x: &'a FloatView<2>,
+    first: usize,
+    weights: &'a [f32],
+    residual: Option<Numbers>,
+    scale: f32,
+    out: Numbers,
+}
+
+impl WithSimd for Combine<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for_each_vector!(S, self.x.length(1), |start, count| {
+            // SAFETY: the vector lies within the rows, by the kernel's check.
+            unsafe {
+                let mut sum = simd.splat(0.0);
+                for (choice, &weight) in self.weights.iter().enumerate() {
+                    let x = self.x.row(self.first + choice).load(simd, start, count);
+                    sum = simd.add(sum, simd.mul(simd.splat(weight), x));
+                }
+                sum = simd.mul(simd.splat(self.scale), sum);
+                if let Some(residual) = self.residual {
+                    sum = simd.add(residual.load(simd, start, count), sum);
+                }
+                self.out.store(simd, start, sum, count);
+            }
+        });
+    }
 }
 
 /// `combine_experts(x (T·C,N), weights (T,C), residual (T,N), out (T,N), scale)`: `out[t] =
@@ -229,10 +265,10 @@ pub(crate) const COMBINE_EXPERTS: HostKernel = HostKernel {
     signature: &Signature {
         name: "combine_experts",
         params: &[
-            Param::input("x", &[DType::F32], 2),
+            Param::input("x", ACTIVATIONS, 2),
             Param::input("weights", &[DType::F32], 2),
-            Param::optional("residual", &[DType::F32], 2),
-            Param::output("out", &[DType::F32], 2),
+            Param::optional("residual", ACTIVATIONS, 2),
+            Param::output("out", ACTIVATIONS, 2),
             Param::float("scale"),
         ],
     },

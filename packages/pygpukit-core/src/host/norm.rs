@@ -2,8 +2,9 @@
 
 use super::HostKernel;
 use super::pool::ThreadPool;
-use super::simd::{Floats, Simd, WithSimd, dispatch, for_each_vector};
-use super::view::{View, check_layout, expect_shape};
+use super::scratch;
+use super::simd::{ACTIVATIONS, Floats, Numbers, Simd, WithSimd, dispatch, for_each_vector};
+use super::view::{FloatView, check_layout, expect_shape};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
 use crate::dtype::DType;
 
@@ -147,10 +148,10 @@ unsafe fn mean_square<S: Simd>(simd: S, x: *const f32, length: usize, center: f3
 
 struct NormRow {
     norm: Norm,
-    x: *const f32,
-    residual: Option<*const f32>,
-    sum: Option<*mut f32>,
-    out: *mut f32,
+    x: Numbers,
+    residual: Option<Numbers>,
+    sum: Option<Numbers>,
+    out: Numbers,
     columns: usize,
 }
 
@@ -159,21 +160,28 @@ impl WithSimd for NormRow {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let mut source = self.x;
-        if let Some(residual) = self.residual {
-            let sum = self.sum.unwrap_or(self.out);
-            for_each_vector!(S, self.columns, |start, count| {
-                // SAFETY: the vector lies within the rows.
-                unsafe {
-                    let x = simd.load_some(self.x.add(start), count);
-                    let y = simd.load_some(residual.add(start), count);
-                    simd.store_some(sum.add(start), simd.add(x, y), count);
+        let mut buffer = scratch::take(self.columns);
+        let row = self.out.as_f32().unwrap_or(buffer.as_mut_ptr());
+        for_each_vector!(S, self.columns, |start, count| {
+            // SAFETY: the vector lies within the rows.
+            unsafe {
+                let mut h = self.x.load(simd, start, count);
+                if let Some(residual) = self.residual {
+                    h = simd.add(h, residual.load(simd, start, count));
                 }
-            });
-            source = sum;
-        }
+                if let Some(sum) = self.sum {
+                    sum.store(simd, start, h, count);
+                }
+                simd.store_some(row.add(start), h, count);
+            }
+        });
         // SAFETY: the rows have `columns` numbers, by the kernel's check.
-        unsafe { self.norm.apply(simd, source, self.out, self.columns) };
+        unsafe {
+            self.norm.apply(simd, row, row, self.columns);
+            if self.out.as_f32().is_none() {
+                Numbers::from(row).copy(simd, self.out, self.columns);
+            }
+        }
     }
 }
 
@@ -189,12 +197,12 @@ const OFFSET: usize = 7;
 const WEIGHTS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 
 const PARAMS: &[Param] = &[
-    Param::input("x", &[DType::F32], 2),
-    Param::optional("residual", &[DType::F32], 2),
+    Param::input("x", ACTIVATIONS, 2),
+    Param::optional("residual", ACTIVATIONS, 2),
     Param::optional("weight", WEIGHTS, 1),
     Param::optional("bias", WEIGHTS, 1),
-    Param::tensor("sum", crate::dispatch::Access::Out, &[DType::F32], 2, true),
-    Param::output("out", &[DType::F32], 2),
+    Param::tensor("sum", crate::dispatch::Access::Out, ACTIVATIONS, 2, true),
+    Param::output("out", ACTIVATIONS, 2),
     Param::float("eps"),
     Param::float("offset"),
 ];
@@ -222,7 +230,7 @@ fn run(args: &KernelArgs<'_>, kind: NormKind) {
         eps: args.float(EPS),
         offset: args.float(OFFSET) as f32,
     };
-    let view = View::<f32, 2>::of;
+    let view = FloatView::<2>::of;
     let (x, out) = (view(args.tensor(X)), view(args.tensor(OUT)));
     let residual = args.optional(RESIDUAL).map(view);
     let sum = args.optional(SUM).map(view);
@@ -230,7 +238,7 @@ fn run(args: &KernelArgs<'_>, kind: NormKind) {
         dispatch(NormRow {
             norm,
             x: x.row(row),
-            residual: residual.map(|residual| residual.row(row).cast_const()),
+            residual: residual.map(|residual| residual.row(row)),
             sum: sum.map(|sum| sum.row(row)),
             out: out.row(row),
             columns: x.length(1),

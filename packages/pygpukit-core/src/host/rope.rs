@@ -4,8 +4,9 @@
 use super::HostKernel;
 use super::norm::Norm;
 use super::pool::ThreadPool;
-use super::simd::{Simd, WithSimd, dispatch, for_each_vector};
-use super::view::{View, check_layout, expect_shape};
+use super::scratch;
+use super::simd::{ACTIVATIONS, Numbers, Simd, WithSimd, dispatch, for_each_vector};
+use super::view::{FloatView, View, check_layout, expect_same_dtype, expect_shape};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
 use crate::dtype::DType;
 
@@ -62,8 +63,8 @@ struct Angles {
 
 /// One head of one token on its way from `source` to `target`.
 struct Head {
-    source: *const f32,
-    target: *mut f32,
+    source: Numbers,
+    target: Numbers,
     dim: usize,
     norm: Option<Norm>,
     angles: Option<Angles>,
@@ -75,16 +76,21 @@ impl WithSimd for Head {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        let mut buffer = scratch::take(self.dim);
+        let head = self.target.as_f32().unwrap_or(buffer.as_mut_ptr());
         // SAFETY: source and target have `dim` numbers, the angles at most dim / 2 each.
         unsafe {
-            match self.norm {
-                Some(norm) => norm.apply(simd, self.source, self.target, self.dim),
-                None => std::ptr::copy_nonoverlapping(self.source, self.target, self.dim),
+            self.source.copy(simd, head.into(), self.dim);
+            if let Some(norm) = self.norm {
+                norm.apply(simd, head, head, self.dim);
             }
             match (self.angles, self.pairs) {
-                (Some(angles), Pairs::Halves) => rotate_halves(simd, self.target, angles),
-                (Some(angles), Pairs::Interleaved) => rotate_interleaved(self.target, angles),
+                (Some(angles), Pairs::Halves) => rotate_halves(simd, head, angles),
+                (Some(angles), Pairs::Interleaved) => rotate_interleaved(head, angles),
                 (None, _) => {}
+            }
+            if self.target.as_f32().is_none() {
+                Numbers::from(head).copy(simd, self.target, self.dim);
             }
         }
     }
@@ -178,6 +184,7 @@ fn check_append(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
         return Err(args.refuse(K_CACHE, format!("expected pages of some size, found {cache:?}")));
     }
     expect_shape(args, V_CACHE, cache)?;
+    expect_same_dtype(args, &[K_CACHE, V_CACHE])?;
     let heads = usize::try_from(args.int(NUM_HEADS)).unwrap_or(0);
     if heads == 0 {
         let reason = format!("expected a positive number, found {}", args.int(NUM_HEADS));
@@ -197,25 +204,25 @@ fn check_append(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
 }
 
 struct Append {
-    qkv: View<f32, 2>,
+    qkv: FloatView<2>,
     angles: Option<View<f32, 3>>,
     positions: View<i32, 1>,
     sequences: View<i32, 1>,
     pages: Pages,
-    k_cache: View<f32, 4>,
-    v_cache: View<f32, 4>,
+    k_cache: FloatView<4>,
+    v_cache: FloatView<4>,
     q_norm: Option<Norm>,
     k_norm: Option<Norm>,
-    out: View<f32, 3>,
+    out: FloatView<3>,
     pairs: Pairs,
 }
 
 impl Append {
     fn of(args: &KernelArgs<'_>) -> Append {
-        let k_cache = View::<f32, 4>::of(args.tensor(K_CACHE));
+        let k_cache = FloatView::<4>::of(args.tensor(K_CACHE));
         let norm = |index| Norm::of(args, index, k_cache.length(3)).expect("checked before");
         Append {
-            qkv: View::of(args.tensor(QKV)),
+            qkv: FloatView::of(args.tensor(QKV)),
             angles: args.optional(ANGLES).map(View::of),
             positions: View::of(args.tensor(POSITIONS)),
             sequences: View::of(args.tensor(SEQUENCES)),
@@ -225,10 +232,10 @@ impl Append {
                 pages: k_cache.length(0),
             },
             k_cache,
-            v_cache: View::of(args.tensor(V_CACHE)),
+            v_cache: FloatView::of(args.tensor(V_CACHE)),
             q_norm: norm(Q_NORM),
             k_norm: norm(K_NORM),
-            out: View::of(args.tensor(OUT)),
+            out: FloatView::of(args.tensor(OUT)),
             pairs: if args.int(INTERLEAVED) != 0 { Pairs::Interleaved } else { Pairs::Halves },
         }
     }
@@ -242,7 +249,7 @@ impl Append {
             count: angles.length(2),
         });
         let head = |index: usize, target, norm, angles| {
-            let source = self.qkv.at([token, index * dim]).cast_const();
+            let source = self.qkv.at([token, index * dim]);
             dispatch(Head { source, target, dim, norm, angles, pairs: self.pairs });
         };
         for q in 0..heads {
@@ -269,13 +276,13 @@ pub(crate) const APPEND_KV: HostKernel = HostKernel {
     signature: &Signature {
         name: "append_kv",
         params: &[
-            Param::input("qkv", &[DType::F32], 2),
+            Param::input("qkv", ACTIVATIONS, 2),
             Param::optional("angles", &[DType::F32], 3),
             Param::input("positions", &[DType::I32], 1),
             Param::input("sequences", &[DType::I32], 1),
             Param::input("block_tables", &[DType::I32], 2),
-            Param::inout("k_cache", &[DType::F32], 4),
-            Param::inout("v_cache", &[DType::F32], 4),
+            Param::inout("k_cache", ACTIVATIONS, 4),
+            Param::inout("v_cache", ACTIVATIONS, 4),
             Q_NORM_PARAMS[0],
             Q_NORM_PARAMS[1],
             Q_NORM_PARAMS[2],
@@ -286,7 +293,7 @@ pub(crate) const APPEND_KV: HostKernel = HostKernel {
             K_NORM_PARAMS[2],
             K_NORM_PARAMS[3],
             K_NORM_PARAMS[4],
-            Param::output("out", &[DType::F32], 3),
+            Param::output("out", ACTIVATIONS, 3),
             Param::int("num_heads"),
             Param::int("interleaved"),
         ],

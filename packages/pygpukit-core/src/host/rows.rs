@@ -2,21 +2,21 @@
 
 use super::HostKernel;
 use super::pool::ThreadPool;
-use super::simd::{Element, Simd, WithSimd, dispatch, for_each_vector, with_element};
-use super::view::{View, check_layout, expect_shape};
+use super::simd::{ACTIVATIONS, Numbers, Simd, WithSimd, dispatch, for_each_vector};
+use super::view::{FloatView, View, check_layout, expect_same_dtype, expect_shape};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
 use crate::dtype::DType;
 
 /// `out = scale · x + y`, without `x` where there is no row of that index.
-struct ScaledSum<X, Y> {
-    x: *const X,
+struct ScaledSum {
+    x: Numbers,
     scale: f32,
-    y: Option<*const Y>,
-    out: *mut f32,
+    y: Option<Numbers>,
+    out: Numbers,
     columns: usize,
 }
 
-impl<X: Element, Y: Element> WithSimd for ScaledSum<X, Y> {
+impl WithSimd for ScaledSum {
     type Output = ();
 
     #[inline(always)]
@@ -25,25 +25,18 @@ impl<X: Element, Y: Element> WithSimd for ScaledSum<X, Y> {
         for_each_vector!(S, self.columns, |start, count| {
             // SAFETY: the vector lies within the rows.
             unsafe {
-                let mut sum = simd.mul(simd.load_some(self.x.add(start), count), scale);
+                let mut sum = simd.mul(self.x.load(simd, start, count), scale);
                 if let Some(y) = self.y {
-                    sum = simd.add(sum, simd.load_some(y.add(start), count));
+                    sum = simd.add(sum, y.load(simd, start, count));
                 }
-                simd.store_some(self.out.add(start), sum, count);
+                self.out.store(simd, start, sum, count);
             }
         });
     }
 }
 
-/// Marks row `row` as the result of an index that there is nothing at.
-fn fill_nan(out: &View<f32, 2>, row: usize) {
-    for column in 0..out.length(1) {
-        out.set([row, column], f32::NAN);
-    }
-}
-
 /// `index` as a row of `matrix`, if there is such a row.
-fn existing_row<T: Copy>(matrix: &View<T, 2>, index: i32) -> Option<usize> {
+fn existing_row(matrix: &FloatView<2>, index: i32) -> Option<usize> {
     usize::try_from(index).ok().filter(|&row| row < matrix.length(0))
 }
 
@@ -72,23 +65,23 @@ fn check_embedding(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
     }
 }
 
-fn run_embedding<W: Element, P: Element>(args: &KernelArgs<'_>) {
+fn run_embedding(args: &KernelArgs<'_>) {
     use embedding_args::*;
     let ids = View::<i32, 1>::of(args.tensor(IDS));
-    let weight = View::<W, 2>::of(args.tensor(WEIGHT));
+    let weight = FloatView::<2>::of(args.tensor(WEIGHT));
     let positions = args.optional(POSITIONS).map(View::<i32, 1>::of);
-    let table = args.optional(POSITION_WEIGHT).map(View::<P, 2>::of);
-    let out = View::<f32, 2>::of(args.tensor(OUT));
+    let table = args.optional(POSITION_WEIGHT).map(FloatView::<2>::of);
+    let out = FloatView::<2>::of(args.tensor(OUT));
     let scale = args.float(SCALE) as f32;
     ThreadPool::global().run_rows(ids.length(0), weight.length(1), |token| {
         let x = existing_row(&weight, ids.get([token])).map(|row| weight.row(row));
         let y = positions.zip(table).map(|(positions, table)| {
-            existing_row(&table, positions.get([token])).map(|row| table.row(row).cast_const())
+            existing_row(&table, positions.get([token])).map(|row| table.row(row))
         });
         match (x, y) {
-            (None, _) | (_, Some(None)) => fill_nan(&out, token),
+            (None, _) | (_, Some(None)) => out.fill_nan(token),
             (Some(x), y) => dispatch(ScaledSum {
-                x: x.cast_const(),
+                x,
                 scale,
                 y: y.flatten(),
                 out: out.row(token),
@@ -109,18 +102,12 @@ pub(crate) const EMBEDDING: HostKernel = HostKernel {
             Param::input("weight", WEIGHTS, 2),
             Param::optional("positions", &[DType::I32], 1),
             Param::optional("position_weight", WEIGHTS, 2),
-            Param::output("out", &[DType::F32], 2),
+            Param::output("out", ACTIVATIONS, 2),
             Param::float("scale"),
         ],
     },
     check: check_embedding,
-    run: |args| {
-        use embedding_args::*;
-        let positions = args.optional(POSITION_WEIGHT).map_or(DType::F32, |table| table.dtype);
-        with_element!(args.tensor(WEIGHT).dtype, W => with_element!(positions, P => {
-            run_embedding::<W, P>(args);
-        }));
-    },
+    run: run_embedding,
 };
 
 /// `gather_rows(x (T,K), rows (S,), out (S,K))`: `out[s] = x[rows[s]]`; NaN where there is no such
@@ -129,26 +116,24 @@ pub(crate) const GATHER_ROWS: HostKernel = HostKernel {
     signature: &Signature {
         name: "gather_rows",
         params: &[
-            Param::input("x", &[DType::F32], 2),
+            Param::input("x", ACTIVATIONS, 2),
             Param::input("rows", &[DType::I32], 1),
-            Param::output("out", &[DType::F32], 2),
+            Param::output("out", ACTIVATIONS, 2),
         ],
     },
     check: |args| {
         check_layout(args)?;
+        expect_same_dtype(args, &[0, 2])?;
         expect_shape(args, 2, &[args.tensor(1).shape[0], args.tensor(0).shape[1]])
     },
     run: |args| {
-        let x = View::<f32, 2>::of(args.tensor(0));
+        let x = FloatView::<2>::of(args.tensor(0));
         let rows = View::<i32, 1>::of(args.tensor(1));
-        let out = View::<f32, 2>::of(args.tensor(2));
+        let out = FloatView::<2>::of(args.tensor(2));
         ThreadPool::global().run_rows(rows.length(0), x.length(1), |to| {
             match existing_row(&x, rows.get([to])) {
-                // SAFETY: both rows have `length(1)` numbers; `out` is another tensor than `x`.
-                Some(from) => unsafe {
-                    std::ptr::copy(x.row(from), out.row(to), x.length(1));
-                },
-                None => fill_nan(&out, to),
+                Some(from) => x.copy_row(from, &out, to),
+                None => out.fill_nan(to),
             }
         });
     },
@@ -159,9 +144,9 @@ pub(crate) const ADD: HostKernel = HostKernel {
     signature: &Signature {
         name: "add",
         params: &[
-            Param::input("x", &[DType::F32], 2),
-            Param::input("y", &[DType::F32], 2),
-            Param::output("out", &[DType::F32], 2),
+            Param::input("x", ACTIVATIONS, 2),
+            Param::input("y", ACTIVATIONS, 2),
+            Param::output("out", ACTIVATIONS, 2),
             Param::float("scale"),
         ],
     },
@@ -172,13 +157,13 @@ pub(crate) const ADD: HostKernel = HostKernel {
         expect_shape(args, 2, shape)
     },
     run: |args| {
-        let [x, y, out] = [0, 1, 2].map(|index| View::<f32, 2>::of(args.tensor(index)));
+        let [x, y, out] = [0, 1, 2].map(|index| FloatView::<2>::of(args.tensor(index)));
         let scale = args.float(3) as f32;
         ThreadPool::global().run_rows(x.length(0), x.length(1), |row| {
             dispatch(ScaledSum {
-                x: y.row(row).cast_const(),
+                x: y.row(row),
                 scale,
-                y: Some(x.row(row).cast_const()),
+                y: Some(x.row(row)),
                 out: out.row(row),
                 columns: x.length(1),
             });

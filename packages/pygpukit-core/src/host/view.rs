@@ -1,7 +1,9 @@
 //! Tensors as kernels index them, and the checks that make the indices safe.
 
+use super::simd::Numbers;
 use crate::dispatch::signature::{Access, ParamKind};
 use crate::dispatch::{KernelArgs, LaunchError, TensorArg};
+use crate::dtype::DType;
 
 /// A tensor of `RANK` dimensions whose last one lies without gaps.
 ///
@@ -115,6 +117,91 @@ impl<T: Copy> View<T, 2> {
     }
 }
 
+/// A [`View`] of activations (or weights), whose type is known at run time only.
+#[derive(Clone, Copy)]
+pub(super) struct FloatView<const RANK: usize> {
+    /// With strides in bytes, also that of the last dimension.
+    bytes: View<u8, RANK>,
+    dtype: DType,
+}
+
+impl<const RANK: usize> FloatView<RANK> {
+    /// `tensor`, of a floating-point dtype, which [`check_layout`] passed.
+    ///
+    /// # Panics
+    /// If the rank isn't `RANK`.
+    pub(super) fn of(tensor: &TensorArg) -> FloatView<RANK> {
+        let size = tensor.dtype.block_bytes();
+        let dimensions = |values: &[usize]| values.try_into().expect("the signature's rank");
+        let strides: [usize; RANK] = dimensions(&tensor.strides);
+        let mut strides = strides.map(|stride| stride * size);
+        strides[RANK - 1] = size;
+        let bytes = View { data: tensor.data, shape: dimensions(&tensor.shape), strides };
+        FloatView { bytes, dtype: tensor.dtype }
+    }
+
+    /// The type of the elements.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The length of dimension `axis`.
+    #[inline(always)]
+    pub(super) fn length(&self, axis: usize) -> usize {
+        self.bytes.length(axis)
+    }
+
+    /// The elements from `index` on to the end of the last dimension.
+    #[inline(always)]
+    pub(super) fn at(&self, index: [usize; RANK]) -> Numbers {
+        Numbers::new(self.bytes.at(index), self.dtype)
+    }
+}
+
+impl FloatView<2> {
+    /// A matrix over scratch, with room for float32: `rows` rows of `columns` numbers.
+    pub(super) fn over(
+        data: &mut [f32],
+        rows: usize,
+        columns: usize,
+        dtype: DType,
+    ) -> FloatView<2> {
+        assert!(rows * columns <= data.len());
+        let size = dtype.block_bytes();
+        let bytes = View {
+            data: data.as_mut_ptr().cast(),
+            shape: [rows, columns],
+            strides: [columns * size, size],
+        };
+        FloatView { bytes, dtype }
+    }
+
+    /// Rows `first` to `first + count` as a matrix of their own.
+    pub(super) fn rows(&self, first: usize, count: usize) -> FloatView<2> {
+        FloatView { bytes: self.bytes.rows(first, count), dtype: self.dtype }
+    }
+
+    /// Row `row`, which has `length(1)` elements.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize) -> Numbers {
+        Numbers::new(self.bytes.row(row), self.dtype)
+    }
+
+    /// Copies row `from` to row `to` of `target`, which is as wide and of the same type.
+    pub(super) fn copy_row(&self, from: usize, target: &FloatView<2>, to: usize) {
+        assert!(self.length(1) == target.length(1) && self.dtype == target.dtype);
+        let bytes = self.length(1) * self.dtype.block_bytes();
+        // SAFETY: both rows have so many bytes; nobody else writes to either.
+        unsafe { std::ptr::copy(self.bytes.row(from), target.bytes.row(to), bytes) };
+    }
+
+    /// Marks row `row` as the result of an index that there is nothing at.
+    pub(super) fn fill_nan(&self, row: usize) {
+        // SAFETY: the row has `length(1)` numbers.
+        unsafe { self.row(row).fill_nan(self.length(1)) };
+    }
+}
+
 impl<T: Copy> View<T, 3> {
     /// The matrix at `index` of the first dimension.
     pub(super) fn matrix(&self, index: usize) -> View<T, 2> {
@@ -171,6 +258,24 @@ fn elements_overlap(shape: &[usize], strides: &[usize]) -> bool {
         extent += length.saturating_sub(1) * stride;
         overlap
     })
+}
+
+/// Refuses those of the tensors at `indices` whose dtype isn't that of the first; absent ones pass.
+pub(super) fn expect_same_dtype(
+    args: &KernelArgs<'_>,
+    indices: &[usize],
+) -> Result<(), LaunchError> {
+    let mut tensors =
+        indices.iter().filter_map(|&index| Some((index, args.optional(index)?.dtype)));
+    let Some((first, expected)) = tensors.next() else { return Ok(()) };
+    match tensors.find(|&(_, dtype)| dtype != expected) {
+        Some((index, found)) => {
+            let first = args.signature().params[first].name;
+            Err(args
+                .refuse(index, format!("expected {expected}, the dtype of {first}, found {found}")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Refuses the tensor at `index` unless its shape is `expected`; an absent one passes.

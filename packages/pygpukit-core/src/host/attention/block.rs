@@ -5,9 +5,11 @@
 
 use std::ops::Range;
 
+use half::bf16;
+
 use super::super::activation::soft_capped;
 use super::super::scratch;
-use super::super::simd::{Simd, WithSimd, for_each_vector, math};
+use super::super::simd::{Element, Numbers, Simd, WithSimd, for_each_vector, math};
 use super::super::view::View;
 use super::partial::Partial;
 use super::{Attention, CHUNK};
@@ -34,61 +36,72 @@ impl Block {
     }
 
     /// The task that computes the block's results for a key/value head.
-    pub(super) fn whole<'a>(&'a self, attention: &'a Attention, kv_head: usize) -> Whole<'a> {
+    pub(super) fn whole<'a, C>(
+        &'a self,
+        attention: &'a Attention<C>,
+        kv_head: usize,
+    ) -> Whole<'a, C> {
         Whole(Task { attention, block: self, kv_head })
     }
 
     /// The task that computes the partial results of `chunks` into `partials`, from row `first` on.
-    pub(super) fn split<'a>(
+    pub(super) fn split<'a, C>(
         &'a self,
-        attention: &'a Attention,
+        attention: &'a Attention<C>,
         kv_head: usize,
         chunks: Range<usize>,
         partials: View<f32, 2>,
         first: usize,
-    ) -> Split<'a> {
+    ) -> Split<'a, C> {
         Split { task: Task { attention, block: self, kv_head }, chunks, partials, first }
     }
 
     /// The task that merges what [`Block::split`]'s tasks have computed.
-    pub(super) fn merge<'a>(
+    pub(super) fn merge<'a, C>(
         &'a self,
-        attention: &'a Attention,
+        attention: &'a Attention<C>,
         kv_head: usize,
         partials: View<f32, 2>,
         first: usize,
-    ) -> Merge<'a> {
+    ) -> Merge<'a, C> {
         Merge { task: Task { attention, block: self, kv_head }, partials, first }
     }
 }
 
 /// A block and the key/value head that it is computed for.
-#[derive(Clone, Copy)]
-struct Task<'a> {
-    attention: &'a Attention,
+struct Task<'a, C> {
+    attention: &'a Attention<C>,
     block: &'a Block,
     kv_head: usize,
 }
 
+impl<C> Clone for Task<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Task<'_, C> {}
+
 /// See [`Block::whole`].
-pub(super) struct Whole<'a>(Task<'a>);
+pub(super) struct Whole<'a, C>(Task<'a, C>);
 
 /// See [`Block::split`].
-pub(super) struct Split<'a> {
-    task: Task<'a>,
+pub(super) struct Split<'a, C> {
+    task: Task<'a, C>,
     chunks: Range<usize>,
     partials: View<f32, 2>,
     first: usize,
 }
 
 /// See [`Block::merge`].
-pub(super) struct Merge<'a> {
-    task: Task<'a>,
+pub(super) struct Merge<'a, C> {
+    task: Task<'a, C>,
     partials: View<f32, 2>,
     first: usize,
 }
 
-impl WithSimd for Whole<'_> {
+impl<C: Cached> WithSimd for Whole<'_, C> {
     type Output = ();
 
     #[inline(always)]
@@ -117,7 +130,7 @@ impl WithSimd for Whole<'_> {
     }
 }
 
-impl WithSimd for Split<'_> {
+impl<C: Cached> WithSimd for Split<'_, C> {
     type Output = ();
 
     #[inline(always)]
@@ -137,7 +150,7 @@ impl WithSimd for Split<'_> {
     }
 }
 
-impl WithSimd for Merge<'_> {
+impl<C: Cached> WithSimd for Merge<'_, C> {
     type Output = ();
 
     #[inline(always)]
@@ -159,24 +172,37 @@ impl WithSimd for Merge<'_> {
 }
 
 /// Where the keys and values of a chunk's positions lie.
-struct Keys {
+struct Keys<C> {
     /// The position of the first.
     start: usize,
-    k: [*const f32; CHUNK],
-    v: [*const f32; CHUNK],
+    k: [*const C; CHUNK],
+    v: [*const C; CHUNK],
 }
 
-/// Stands in for keys and values that aren't there, so that whoever sees them gets NaN.
-static NOWHERE: [f32; MAX_DIM] = [f32::NAN; MAX_DIM];
+/// A type that keys and values may have.
+pub(super) trait Cached: Element {
+    /// Stands in for keys and values that aren't there, so that whoever sees them gets NaN.
+    const NOWHERE: &'static [Self; MAX_DIM];
+}
+
+impl Cached for f32 {
+    const NOWHERE: &'static [f32; MAX_DIM] = &[f32::NAN; MAX_DIM];
+}
+
+impl Cached for bf16 {
+    const NOWHERE: &'static [bf16; MAX_DIM] = &[bf16::NAN; MAX_DIM];
+}
+
 /// The longest head that there is a stand-in for.
 pub(super) const MAX_DIM: usize = 1024;
 
-impl Keys {
+impl<C: Cached> Keys<C> {
     #[inline(always)]
-    fn new(task: &Task<'_>, chunk: usize) -> Keys {
+    fn new(task: &Task<'_, C>, chunk: usize) -> Keys<C> {
         let Task { attention, block, kv_head } = *task;
         let start = chunk * CHUNK;
-        let mut keys = Keys { start, k: [NOWHERE.as_ptr(); CHUNK], v: [NOWHERE.as_ptr(); CHUNK] };
+        let nowhere = C::NOWHERE.as_ptr();
+        let mut keys = Keys { start, k: [nowhere; CHUNK], v: [nowhere; CHUNK] };
         for position in start.max(block.visible.start)..(start + CHUNK).min(block.visible.end) {
             if let Some((page, row)) = attention.pages.find(block.sequence, position) {
                 let index = [page, kv_head, row, 0];
@@ -191,7 +217,7 @@ impl Keys {
 /// The scores of a few rows for the keys of a chunk, later their weights.
 type Scores = [[f32; CHUNK]; BLOCK_ROWS];
 
-impl Task<'_> {
+impl<C: Cached> Task<'_, C> {
     /// Queries of the task: for each token, those of each head of the group.
     #[inline(always)]
     fn rows(&self) -> usize {
@@ -207,7 +233,7 @@ impl Task<'_> {
 
     /// Where the result of a row belongs.
     #[inline(always)]
-    fn out(&self, row: usize) -> *mut f32 {
+    fn out(&self, row: usize) -> Numbers {
         let (token, head) = self.place(row);
         self.attention.out.at([token, head * self.attention.dim()])
     }
@@ -232,7 +258,7 @@ impl Task<'_> {
     fn chunk<S: Simd>(
         &self,
         simd: S,
-        keys: &Keys,
+        keys: &Keys<C>,
         first: usize,
         count: usize,
         targets: [Partial; BLOCK_ROWS],
@@ -286,27 +312,36 @@ impl Task<'_> {
     fn scores<S: Simd>(
         &self,
         simd: S,
-        keys: &Keys,
+        keys: &Keys<C>,
         first: usize,
         count: usize,
         range: Range<usize>,
         scores: &mut Scores,
     ) {
-        let queries: [*const f32; BLOCK_ROWS] = std::array::from_fn(|row| {
-            let (token, head) = self.place(first + row.min(count - 1));
-            self.attention.q.at([token, head, 0]).cast_const()
-        });
+        let mut converted = scratch::take(BLOCK_ROWS * self.dim());
+        let converted = View::over(&mut converted, BLOCK_ROWS, self.dim());
+        let mut queries = [std::ptr::null(); BLOCK_ROWS];
+        for (row, query) in queries.iter_mut().enumerate().take(count) {
+            let (token, head) = self.place(first + row);
+            let numbers = self.attention.q.at([token, head, 0]);
+            *query = numbers.as_f32().unwrap_or_else(|| {
+                let target = converted.row(row);
+                // SAFETY: both have `dim` numbers.
+                unsafe { numbers.copy(simd, target.into(), self.dim()) };
+                target
+            });
+        }
         let most = if S::MANY_REGISTERS { BLOCK_ROWS } else { BLOCK_ROWS / 2 };
         for row in (0..count).step_by(most) {
             let queries = &queries[row..];
             let scores = &mut scores[row..];
             match most.min(count - row) {
-                1 => score_rows::<S, 1>(simd, queries, keys, range.clone(), scores, self.dim()),
-                2 => score_rows::<S, 2>(simd, queries, keys, range.clone(), scores, self.dim()),
-                3 => score_rows::<S, 3>(simd, queries, keys, range.clone(), scores, self.dim()),
-                4 => score_rows::<S, 4>(simd, queries, keys, range.clone(), scores, self.dim()),
-                5 => score_rows::<S, 5>(simd, queries, keys, range.clone(), scores, self.dim()),
-                _ => score_rows::<S, 6>(simd, queries, keys, range.clone(), scores, self.dim()),
+                1 => score_rows::<S, C, 1>(simd, queries, keys, range.clone(), scores, self.dim()),
+                2 => score_rows::<S, C, 2>(simd, queries, keys, range.clone(), scores, self.dim()),
+                3 => score_rows::<S, C, 3>(simd, queries, keys, range.clone(), scores, self.dim()),
+                4 => score_rows::<S, C, 4>(simd, queries, keys, range.clone(), scores, self.dim()),
+                5 => score_rows::<S, C, 5>(simd, queries, keys, range.clone(), scores, self.dim()),
+                _ => score_rows::<S, C, 6>(simd, queries, keys, range.clone(), scores, self.dim()),
             }
         }
     }
@@ -348,10 +383,10 @@ impl Task<'_> {
 
 /// Fills in `q · k` of `M` rows for the keys of `range`.
 #[inline(always)]
-fn score_rows<S: Simd, const M: usize>(
+fn score_rows<S: Simd, C: Cached, const M: usize>(
     simd: S,
     queries: &[*const f32],
-    keys: &Keys,
+    keys: &Keys<C>,
     range: Range<usize>,
     scores: &mut [[f32; CHUNK]],
     dim: usize,
@@ -359,7 +394,7 @@ fn score_rows<S: Simd, const M: usize>(
     let queries: [*const f32; M] = std::array::from_fn(|row| queries[row]);
     let mut key = range.start;
     while key + BLOCK_KEYS <= range.end {
-        let addresses: [*const f32; BLOCK_KEYS] = std::array::from_fn(|n| keys.k[key + n]);
+        let addresses: [*const C; BLOCK_KEYS] = std::array::from_fn(|n| keys.k[key + n]);
         // SAFETY: queries and keys have `dim` numbers.
         let block = unsafe { dots(simd, queries, addresses, dim) };
         for (scores, block) in scores.iter_mut().zip(block) {
@@ -382,10 +417,10 @@ fn score_rows<S: Simd, const M: usize>(
 /// # Safety
 /// `length` numbers are readable at each address.
 #[inline(always)]
-unsafe fn dots<S: Simd, const M: usize, const N: usize>(
+unsafe fn dots<S: Simd, C: Cached, const M: usize, const N: usize>(
     simd: S,
     a: [*const f32; M],
-    b: [*const f32; N],
+    b: [*const C; N],
     length: usize,
 ) -> [[f32; N]; M] {
     let mut sums = [[simd.splat(0.0); N]; M];
@@ -414,9 +449,9 @@ unsafe fn dots<S: Simd, const M: usize, const N: usize>(
 /// rows from `row` on.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn sum_rows<S: Simd>(
+fn sum_rows<S: Simd, C: Cached>(
     simd: S,
-    keys: &Keys,
+    keys: &Keys<C>,
     weights: &Scores,
     row: usize,
     count: usize,
@@ -433,21 +468,21 @@ fn sum_rows<S: Simd>(
         let (weights, targets) = (&weights[row..], &targets[row..]);
         let range = range.clone();
         match most.min(end - row) {
-            1 => sum_block::<S, 1>(simd, keys, weights, range, targets, dim),
-            2 => sum_block::<S, 2>(simd, keys, weights, range, targets, dim),
-            3 => sum_block::<S, 3>(simd, keys, weights, range, targets, dim),
-            4 => sum_block::<S, 4>(simd, keys, weights, range, targets, dim),
-            5 => sum_block::<S, 5>(simd, keys, weights, range, targets, dim),
-            _ => sum_block::<S, 6>(simd, keys, weights, range, targets, dim),
+            1 => sum_block::<S, C, 1>(simd, keys, weights, range, targets, dim),
+            2 => sum_block::<S, C, 2>(simd, keys, weights, range, targets, dim),
+            3 => sum_block::<S, C, 3>(simd, keys, weights, range, targets, dim),
+            4 => sum_block::<S, C, 4>(simd, keys, weights, range, targets, dim),
+            5 => sum_block::<S, C, 5>(simd, keys, weights, range, targets, dim),
+            _ => sum_block::<S, C, 6>(simd, keys, weights, range, targets, dim),
         }
     }
 }
 
 /// [`sum_rows`] of `M` rows.
 #[inline(always)]
-fn sum_block<S: Simd, const M: usize>(
+fn sum_block<S: Simd, C: Cached, const M: usize>(
     simd: S,
-    keys: &Keys,
+    keys: &Keys<C>,
     weights: &[[f32; CHUNK]],
     range: Range<usize>,
     targets: &[Partial],
@@ -458,7 +493,7 @@ fn sum_block<S: Simd, const M: usize>(
     while first + BLOCK_VECTORS * S::LANES <= dim {
         // SAFETY: values and their sums have `dim` numbers, and these lie within them.
         unsafe {
-            sum_columns::<S, M, BLOCK_VECTORS>(
+            sum_columns::<S, C, M, BLOCK_VECTORS>(
                 simd,
                 keys,
                 weights,
@@ -474,7 +509,7 @@ fn sum_block<S: Simd, const M: usize>(
         let lanes = S::LANES.min(dim - first);
         // SAFETY: as above.
         unsafe {
-            sum_columns::<S, M, 1>(simd, keys, weights, range.clone(), targets, first, lanes);
+            sum_columns::<S, C, M, 1>(simd, keys, weights, range.clone(), targets, first, lanes);
         }
         first += lanes;
     }
@@ -485,9 +520,9 @@ fn sum_block<S: Simd, const M: usize>(
 /// # Safety
 /// Those numbers are readable behind each key's value and writable behind each target.
 #[inline(always)]
-unsafe fn sum_columns<S: Simd, const M: usize, const N: usize>(
+unsafe fn sum_columns<S: Simd, C: Cached, const M: usize, const N: usize>(
     simd: S,
-    keys: &Keys,
+    keys: &Keys<C>,
     weights: &[[f32; CHUNK]],
     range: Range<usize>,
     targets: [*mut f32; M],

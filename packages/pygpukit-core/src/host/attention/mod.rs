@@ -9,14 +9,16 @@
 mod block;
 mod partial;
 
-use self::block::{Block, MAX_DIM};
+use half::bf16;
+
+use self::block::{Block, Cached, MAX_DIM};
 use self::partial::Partial;
 use super::HostKernel;
 use super::pool::ThreadPool;
 use super::rope::Pages;
 use super::scratch;
-use super::simd::dispatch;
-use super::view::{View, check_layout, expect_shape};
+use super::simd::{ACTIVATIONS, dispatch};
+use super::view::{FloatView, View, check_layout, expect_same_dtype, expect_shape};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
 use crate::dtype::DType;
 
@@ -55,6 +57,7 @@ fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
         return Err(args.refuse(Q, format!("expected heads of at most {MAX_DIM}, found {dim}")));
     }
     expect_shape(args, V_CACHE, cache)?;
+    expect_same_dtype(args, &[K_CACHE, V_CACHE])?;
     expect_shape(args, POSITIONS, &[tokens])?;
     expect_shape(args, SEQUENCES, &[tokens])?;
     expect_shape(args, OUT, &[tokens, heads * dim])?;
@@ -66,15 +69,15 @@ fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// One launch.
-struct Attention {
-    q: View<f32, 3>,
-    k_cache: View<f32, 4>,
-    v_cache: View<f32, 4>,
+/// One launch, with a cache of elements of type `C`.
+struct Attention<C> {
+    q: FloatView<3>,
+    k_cache: View<C, 4>,
+    v_cache: View<C, 4>,
     pages: Pages,
     positions: View<i32, 1>,
     sequences: View<i32, 1>,
-    out: View<f32, 2>,
+    out: FloatView<2>,
     scale: f32,
     /// Positions that a query sees, itself included.
     window: usize,
@@ -82,12 +85,12 @@ struct Attention {
     soft_cap: f32,
 }
 
-impl Attention {
-    fn of(args: &KernelArgs<'_>) -> Attention {
-        let k_cache = View::<f32, 4>::of(args.tensor(K_CACHE));
+impl<C: Cached> Attention<C> {
+    fn of(args: &KernelArgs<'_>) -> Attention<C> {
+        let k_cache = View::<C, 4>::of(args.tensor(K_CACHE));
         let window = usize::try_from(args.int(WINDOW)).expect("checked before");
         Attention {
-            q: View::of(args.tensor(Q)),
+            q: FloatView::of(args.tensor(Q)),
             k_cache,
             v_cache: View::of(args.tensor(V_CACHE)),
             pages: Pages {
@@ -97,7 +100,7 @@ impl Attention {
             },
             positions: View::of(args.tensor(POSITIONS)),
             sequences: View::of(args.tensor(SEQUENCES)),
-            out: View::of(args.tensor(OUT)),
+            out: FloatView::of(args.tensor(OUT)),
             scale: args.float(SCALE) as f32,
             window: if window == 0 { usize::MAX } else { window },
             soft_cap: args.float(CAP) as f32,
@@ -134,7 +137,7 @@ impl Attention {
         for token in 0..self.q.length(0) {
             let (sequence, position) = (self.sequences.get([token]), self.positions.get([token]));
             let Some((sequence, position)) = self.pages.place(sequence, position) else {
-                (0..self.out.length(1)).for_each(|i| self.out.set([token, i], f32::NAN));
+                self.out.fill_nan(token);
                 continue;
             };
             let (first, end) = (self.first_visible(position), position + 1);
@@ -209,18 +212,21 @@ pub(crate) const ATTENTION: HostKernel = HostKernel {
     signature: &Signature {
         name: "attention",
         params: &[
-            Param::input("q", &[DType::F32], 3),
-            Param::input("k_cache", &[DType::F32], 4),
-            Param::input("v_cache", &[DType::F32], 4),
+            Param::input("q", ACTIVATIONS, 3),
+            Param::input("k_cache", ACTIVATIONS, 4),
+            Param::input("v_cache", ACTIVATIONS, 4),
             Param::input("block_tables", &[DType::I32], 2),
             Param::input("positions", &[DType::I32], 1),
             Param::input("sequences", &[DType::I32], 1),
-            Param::output("out", &[DType::F32], 2),
+            Param::output("out", ACTIVATIONS, 2),
             Param::float("scale"),
             Param::int("window"),
             Param::float("soft_cap"),
         ],
     },
     check,
-    run: |args| Attention::of(args).run(),
+    run: |args| match args.tensor(K_CACHE).dtype {
+        DType::F32 => Attention::<f32>::of(args).run(),
+        _ => Attention::<bf16>::of(args).run(),
+    },
 };

@@ -1,6 +1,6 @@
 //! What a query has seen of some keys: largest score, sum of exponentials, weighted sum of values.
 
-use super::super::simd::{Simd, for_each_vector, math};
+use super::super::simd::{Numbers, Simd, for_each_vector, math};
 
 /// A partial result in memory: the sum for each of `dim` values, then largest score and weight sum.
 #[derive(Clone, Copy)]
@@ -74,13 +74,13 @@ impl Partial {
     /// # Safety
     /// `dim` numbers are writable at `out`.
     #[inline(always)]
-    pub(super) unsafe fn write<S: Simd>(self, simd: S, out: *mut f32) {
+    pub(super) unsafe fn write<S: Simd>(self, simd: S, out: Numbers) {
         let weight = simd.splat(self.get().1);
         for_each_vector!(S, self.dim, |start, count| {
             // SAFETY: the vector lies within the values and, by the caller's contract, `out`.
             unsafe {
                 let values = simd.load_some(self.values.add(start), count);
-                simd.store_some(out.add(start), simd.div(values, weight), count);
+                out.store(simd, start, simd.div(values, weight), count);
             }
         });
     }

@@ -166,20 +166,22 @@ impl<E: Element> Panel<'_, E> {
         let x = self.x.row(self.x_token + token);
         let x_stride = self.x.row_stride();
         for (part, rows) in rows.into_iter().enumerate().take(self.linear.epilogue.parts()) {
-            let mut row = 0;
-            while row + BLOCK_ROWS <= self.outputs {
+            // Rows far apart are the continuations of those of the block before: long streams.
+            let step = self.outputs / BLOCK_ROWS;
+            for row in 0..step {
                 // SAFETY: M tokens from `token` on are in `x`, whose rows are whole vectors; the
                 // weight rows are within the panel and have `inputs` elements.
                 let block = unsafe {
                     let w = rows.data.add(row * rows.stride);
-                    dots::<S, W, M, BLOCK_ROWS>(simd, x, x_stride, w, rows.stride, inputs)
+                    dots::<S, W, M, BLOCK_ROWS>(simd, x, x_stride, w, step * rows.stride, inputs)
                 };
                 for (sums, block) in sums[part].iter_mut().zip(block) {
-                    sums[row..row + BLOCK_ROWS].copy_from_slice(&block);
+                    for (n, value) in block.into_iter().enumerate() {
+                        sums[row + n * step] = value;
+                    }
                 }
-                row += BLOCK_ROWS;
             }
-            while row < self.outputs {
+            for row in step * BLOCK_ROWS..self.outputs {
                 // SAFETY: as above.
                 let block = unsafe {
                     let w = rows.data.add(row * rows.stride);
@@ -188,7 +190,6 @@ impl<E: Element> Panel<'_, E> {
                 for (sums, [value]) in sums[part].iter_mut().zip(block) {
                     sums[row] = value;
                 }
-                row += 1;
             }
         }
         for m in 0..M {

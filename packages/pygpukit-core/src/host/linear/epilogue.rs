@@ -2,7 +2,7 @@
 
 use super::super::activation::Activation;
 use super::super::simd::{Floats, Simd, for_each_vector};
-use super::super::view::View;
+use super::super::view::FloatView;
 
 /// `out = residual + scale · (act(sums + bias))`, or gated
 /// `out = residual + scale · act(gate + bias) · (other + bias)`.
@@ -10,9 +10,9 @@ pub(super) struct Epilogue {
     pub(super) bias: Option<Floats>,
     pub(super) activation: Activation,
     pub(super) gated: bool,
-    pub(super) residual: Option<View<f32, 2>>,
+    pub(super) residual: Option<FloatView<2>>,
     pub(super) scale: f32,
-    pub(super) out: View<f32, 2>,
+    pub(super) out: FloatView<2>,
 }
 
 impl Epilogue {
@@ -42,7 +42,7 @@ impl Epilogue {
     ) {
         assert!(first + count <= self.outputs());
         let out = self.out.row(token);
-        let residual = self.residual.map(|residual| residual.row(token).cast_const());
+        let residual = self.residual.map(|residual| residual.row(token));
         for_each_vector!(S, count, |start, lanes| {
             let column = first + start;
             // SAFETY: the vector lies within the sums and, as asserted, within the rows.
@@ -55,9 +55,9 @@ impl Epilogue {
                 }
                 y = simd.mul(y, simd.splat(self.scale));
                 if let Some(residual) = residual {
-                    y = simd.add(simd.load_some(residual.add(column), lanes), y);
+                    y = simd.add(residual.load(simd, column, lanes), y);
                 }
-                simd.store_some(out.add(column), y, lanes);
+                out.store(simd, column, y, lanes);
             }
         });
     }

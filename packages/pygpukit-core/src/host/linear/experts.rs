@@ -5,10 +5,10 @@
 use super::super::HostKernel;
 use super::super::activation::Activation;
 use super::super::scratch;
-use super::super::simd::{Element, with_element};
+use super::super::simd::{ACTIVATIONS, Element, with_element};
 #[cfg(target_arch = "x86_64")]
 use super::super::simd::{Level, level};
-use super::super::view::{View, check_layout, expect_shape};
+use super::super::view::{FloatView, View, check_layout, expect_shape};
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
 use super::{Epilogue, Linear, WEIGHTS, dot};
@@ -48,9 +48,9 @@ fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
 
 /// One launch.
 struct Experts<E> {
-    x: View<f32, 2>,
+    x: FloatView<2>,
     weight: View<E, 3>,
-    out: View<f32, 2>,
+    out: FloatView<2>,
     /// Rows of `out` for each row of `x`.
     rows_per_input: usize,
     activation: Activation,
@@ -59,7 +59,7 @@ struct Experts<E> {
 
 impl<E: Element> Experts<E> {
     fn of(args: &KernelArgs<'_>) -> Experts<E> {
-        let (x, out) = (View::<f32, 2>::of(args.tensor(X)), View::<f32, 2>::of(args.tensor(OUT)));
+        let [x, out] = [X, OUT].map(|index| FloatView::<2>::of(args.tensor(index)));
         Experts {
             x,
             weight: View::of(args.tensor(WEIGHT)),
@@ -71,7 +71,7 @@ impl<E: Element> Experts<E> {
     }
 
     /// The layer of `expert` from `x` to `out`.
-    fn layer(&self, expert: usize, x: View<f32, 2>, out: View<f32, 2>) -> Linear<E> {
+    fn layer(&self, expert: usize, x: FloatView<2>, out: FloatView<2>) -> Linear<E> {
         Linear {
             x,
             weight: self.weight.matrix(expert),
@@ -96,23 +96,15 @@ impl<E: Element> Experts<E> {
         let (inputs, outputs) = (self.x.length(1), self.out.length(1));
         let mut gathered = scratch::take(rows.len() * inputs);
         let mut results = scratch::take(rows.len() * outputs);
-        let x = View::over(&mut gathered, rows.len(), inputs);
-        let out = View::over(&mut results, rows.len(), outputs);
+        let x = FloatView::over(&mut gathered, rows.len(), inputs, self.x.dtype());
+        let out = FloatView::over(&mut results, rows.len(), outputs, self.out.dtype());
         for (to, row) in rows.iter().enumerate() {
-            copy_row(&self.x, row / self.rows_per_input, &x, to);
+            self.x.copy_row(row / self.rows_per_input, &x, to);
         }
         compute(self.layer(expert, x, out));
         for (from, &row) in rows.iter().enumerate() {
-            copy_row(&out, from, &self.out, row);
+            out.copy_row(from, &self.out, row);
         }
-    }
-}
-
-fn copy_row(source: &View<f32, 2>, from: usize, target: &View<f32, 2>, to: usize) {
-    assert_eq!(source.length(1), target.length(1));
-    // SAFETY: both rows have `length(1)` numbers, of different tensors.
-    unsafe {
-        std::ptr::copy_nonoverlapping(source.row(from), target.row(to), source.length(1));
     }
 }
 
@@ -125,7 +117,7 @@ fn run_experts<E: Element>(args: &KernelArgs<'_>, compute: impl Fn(Linear<E>)) {
         let expert = experts.get([row / choices, row % choices]);
         match usize::try_from(expert).ok().and_then(|expert| rows_of.get_mut(expert)) {
             Some(rows) => rows.push(row),
-            None => (0..layer.out.length(1)).for_each(|i| layer.out.set([row, i], f32::NAN)),
+            None => layer.out.fill_nan(row),
         }
     }
     for (expert, rows) in rows_of.iter().enumerate() {
@@ -152,10 +144,10 @@ pub(crate) const EXPERT_LINEAR: HostKernel = HostKernel {
     signature: &Signature {
         name: "expert_linear",
         params: &[
-            Param::input("x", &[DType::F32], 2),
+            Param::input("x", ACTIVATIONS, 2),
             Param::input("weight", WEIGHTS, 3),
             Param::input("experts", &[DType::I32], 2),
-            Param::output("out", &[DType::F32], 2),
+            Param::output("out", ACTIVATIONS, 2),
             Param::int("activation"),
             Param::int("gated"),
         ],

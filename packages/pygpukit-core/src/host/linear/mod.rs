@@ -19,10 +19,10 @@ use super::activation::Activation;
 use super::norm::Norm;
 use super::pool::ThreadPool;
 use super::scratch;
-use super::simd::{Element, Floats, Simd, WithSimd, dispatch, with_element};
+use super::simd::{ACTIVATIONS, Element, Floats, Numbers, Simd, WithSimd, dispatch, with_element};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Level, level};
-use super::view::{View, check_layout, expect_shape};
+use super::view::{FloatView, View, check_layout, expect_shape};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
 use crate::dtype::DType;
 
@@ -64,7 +64,7 @@ fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
 
 /// One launch: `y = act(W · norm(x) + b)`, gated or not, `out = residual + scale · y`.
 struct Linear<E> {
-    x: View<f32, 2>,
+    x: FloatView<2>,
     weight: View<E, 2>,
     norm: Option<Norm>,
     epilogue: Epilogue,
@@ -72,7 +72,7 @@ struct Linear<E> {
 
 impl<E: Element> Linear<E> {
     fn of(args: &KernelArgs<'_>) -> Linear<E> {
-        let x = View::<f32, 2>::of(args.tensor(X));
+        let x = FloatView::<2>::of(args.tensor(X));
         Linear {
             x,
             weight: View::of(args.tensor(WEIGHT)),
@@ -81,9 +81,9 @@ impl<E: Element> Linear<E> {
                 bias: args.optional(BIAS).map(Floats::of),
                 activation: Activation::of(args, ACTIVATION).expect("checked before"),
                 gated: args.int(GATED) != 0,
-                residual: args.optional(RESIDUAL).map(View::of),
+                residual: args.optional(RESIDUAL).map(FloatView::of),
                 scale: args.float(SCALE) as f32,
-                out: View::of(args.tensor(OUT)),
+                out: FloatView::of(args.tensor(OUT)),
             },
         }
     }
@@ -136,7 +136,7 @@ impl<E: Element> Linear<E> {
 
 /// One row of activations on its way into scratch.
 struct Prepare {
-    x: *const f32,
+    x: Numbers,
     norm: Option<Norm>,
     out: *mut f32,
     length: usize,
@@ -150,9 +150,9 @@ impl WithSimd for Prepare {
     fn run<S: Simd>(self, simd: S) {
         // SAFETY: `x` has `length` numbers, `out` has `padded`, which is not less.
         unsafe {
-            match self.norm {
-                Some(norm) => norm.apply(simd, self.x, self.out, self.length),
-                None => std::ptr::copy_nonoverlapping(self.x, self.out, self.length),
+            self.x.copy(simd, self.out.into(), self.length);
+            if let Some(norm) = self.norm {
+                norm.apply(simd, self.out, self.out, self.length);
             }
             self.out.add(self.length).write_bytes(0, self.padded - self.length);
         }
@@ -170,14 +170,22 @@ fn run(args: &KernelArgs<'_>) {
     with_element!(dtype, E => Linear::<E>::of(args).run(dot::run));
 }
 
+/// The bfloat16 numbers whose sum an activation is taken as where products are those of bfloat16: a
+/// float32 number has high and low parts, a bfloat16 one (rounded again behind a norm) is one.
+#[cfg(target_arch = "x86_64")]
+fn terms(x: &FloatView<2>) -> usize {
+    if x.dtype() == DType::BF16 { 1 } else { 2 }
+}
+
 /// `linear(x (T,K), weight (N,K) | (2N,K), bias, norm…, residual (T,N), out (T,N), activation, gated,
 /// scale)`: `y = W · norm(x) + b`; gated: `act(y[:N]) · y[N:]`, else `act(y)`; `out = residual +
-/// scale ·` that. Products are summed in float32.
+/// scale ·` that. Products are summed in float32. Where `x` is bfloat16, `norm(x)` may be rounded to
+/// that, once.
 pub(crate) const LINEAR: HostKernel = HostKernel {
     signature: &Signature {
         name: "linear",
         params: &[
-            Param::input("x", &[DType::F32], 2),
+            Param::input("x", ACTIVATIONS, 2),
             Param::input("weight", WEIGHTS, 2),
             Param::optional("bias", WEIGHTS, 1),
             NORM_PARAMS[0],
@@ -185,8 +193,8 @@ pub(crate) const LINEAR: HostKernel = HostKernel {
             NORM_PARAMS[2],
             NORM_PARAMS[3],
             NORM_PARAMS[4],
-            Param::optional("residual", &[DType::F32], 2),
-            Param::output("out", &[DType::F32], 2),
+            Param::optional("residual", ACTIVATIONS, 2),
+            Param::output("out", ACTIVATIONS, 2),
             Param::int("activation"),
             Param::int("gated"),
             Param::float("scale"),

@@ -2,7 +2,7 @@
 //! products of a pair of numbers to each of 16 sums.
 //!
 //! Weights are read where they lie. A float32 activation is taken as two bfloat16 numbers, x = hi + lo
-//! to 16 bits, as for AMX tiles. Each output has one vector of sums, whose lanes are added in a fixed
+//! to 16 bits, a bfloat16 one as itself, as for AMX tiles. Each output has one vector of sums, whose lanes are added in a fixed
 //! order at the end: it depends on its own row and token only.
 
 // Loops over the rows and columns of a register block read best by index.
@@ -18,7 +18,8 @@ use super::super::simd::avx512::sum_four;
 use super::super::simd::dispatch;
 use super::super::view::View;
 use super::Linear;
-use super::tiles::{Finish, split};
+use super::terms;
+use super::tiles::{Finish, nearest, split};
 
 /// Numbers of a vector.
 const LANES: usize = 32;
@@ -37,16 +38,18 @@ const CHUNK_BYTES: usize = 256 << 10;
 pub(super) fn run(linear: &Linear<bf16>, first: usize, count: usize) {
     let inputs = linear.x.length(1);
     let padded = inputs.next_multiple_of(LANES);
-    // As many bytes as float32 numbers: the high parts of a token, then its low parts.
-    let mut buffer = scratch::take(count * padded);
-    let x = View::over(&mut buffer, count, padded);
+    let terms = terms(&linear.x);
+    // Half as many bytes for each term as float32 numbers take.
+    let mut buffer = scratch::take(count * padded / 2 * terms);
+    let x = View::over(&mut buffer, count, padded / 2 * terms);
     let pool = ThreadPool::global();
     pool.run_rows(count, inputs, |row| {
         let mut numbers = scratch::take(padded);
         let numbers = View::over(&mut numbers, 1, padded);
         linear.prepare(first + row, &numbers, 0);
-        // SAFETY: this kernel runs only on CPUs that have the instructions; both have `padded` numbers.
-        unsafe { split_row(numbers.row(0), x.row(row).cast(), padded) };
+        // SAFETY: this kernel runs only on CPUs that have the instructions; both have room for
+        // `padded` numbers, `x` for each term of them.
+        unsafe { write_terms(numbers.row(0), x.row(row).cast(), padded, terms) };
     });
     let outputs = linear.epilogue.outputs();
     let width = match count {
@@ -59,6 +62,7 @@ pub(super) fn run(linear: &Linear<bf16>, first: usize, count: usize) {
         let chunk = Chunk {
             linear,
             x,
+            terms,
             first,
             token,
             tokens: TOKENS.min(count - token),
@@ -69,13 +73,20 @@ pub(super) fn run(linear: &Linear<bf16>, first: usize, count: usize) {
     });
 }
 
+/// Writes the first terms of all numbers to `out`, then, where there are two, the second ones.
+///
 /// # Safety
-/// `length` numbers, a multiple of [`LANES`], are readable at `x`, twice as many writable at `out`.
+/// `length` numbers, a multiple of [`LANES`], are readable at `x`, `terms` times as many writable at
+/// `out`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn split_row(x: *const f32, out: *mut u16, length: usize) {
+unsafe fn write_terms(x: *const f32, out: *mut u16, length: usize, terms: usize) {
     for start in (0..length).step_by(LANES) {
         // SAFETY: the vector lies within each of the rows.
         unsafe {
+            if terms == 1 {
+                _mm512_storeu_si512(out.add(start).cast(), nearest(x.add(start)));
+                continue;
+            }
             let (high, low) = split(x.add(start));
             _mm512_storeu_si512(out.add(start).cast(), high);
             _mm512_storeu_si512(out.add(length + start).cast(), low);
@@ -86,8 +97,9 @@ unsafe fn split_row(x: *const f32, out: *mut u16, length: usize) {
 /// Some outputs of some tokens.
 struct Chunk<'a> {
     linear: &'a Linear<bf16>,
-    /// Split activations.
+    /// The terms of activations.
     x: View<f32, 2>,
+    terms: usize,
     /// The token of the layer's input that is the first of `x`.
     first: usize,
     token: usize,
@@ -98,6 +110,14 @@ struct Chunk<'a> {
 
 impl Chunk<'_> {
     fn run(&self) {
+        match self.terms {
+            1 => self.compute::<1>(),
+            _ => self.compute::<2>(),
+        }
+    }
+
+    /// Computes the chunk with activations of `T` terms.
+    fn compute<const T: usize>(&self) {
         let parts = self.linear.epilogue.parts();
         let mut sums = scratch::take(parts * self.tokens * self.outputs);
         let sums = View::over(&mut sums, parts * self.tokens, self.outputs);
@@ -109,9 +129,9 @@ impl Chunk<'_> {
                 // each takes are left.
                 token += unsafe {
                     match self.tokens - token {
-                        BLOCK_TOKENS.. => self.block::<BLOCK_TOKENS>(part, token, &sums, row),
-                        3.. => self.block::<3>(part, token, &sums, row),
-                        _ => self.block::<1>(part, token, &sums, row),
+                        BLOCK_TOKENS.. => self.block::<T, BLOCK_TOKENS>(part, token, &sums, row),
+                        3.. => self.block::<T, 3>(part, token, &sums, row),
+                        _ => self.block::<T, 1>(part, token, &sums, row),
                     }
                 };
             }
@@ -129,10 +149,14 @@ impl Chunk<'_> {
 
     /// Writes the sums of `M` tokens with all weight rows of a part, to rows `row` and on; gives `M`.
     ///
+    /// The rows of a register block are far apart, so that each is the continuation of one of the block
+    /// before: a few long streams, which the CPU's prefetchers follow, where rows beside one another
+    /// would begin new ones with every block.
+    ///
     /// # Safety
     /// The CPU has the instructions; the tokens are in the chunk.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn block<const M: usize>(
+    unsafe fn block<const T: usize, const M: usize>(
         &self,
         part: usize,
         token: usize,
@@ -143,42 +167,43 @@ impl Chunk<'_> {
         let first = part * self.linear.epilogue.outputs() + self.output;
         let x: [*const u16; M] =
             std::array::from_fn(|m| self.x.row(self.token + token + m).cast_const().cast());
-        let padded = self.x.length(1);
-        let mut output = 0;
-        while output < self.outputs {
-            let wide = output + BLOCK_ROWS <= self.outputs;
+        let padded = self.x.length(1) * 2 / T;
+        let (stride, inputs) = (weight.row_stride(), weight.length(1));
+        let step = self.outputs / BLOCK_ROWS;
+        for output in 0..step {
             let w = weight.row(first + output).cast_const();
-            // SAFETY: the rows of activations are two of `padded` numbers, those of weights have as many
-            // as there are inputs; the sums have room for the outputs.
+            // SAFETY: the rows of activations have `padded` numbers for each term, those of weights as
+            // many as there are inputs; the sums have room for the outputs.
             unsafe {
-                if wide {
-                    let block =
-                        dots::<M, BLOCK_ROWS>(x, padded, w, weight.row_stride(), weight.length(1));
-                    for m in 0..M {
-                        let target = sums.row(row + m).add(output);
-                        target.copy_from_nonoverlapping(block[m].as_ptr(), BLOCK_ROWS);
-                    }
-                } else {
-                    let block = dots::<M, 1>(x, padded, w, weight.row_stride(), weight.length(1));
-                    for m in 0..M {
-                        *sums.row(row + m).add(output) = block[m][0];
+                let block = dots::<T, M, BLOCK_ROWS>(x, padded, w, step * stride, inputs);
+                for m in 0..M {
+                    for n in 0..BLOCK_ROWS {
+                        *sums.row(row + m).add(output + n * step) = block[m][n];
                     }
                 }
             }
-            output += if wide { BLOCK_ROWS } else { 1 };
+        }
+        for output in step * BLOCK_ROWS..self.outputs {
+            let w = weight.row(first + output).cast_const();
+            // SAFETY: as above.
+            unsafe {
+                let block = dots::<T, M, 1>(x, padded, w, stride, inputs);
+                for m in 0..M {
+                    *sums.row(row + m).add(output) = block[m][0];
+                }
+            }
         }
         M
     }
 }
 
-/// The dot products of `M` split tokens with `N` weight rows, over `length` numbers.
+/// The dot products of `M` tokens, of `T` terms, with `N` weight rows, over `length` numbers.
 ///
 /// # Safety
-/// At each of `x` are `padded` high and then as many low parts, zeros from `length` on; rows of `w` are
-/// readable up to `length`, which is at most `padded`, a multiple of [`LANES`].
+/// At each of `x` are `padded` numbers for each term, zeros from `length` on; rows of `w` are readable up to `length`, which is at most `padded`, a multiple of [`LANES`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn dots<const M: usize, const N: usize>(
+unsafe fn dots<const T: usize, const M: usize, const N: usize>(
     x: [*const u16; M],
     padded: usize,
     w: *const bf16,
@@ -200,16 +225,12 @@ unsafe fn dots<const M: usize, const N: usize>(
             };
         }
         for m in 0..M {
-            // SAFETY: the caller's contract.
-            let (high, low) = unsafe {
-                let source = x[m].add(start);
-                (_mm512_loadu_si512(source.cast()), _mm512_loadu_si512(source.add(padded).cast()))
-            };
-            for n in 0..N {
-                sums[m][n] = add_products(sums[m][n], high, weights[n]);
-            }
-            for n in 0..N {
-                sums[m][n] = add_products(sums[m][n], low, weights[n]);
+            for term in 0..T {
+                // SAFETY: the caller's contract.
+                let x = unsafe { _mm512_loadu_si512(x[m].add(term * padded + start).cast()) };
+                for n in 0..N {
+                    sums[m][n] = add_products(sums[m][n], x, weights[n]);
+                }
             }
         }
     }

@@ -37,6 +37,24 @@ impl Avx2 {
         unsafe { std::ptr::copy_nonoverlapping(source, padded[..count].as_mut_ptr(), count) };
         padded
     }
+
+    /// The lanes, rounded to the nearest bfloat16.
+    #[inline(always)]
+    fn to_bf16(self, vector: __m256) -> __m128i {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let bits = _mm256_castps_si256(vector);
+            // Half of the last place that stays, but for ties to even numbers a bit less.
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+            let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, half));
+            let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(vector, vector));
+            let words = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), is_nan);
+            // Each half twice over, then the first of each.
+            let packed = _mm256_packus_epi32(words, words);
+            _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b10_00>(packed))
+        }
+    }
 }
 
 /// Adds (or the like) halves to one another until one lane is left.
@@ -192,5 +210,19 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store_partial(self, target: *mut f32, vector: __m256, count: usize) {
         unsafe { _mm256_maskstore_ps(target, self.mask(count), vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, target: *mut u16, vector: __m256) {
+        unsafe { _mm_storeu_si128(target.cast(), self.to_bf16(vector)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16_partial(self, target: *mut u16, vector: __m256, count: usize) {
+        let mut lanes = [0u16; 8];
+        unsafe {
+            _mm_storeu_si128(lanes.as_mut_ptr().cast(), self.to_bf16(vector));
+            std::ptr::copy_nonoverlapping(lanes[..count].as_ptr(), target, count);
+        }
     }
 }

@@ -16,6 +16,21 @@ impl Avx512 {
         Avx512(())
     }
 
+    /// The lanes, rounded to the nearest bfloat16.
+    #[inline(always)]
+    fn to_bf16(self, vector: __m512) -> __m256i {
+        // SAFETY: `self` proves the instruction set.
+        unsafe {
+            let bits = _mm512_castps_si512(vector);
+            // Half of the last place that stays, but for ties to even numbers a bit less.
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+            let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, half));
+            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(vector, vector);
+            _mm512_cvtepi32_epi16(_mm512_mask_set1_epi32(rounded, is_nan, 0x7fc0))
+        }
+    }
+
     /// The first `count < 16` lanes.
     #[inline(always)]
     fn mask(count: usize) -> __mmask16 {
@@ -217,5 +232,18 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn store_partial(self, target: *mut f32, vector: __m512, count: usize) {
         unsafe { _mm512_mask_storeu_ps(target, Avx512::mask(count), vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, target: *mut u16, vector: __m512) {
+        unsafe { _mm256_storeu_si256(target.cast(), self.to_bf16(vector)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16_partial(self, target: *mut u16, vector: __m512, count: usize) {
+        unsafe {
+            let lanes = self.to_bf16(vector);
+            _mm256_mask_storeu_epi16(target.cast(), Avx512::mask(count), lanes);
+        }
     }
 }

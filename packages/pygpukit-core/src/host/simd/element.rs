@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::Simd;
+use super::{Simd, for_each_vector};
 use crate::dispatch::TensorArg;
 use crate::dtype::DType;
 
@@ -72,6 +72,100 @@ macro_rules! with_element {
     };
 }
 pub(crate) use with_element;
+
+/// The types that activations may have.
+pub(crate) const ACTIVATIONS: &[DType] = &[DType::F32, DType::BF16];
+
+/// The address of numbers that lie one after another, whose type is known at run time only.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers {
+    data: *mut u8,
+    dtype: DType,
+}
+
+impl From<*mut f32> for Numbers {
+    fn from(data: *mut f32) -> Numbers {
+        Numbers::new(data.cast(), DType::F32)
+    }
+}
+
+impl Numbers {
+    pub(crate) fn new(data: *mut u8, dtype: DType) -> Numbers {
+        Numbers { data, dtype }
+    }
+
+    /// The address, if they are float32.
+    #[inline(always)]
+    pub(crate) fn as_f32(self) -> Option<*mut f32> {
+        (self.dtype == DType::F32).then_some(self.data.cast())
+    }
+
+    /// Numbers `start` to `start + count`, then zeros; `count <= LANES`.
+    ///
+    /// # Safety
+    /// They are readable.
+    #[inline(always)]
+    pub(crate) unsafe fn load<S: Simd>(self, simd: S, start: usize, count: usize) -> S::Vector {
+        // SAFETY: the caller's contract.
+        with_element!(self.dtype, E => unsafe {
+            simd.load_some(self.data.cast::<E>().add(start), count)
+        })
+    }
+
+    /// Sets numbers `start` to `start + count` to the first lanes, rounded to their type;
+    /// `count <= LANES`.
+    ///
+    /// # Safety
+    /// They are writable, and of one of the types of [`ACTIVATIONS`].
+    #[inline(always)]
+    pub(crate) unsafe fn store<S: Simd>(
+        self,
+        simd: S,
+        start: usize,
+        vector: S::Vector,
+        count: usize,
+    ) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if self.dtype == DType::F32 {
+                simd.store_some(self.data.cast::<f32>().add(start), vector, count);
+            } else if count == S::LANES {
+                simd.store_bf16(self.data.cast::<u16>().add(start), vector);
+            } else {
+                simd.store_bf16_partial(self.data.cast::<u16>().add(start), vector, count);
+            }
+        }
+    }
+
+    /// Sets the first `length` numbers of `target` to these.
+    ///
+    /// # Safety
+    /// As [`Numbers::load`] and, for `target`, [`Numbers::store`].
+    #[inline(always)]
+    pub(crate) unsafe fn copy<S: Simd>(self, simd: S, target: Numbers, length: usize) {
+        for_each_vector!(S, length, |start, count| {
+            // SAFETY: the caller's contract.
+            unsafe { target.store(simd, start, self.load(simd, start, count), count) };
+        });
+    }
+
+    /// Sets the first `length` numbers to NaN: the mark of what isn't there.
+    ///
+    /// # Safety
+    /// As [`Numbers::store`].
+    pub(crate) unsafe fn fill_nan(self, length: usize) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            match self.as_f32() {
+                Some(data) => std::slice::from_raw_parts_mut(data, length).fill(f32::NAN),
+                None => {
+                    let data = self.data.cast::<bf16>();
+                    std::slice::from_raw_parts_mut(data, length).fill(bf16::NAN);
+                }
+            }
+        }
+    }
+}
 
 /// A vector of numbers whose type is known at run time only: a bias, a norm's weight.
 #[derive(Clone, Copy)]

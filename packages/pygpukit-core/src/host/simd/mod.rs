@@ -22,7 +22,7 @@ mod portable;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
-pub(crate) use element::{Element, Floats, with_element};
+pub(crate) use element::{ACTIVATIONS, Element, Floats, Numbers, with_element};
 #[cfg(test)]
 pub(crate) use level::at_each_level;
 pub use level::{Level, level};
@@ -161,6 +161,16 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `count` numbers are writable there; nothing past them is touched.
     unsafe fn store_partial(self, target: *mut f32, vector: Self::Vector, count: usize);
+    /// Writes the lanes to `target`, rounded to the nearest bfloat16, ties to even.
+    ///
+    /// # Safety
+    /// As [`Simd::store`].
+    unsafe fn store_bf16(self, target: *mut u16, vector: Self::Vector);
+    /// Writes the first `count < LANES` lanes to `target`, rounded as by [`Simd::store_bf16`].
+    ///
+    /// # Safety
+    /// As [`Simd::store_partial`].
+    unsafe fn store_bf16_partial(self, target: *mut u16, vector: Self::Vector, count: usize);
 
     /// The `count <= LANES` numbers at `source`, then zeros.
     ///

@@ -18,6 +18,21 @@ impl Neon {
         unsafe { std::ptr::copy_nonoverlapping(source, padded[..count].as_mut_ptr(), count) };
         padded
     }
+
+    /// The lanes, rounded to the nearest bfloat16.
+    #[inline(always)]
+    fn to_bf16(vector: float32x4_t) -> uint16x4_t {
+        // SAFETY: NEON is part of the target.
+        unsafe {
+            let bits = vreinterpretq_u32_f32(vector);
+            // Half of the last place that stays, but for ties to even numbers a bit less.
+            let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+            let half = vaddq_u32(odd, vdupq_n_u32(0x7fff));
+            let rounded = vaddq_u32(bits, half);
+            let is_number = vceqq_f32(vector, vector);
+            vshrn_n_u32::<16>(vbslq_u32(is_number, rounded, vdupq_n_u32(0x7fc0_0000)))
+        }
+    }
 }
 
 // SAFETY of the blocks below: NEON is part of the target; pointers are the caller's contract.
@@ -161,6 +176,20 @@ impl Simd for Neon {
         let mut lanes = [0.0; 4];
         unsafe {
             vst1q_f32(lanes.as_mut_ptr(), vector);
+            std::ptr::copy_nonoverlapping(lanes[..count].as_ptr(), target, count);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, target: *mut u16, vector: float32x4_t) {
+        unsafe { vst1_u16(target, Neon::to_bf16(vector)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16_partial(self, target: *mut u16, vector: float32x4_t, count: usize) {
+        let mut lanes = [0; 4];
+        unsafe {
+            vst1_u16(lanes.as_mut_ptr(), Neon::to_bf16(vector));
             std::ptr::copy_nonoverlapping(lanes[..count].as_ptr(), target, count);
         }
     }

@@ -172,4 +172,18 @@ impl Simd for Portable {
         // SAFETY: the caller's contract; the array is longer than `count`.
         unsafe { std::ptr::copy_nonoverlapping(vector[..count].as_ptr(), target, count) }
     }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, target: *mut u16, vector: Self::Vector) {
+        // SAFETY: the caller's contract.
+        unsafe { self.store_bf16_partial(target, vector, LANES) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16_partial(self, target: *mut u16, vector: Self::Vector, count: usize) {
+        for (lane, &value) in vector[..count].iter().enumerate() {
+            // SAFETY: lane < count, which the caller vouches for.
+            unsafe { target.add(lane).write_unaligned(bf16::from_f32(value).to_bits()) };
+        }
+    }
 }

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
+use crate::dtype::DType;
 
 /// A function of one vector, applied to a whole slice.
 trait Map {
@@ -145,6 +146,37 @@ fn every_16_bit_number_converts_exactly() {
     }
 }
 
+struct Narrow<'a>(&'a [f32]);
+
+impl WithSimd for Narrow<'_> {
+    type Output = Vec<bf16>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Vec<bf16> {
+        let mut result = vec![bf16::ZERO; self.0.len()];
+        let target = Numbers::new(result.as_mut_ptr().cast(), DType::BF16);
+        // SAFETY: both have as many numbers.
+        unsafe { Numbers::from(self.0.as_ptr().cast_mut()).copy(simd, target, self.0.len()) };
+        result
+    }
+}
+
+#[test]
+fn float32_rounds_to_the_nearest_bfloat16() {
+    // Every bfloat16 number, and what is just below, at and just above the middle to the next.
+    let floats: Vec<f32> = (0..=u16::MAX)
+        .flat_map(|high| [0, 1, 0x7fff, 0x8000, 0x8001].map(|low| u32::from(high) << 16 | low))
+        .map(f32::from_bits)
+        .collect();
+    for level in Level::available() {
+        for (float, found) in floats.iter().zip(dispatch_at(level, Narrow(&floats))) {
+            let right = bf16::from_f32(*float);
+            let same = found.to_bits() == right.to_bits() || found.is_nan() && right.is_nan();
+            assert!(same, "{level}: {float:e} became {found}, not {right}");
+        }
+    }
+}
+
 struct Reduce<'a>(&'a [[f32; MAX_LANES]]);
 
 impl WithSimd for Reduce<'_> {
@@ -176,6 +208,7 @@ proptest! {
     fn partial_vectors_touch_nothing_else(count in 0usize..40) {
         for level in Level::available() {
             let inputs = vec![2.0; count];
+            prop_assert_eq!(dispatch_at(level, Narrow(&inputs)), vec![bf16::from_f32(2.0); count]);
             prop_assert_eq!(dispatch_at(level, Load(&inputs)), inputs);
         }
     }

@@ -4,6 +4,7 @@
 //! set: what reads there gets NaN, what writes there is found when the tensor is dropped.
 
 mod attention;
+mod bfloat16;
 mod experts;
 mod linear;
 mod norm;
@@ -110,6 +111,11 @@ impl Tensor {
         self.offsets().map(|offset| unsafe { self.data().cast::<T>().add(offset).read() }).collect()
     }
 
+    /// A tensor of the same elements as another type.
+    fn cast<T: Value>(&self) -> Tensor {
+        Tensor::new::<T>(&self.shape, any_values(self))
+    }
+
     fn values<T: Value>(&self) -> Vec<f64> {
         self.read::<T>().into_iter().map(T::to_f64).collect()
     }
@@ -180,6 +186,15 @@ impl Random {
     fn tensor<T: Value>(&mut self, shape: &[usize]) -> Tensor {
         let values: Vec<f64> = (0..shape.iter().product()).map(|_| self.number()).collect();
         Tensor::new::<T>(shape, values)
+    }
+}
+
+/// The elements of a tensor of floating-point numbers.
+fn any_values(tensor: &Tensor) -> Vec<f64> {
+    match tensor.dtype {
+        DType::F32 => tensor.values::<f32>(),
+        DType::F16 => tensor.values::<f16>(),
+        _ => tensor.values::<bf16>(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::activation::Activation;
 use super::super::simd::at_each_level;
-use super::linear::{activation64, any_values};
+use super::linear::activation64;
 use super::*;
 
 /// A row normalised in float64; kind 0 is none, 1 RMS, 2 layer.

@@ -1,10 +1,10 @@
 """The operations of a language model over the tensors of `pygpukit.core`.
 
 Shapes: T tokens of all sequences of a step, one after another; S sequences; H query heads, KV
-key/value heads, D head_dim; K inputs and N outputs of a layer; V vocab_size. On "cpu" activations
-and the cache of keys and values are float32, and weights float32, float16 or bfloat16. On "cuda"
-activations and the cache are of one of these types; 16-bit activations are multiplied with matrices
-of their own type. Logits are float32, and so are all sums.
+key/value heads, D head_dim; K inputs and N outputs of a layer; V vocab_size. Weights are
+float32, float16 or bfloat16. Activations and the cache of keys and values are float32 or bfloat16,
+on "cuda" also float16; there 16-bit activations are multiplied with matrices of their own type.
+Logits are float32, and so are all sums.
 
 Every operation launches one kernel of its own name through `device.controller`, writes its result
 into `out` if that is given and else into a new tensor of its input's pool, and raises `LaunchError`

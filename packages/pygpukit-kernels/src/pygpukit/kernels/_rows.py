@@ -25,7 +25,7 @@ def embedding(
         scale: Of the rows of `weight`.
         positions: (T,) int32, together with `position_weight`.
         position_weight: (context, K).
-        dtype: Of the result, that of activations: float32 on "cpu".
+        dtype: Of the result, that of activations.
         out: (T, K).
 
     Returns:

@@ -194,10 +194,12 @@ def _token_text(value: object) -> str | None:
 def _gguf_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
     """The default template, and those with a name behind its key."""
     key = "tokenizer.chat_template"
+    # Not `items`, which would make Python's objects of the whole vocabulary.
+    names = [name for name in metadata if name == key or name.startswith(f"{key}.")]
     return {
         name.removeprefix(key).removeprefix(".") or "default": source
-        for name, source in metadata.items()
-        if (name == key or name.startswith(f"{key}.")) and isinstance(source, str) and source
+        for name in names
+        if isinstance(source := metadata[name], str) and source
     }
 
 

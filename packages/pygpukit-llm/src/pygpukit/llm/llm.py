@@ -120,9 +120,10 @@ class LLM:
             model: A folder with config.json and safetensors, a .gguf file, or a hub id
                 (`owner/name`), which is downloaded once.
             device: "cuda", "cuda:N", "cpu", or "auto" for a GPU where there is one.
-            dtype: Of activations, keys and values: "float32", on a GPU also "float16" and
-                "bfloat16". By default float32 on the CPU, and on a GPU the type of the weights;
-                with float32 a GPU is as exact as the CPU, but slow.
+            dtype: Of activations, keys and values: "float32", "bfloat16", on a GPU also "float16".
+                By default float32 on the CPU, and on a GPU the type of the weights; with float32
+                a GPU is as exact as the CPU, but slow, and with bfloat16 a CPU rounds as a GPU
+                does and is faster at prompts, if it has instructions for that type.
             revision: A branch, tag or commit of a hub id.
             token: What the hub asks for private and gated models; by default the one that
                 `hf auth login` has stored, or HF_TOKEN.

@@ -27,10 +27,10 @@ pub(super) fn run(linear: &Linear<bf16>, packed: Packed, first: usize) {
 /// Computes `outputs` outputs from `output` on.
 fn compute(linear: &Linear<bf16>, packed: Packed, first: usize, output: usize, outputs: usize) {
     let parts = linear.epilogue.parts();
-    let tokens = packed.tokens();
+    let (tokens, columns) = (packed.tokens(), packed.columns());
     let mut sums = scratch::take(parts * tokens * outputs);
     // SAFETY: tiles are chosen only where there are any; no others live in this function.
-    let tiles = unsafe { Tiles::new(packed.columns()) };
+    let tiles = unsafe { Tiles::new(columns) };
     let mut products = [0.0; ROWS * COLUMNS];
     for part in 0..parts {
         let row = part * linear.epilogue.outputs() + output;
@@ -39,8 +39,11 @@ fn compute(linear: &Linear<bf16>, packed: Packed, first: usize, output: usize, o
             unsafe { tiles.multiply(tile, packed.block(0), packed.steps(), &mut products) };
             for token in 0..tokens {
                 let sums = &mut sums[(part * tokens + token) * outputs..][..outputs];
-                for (place, products) in places.clone().zip(products.chunks_exact(2 * tokens)) {
-                    sums[place] = products[token] + products[tokens + token];
+                for (place, products) in places.clone().zip(products.chunks_exact(columns)) {
+                    sums[place] = match packed.terms() {
+                        1 => products[token],
+                        _ => products[token] + products[tokens + token],
+                    };
                 }
             }
         });

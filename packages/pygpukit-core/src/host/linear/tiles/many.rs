@@ -12,13 +12,11 @@ use super::super::super::simd::avx512::transpose;
 use super::super::super::simd::dispatch;
 use super::super::super::view::View;
 use super::super::Linear;
-use super::pack::{Packed, TOKENS};
+use super::pack::Packed;
 use super::{Finish, rows};
 
 /// Tiles of weight rows of a chunk.
 const TILES: usize = 6;
-/// Tokens whose products are computed together: two blocks.
-const PAIR_TOKENS: usize = 2 * TOKENS;
 /// Packed activations of a chunk, at most: they share a level 2 cache with the weights.
 const CHUNK_BYTES: usize = 5 << 18;
 const LINE_BYTES: usize = 64;
@@ -99,8 +97,8 @@ impl Chunk<'_> {
         let copy_length = rows::copy_length(&self.linear.weight);
         let mut copies = scratch::take(copies * copy_length);
         let tiles_of_rows = self.tiles(&mut copies);
-        let mut sums = scratch::take(parts * PAIR_TOKENS * width);
-        let sums = View::over(&mut sums, parts * PAIR_TOKENS, width);
+        let mut sums = scratch::take(parts * self.pair_tokens() * width);
+        let sums = View::over(&mut sums, parts * self.pair_tokens(), width);
         // SAFETY: tiles are chosen only where there are any; no others live in this function.
         let tiles = unsafe { Tiles::new(COLUMNS) };
         for (index, pair) in self.pairs.clone().enumerate() {
@@ -110,6 +108,11 @@ impl Chunk<'_> {
             self.multiply(&tiles, &tiles_of_rows, pair, &sums);
             self.finish(pair, sums);
         }
+    }
+
+    /// Tokens whose products are computed together: those of two blocks.
+    fn pair_tokens(&self) -> usize {
+        2 * self.packed.tokens()
     }
 
     /// Fetches a share of the weights into the level 2 cache.
@@ -172,43 +175,70 @@ impl Chunk<'_> {
                     false => (0, (2 * index + half) * ROWS),
                 };
                 if column < self.outputs {
+                    let row = part * self.pair_tokens();
                     // SAFETY: as above.
-                    unsafe { unpack(products, sums, part * PAIR_TOKENS, column) };
+                    unsafe {
+                        match self.packed.terms() {
+                            1 => unpack(products, sums, row, column),
+                            _ => unpack_added(products, sums, row, column),
+                        }
+                    }
                 }
             }
         }
     }
 
     fn finish(&self, pair: usize, sums: View<f32, 2>) {
-        let token = pair * PAIR_TOKENS;
+        let token = pair * self.pair_tokens();
         dispatch(Finish {
             epilogue: &self.linear.epilogue,
             token: self.first + token,
-            tokens: PAIR_TOKENS.min(self.count - token),
+            tokens: self.pair_tokens().min(self.count - token),
             output: self.output,
             outputs: self.outputs,
             sums,
-            rows: PAIR_TOKENS,
+            rows: self.pair_tokens(),
         });
     }
 }
 
-/// Adds the sums of high and low parts and writes them to [`PAIR_TOKENS`] rows of `sums` from `row`
-/// on, from `column` on.
+/// Writes the sums of each block's tokens to rows of `sums` from `row` on, from `column` on.
 #[target_feature(enable = "avx512f")]
 fn unpack(products: &[[f32; ROWS * COLUMNS]; 2], sums: &View<f32, 2>, row: usize, column: usize) {
-    assert!(column + ROWS <= sums.length(1));
-    let mut outputs = [_mm512_setzero_si512(); ROWS];
-    for (index, output) in outputs.iter_mut().enumerate() {
+    for (block, products) in products.iter().enumerate() {
+        let rows = std::array::from_fn(|index| {
+            // SAFETY: a row of a tile has `COLUMNS` numbers.
+            unsafe { _mm512_loadu_si512(products[index * COLUMNS..].as_ptr().cast()) }
+        });
+        store(transpose(rows), sums, row + block * COLUMNS, column);
+    }
+}
+
+/// [`unpack`] where a token's sum is that of the sums of its two terms.
+#[target_feature(enable = "avx512f")]
+fn unpack_added(
+    products: &[[f32; ROWS * COLUMNS]; 2],
+    sums: &View<f32, 2>,
+    row: usize,
+    column: usize,
+) {
+    let rows = std::array::from_fn(|index| {
         // SAFETY: a row of a tile has `COLUMNS` numbers.
         let [first, second] = [0, 1]
             .map(|block| unsafe { _mm512_loadu_ps(products[block][index * COLUMNS..].as_ptr()) });
-        // The lanes of each: 8 tokens' high parts, then their low parts.
+        // The lanes of each: 8 tokens' first terms, then their second ones.
         let high = _mm512_shuffle_f32x4::<0x44>(first, second);
         let low = _mm512_shuffle_f32x4::<0xEE>(first, second);
-        *output = _mm512_castps_si512(_mm512_add_ps(high, low));
-    }
-    for (token, outputs) in transpose(outputs).into_iter().enumerate() {
+        _mm512_castps_si512(_mm512_add_ps(high, low))
+    });
+    store(transpose(rows), sums, row, column);
+}
+
+/// Writes the outputs of 16 tokens to rows of `sums` from `row` on, from `column` on.
+#[target_feature(enable = "avx512f")]
+fn store(tokens: [__m512i; ROWS], sums: &View<f32, 2>, row: usize, column: usize) {
+    assert!(column + ROWS <= sums.length(1));
+    for (token, outputs) in tokens.into_iter().enumerate() {
         // SAFETY: `ROWS` numbers from `column` on are within the row, as asserted.
         unsafe { _mm512_storeu_si512(sums.at([row + token, column]).cast(), outputs) };
     }

@@ -2,7 +2,7 @@
 //!
 //! Weights are read where they lie, 16 rows by 32 inputs at a time. A float32 activation becomes two
 //! columns of bfloat16, x = hi + lo to 16 bits, whose sums are added at the end, so that the result is
-//! nearly that of float32 products. Each column is summed over the inputs in one order, whatever
+//! nearly that of float32 products; a bfloat16 activation is one column. Each column is summed over the inputs in one order, whatever
 //! stands in the columns beside it.
 
 mod few;
@@ -13,7 +13,7 @@ mod rows;
 use half::bf16;
 
 use self::pack::Packed;
-pub(super) use self::pack::split;
+pub(super) use self::pack::{nearest, split};
 use super::super::simd::{Simd, WithSimd};
 use super::super::view::View;
 use super::Linear;

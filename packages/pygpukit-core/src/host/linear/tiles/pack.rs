@@ -9,17 +9,16 @@ use super::super::super::scratch;
 use super::super::super::simd::amx::{COLUMNS, DEPTH, ROWS};
 use super::super::super::simd::avx512::transpose;
 use super::super::super::view::View;
-use super::super::Linear;
-
-/// Tokens of a block, at most: each takes two columns.
-pub(super) const TOKENS: usize = COLUMNS / 2;
+use super::super::{Linear, terms};
 
 /// Normalised activations: blocks of tokens, each a tile for every step over the inputs. In a tile the
-/// columns of the tokens' high parts come first, then those of their low parts.
+/// columns of the tokens' first (or only) terms come first, then those of their second ones.
 #[derive(Clone, Copy)]
 pub(super) struct Packed {
     data: *const u32,
     blocks: usize,
+    /// Columns of a token.
+    terms: usize,
     /// Tokens of a block.
     tokens: usize,
     /// Tiles of a block.
@@ -43,9 +42,11 @@ impl Packed {
         body: impl FnOnce(Packed),
     ) {
         let steps = linear.x.length(1).div_ceil(DEPTH);
-        let tokens = count.min(TOKENS);
-        let blocks = if count <= TOKENS { 1 } else { count.div_ceil(TOKENS).next_multiple_of(2) };
-        let block_length = steps * ROWS * 2 * tokens;
+        let terms = terms(&linear.x);
+        let most = COLUMNS / terms;
+        let tokens = count.min(most);
+        let blocks = if count <= most { 1 } else { count.div_ceil(most).next_multiple_of(2) };
+        let block_length = steps * ROWS * terms * tokens;
         let mut buffer = scratch::take(blocks * block_length);
         let out = View::over(&mut buffer, blocks, block_length);
         ThreadPool::global().run(blocks, |block| {
@@ -56,9 +57,9 @@ impl Packed {
             (0..present).for_each(|row| linear.prepare(first + start + row, &rows, row));
             // SAFETY: tiles are chosen only on CPUs with AVX-512 and its bfloat16
             // instructions; the block has room for `steps` tiles.
-            unsafe { pack(&rows, tokens, out.row(block).cast()) };
+            unsafe { pack(&rows, terms, tokens, out.row(block).cast()) };
         });
-        body(Packed { data: out.row(0).cast_const().cast(), blocks, tokens, steps });
+        body(Packed { data: out.row(0).cast_const().cast(), blocks, terms, tokens, steps });
     }
 
     pub(super) fn blocks(&self) -> usize {
@@ -69,8 +70,12 @@ impl Packed {
         self.tokens
     }
 
+    pub(super) fn terms(&self) -> usize {
+        self.terms
+    }
+
     pub(super) fn columns(&self) -> usize {
-        2 * self.tokens
+        self.terms * self.tokens
     }
 
     pub(super) fn steps(&self) -> usize {
@@ -85,33 +90,55 @@ impl Packed {
     }
 }
 
-/// Writes `rows`, each a multiple of [`DEPTH`] numbers, as the tiles of a block of `tokens` tokens;
-/// those that `rows` lacks are zeros.
+/// Writes `rows`, each a multiple of [`DEPTH`] numbers, as the tiles of a block of `tokens` tokens of
+/// `terms` columns; tokens that `rows` lacks are zeros.
 ///
 /// # Safety
 /// There is room for the tiles at `out`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn pack(rows: &View<f32, 2>, tokens: usize, out: *mut u32) {
-    let tile_length = ROWS * 2 * tokens;
+unsafe fn pack(rows: &View<f32, 2>, terms: usize, tokens: usize, out: *mut u32) {
+    let columns = terms * tokens;
     for step in 0..rows.length(1) / DEPTH {
         // SAFETY: the step lies within each row; tile and mask keep to the caller's contract.
         unsafe {
-            let out = out.add(step * tile_length);
-            let parts = |token: usize| split(rows.at([token, step * DEPTH]).cast_const());
-            if tokens == 1 {
-                interleave(parts(0), out);
-                continue;
+            let out = out.add(step * ROWS * columns);
+            let numbers = |token: usize| rows.at([token, step * DEPTH]).cast_const();
+            match (terms, tokens) {
+                (1, 1) => {
+                    _mm512_storeu_si512(out.cast(), nearest(numbers(0)));
+                    continue;
+                }
+                (_, 1) => {
+                    interleave(split(numbers(0)), out);
+                    continue;
+                }
+                _ => {}
             }
             let mut pairs = [_mm512_setzero_si512(); ROWS];
             for token in 0..rows.length(0) {
-                (pairs[token], pairs[tokens + token]) = parts(token);
+                if terms == 1 {
+                    pairs[token] = nearest(numbers(token));
+                } else {
+                    (pairs[token], pairs[tokens + token]) = split(numbers(token));
+                }
             }
-            let columns = ((1u32 << (2 * tokens)) - 1) as __mmask16;
+            let mask = ((1u32 << columns) - 1) as __mmask16;
             for (row, pairs) in transpose(pairs).into_iter().enumerate() {
-                _mm512_mask_storeu_epi32(out.add(row * 2 * tokens).cast(), columns, pairs);
+                _mm512_mask_storeu_epi32(out.add(row * columns).cast(), mask, pairs);
             }
         }
     }
+}
+
+/// The [`DEPTH`] numbers at `x` as pairs of bfloat16.
+///
+/// # Safety
+/// The numbers are readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(in super::super) unsafe fn nearest(x: *const f32) -> __m512i {
+    // SAFETY: the caller's contract.
+    unsafe { rounded(_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(DEPTH / 2))) }
 }
 
 /// The [`DEPTH`] numbers at `x` as pairs of bfloat16: their high parts and what those leave.

@@ -1,7 +1,7 @@
 """Layers over `pygpukit.kernels`, written once for every device.
 
 Every layer has `forward`. Its weights are either bound when it is made or passed to `forward`, so a
-layer is usable on its own and many blocks can share one. Activations are float32 on the CPU.
+layer is usable on its own and many blocks can share one.
 """
 
 from __future__ import annotations

@@ -20,6 +20,9 @@ __all__ = ["Placement", "Plan", "Scales", "Source", "plan"]
 MATRIX_DTYPES = ("float32", "float16", "bfloat16")
 """Types that matrices are held in as stored; all others become bfloat16."""
 
+_CPU_DTYPES = ("float32", "bfloat16")
+"""Types of activations on the CPU."""
+
 _FLOAT32_MATRICES = frozenset({"layers.router"})
 """Matrices whose small errors would change what is chosen, and that are small themselves."""
 
@@ -94,7 +97,7 @@ class Plan:
     dtype: str = "float32"
 
     def on(self, device: Device, dtype: str | None = None) -> Plan:
-        """The plan for a device: on a GPU 16-bit activations go with matrices of their type.
+        """The plan for a device: 16-bit activations go with matrices of their type.
 
         Args:
             device: Where the weights go.
@@ -104,10 +107,11 @@ class Plan:
         Raises:
             ValueError: The device has no activations of that type.
         """
-        known = ("float32",) if device.name == "cpu" else MATRIX_DTYPES
+        on_cpu = device.name == "cpu"
+        known = _CPU_DTYPES if on_cpu else MATRIX_DTYPES
         if dtype is not None and dtype not in known:
             raise ValueError(f"dtype: expected {' or '.join(known)} on {device}, found {dtype!r}")
-        if device.name == "cpu" or dtype == "float32":
+        if dtype == "float32" or (on_cpu and dtype is None):
             return self
         numbers: Counter[str] = Counter()
         for slot, _, held in self.placements:

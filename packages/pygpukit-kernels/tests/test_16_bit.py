@@ -1,4 +1,4 @@
-"""What only GPUs have: activations and a cache of keys and values in 16 bits.
+"""Activations and a cache of keys and values in 16 bits: both types on a GPU, bfloat16 on the CPU.
 
 Every result is compared with NumPy in float64, computed from the rounded inputs.
 """
@@ -12,19 +12,32 @@ from pygpukit.core import Device, DeviceError, LaunchError
 from pygpukit.kernels import Norm
 from reference import ACTIVATIONS, PAGE, Cache, attend, ints, rotate
 
-pytestmark = pytest.mark.gpu
-
-DTYPES = ["float16", "bfloat16"]
+PLACES = [
+    ("cpu", "bfloat16"),
+    *(pytest.param(("cuda", dtype), marks=pytest.mark.gpu) for dtype in ("float16", "bfloat16")),
+]
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Half the distance between two numbers, relative to them, or a little more."""
 
 
+@pytest.fixture(params=PLACES, ids="-".join)
+def place(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A device and a dtype that it has activations of."""
+    name, dtype = request.param
+    return name, dtype
+
+
 @pytest.fixture
-def device() -> Device:
+def device(place: tuple[str, str]) -> Device:
     try:
-        return Device("cuda")
+        return Device(place[0])
     except DeviceError as error:
-        pytest.skip(f"no cuda device: {error}")
+        pytest.skip(f"no {place[0]} device: {error}")
+
+
+@pytest.fixture
+def dtype(place: tuple[str, str]) -> str:
+    return place[1]
 
 
 def assert_close(actual, expected, dtype, factor=1.0):
@@ -40,7 +53,6 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_linear(put, normal, shape, dtype, gated):
@@ -57,7 +69,6 @@ def test_linear(put, normal, shape, dtype, gated):
         assert_close(rounded.numpy("float32"), expected, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "gelu_quick"])
 @pytest.mark.parametrize("tokens", [1, 4, 12, 90, 150])
 @pytest.mark.parametrize("kind", ["rms", "layer"])
@@ -84,7 +95,6 @@ def test_everything_fused(put, normal, dtype, activation, tokens, kind):
     assert_close(y.numpy("float32"), expected, dtype, factor=2)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize(("outputs", "inputs"), [(328, 1096), (512, 14336), (64, 576), (2048, 256)])
 def test_a_row_is_the_same_whichever_kernel_computes_it(put, normal, dtype, gated, outputs, inputs):
@@ -101,7 +111,6 @@ def test_a_row_is_the_same_whichever_kernel_computes_it(put, normal, dtype, gate
         np.testing.assert_array_equal(run(start, stop), together[start:stop])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("activation", ["silu", "gelu", None])
 @pytest.mark.parametrize("outputs", [512, 1416, 2100])
@@ -122,7 +131,6 @@ def test_what_follows_a_product_is_the_same_too(put, normal, dtype, gated, activ
         np.testing.assert_array_equal(run(start, stop), together[start:stop])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 1000), (4, 4096), (2, 70000), (300, 576)])
 @pytest.mark.parametrize("with_residual", [False, True])
 def test_norms(put, normal, dtype, shape, with_residual):
@@ -144,7 +152,6 @@ def test_norms(put, normal, dtype, shape, with_residual):
     assert_close(layer.numpy("float32"), expected, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("length", [1, 24, 1000])
 def test_rows(put, normal, dtype, length):
     weight, table = normal(50, length, dtype=dtype), normal(20, length, dtype=dtype)
@@ -193,7 +200,6 @@ def filled(put, rng, normal, lengths, kv_heads, dim, dtype, page_size=64):
     return cache, content
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("dim", [64, 80, 128, 256, 20])
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "page_size"), [(4, 4, PAGE), (6, 2, 64), (20, 1, 128), (3, 3, 64)]
@@ -240,7 +246,6 @@ def test_attention(put, rng, normal, dtype, dim, heads, kv_heads, window, soft_c
         np.testing.assert_array_equal(run(part), together[rows])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_long_contexts(put, rng, normal, dtype):
     cache, ((k, v),) = filled(put, rng, normal, [5000], 2, 128, dtype)
     q = normal(1, 8, 128, dtype=dtype)
@@ -249,7 +254,6 @@ def test_long_contexts(put, rng, normal, dtype):
     assert_close(y, attend(q, k, v, np.array([4999]), 0.2), dtype, factor=2)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_missing_page_is_nan_for_those_that_see_it(put, rng, normal, dtype):
     cache, ((k, v),) = filled(put, rng, normal, [400], 2, 128, dtype)
     tables = cache.block_tables.numpy()
@@ -265,7 +269,6 @@ def test_a_missing_page_is_nan_for_those_that_see_it(put, rng, normal, dtype):
     assert_close(y[272:], attend(q, k, v, np.arange(400), 0.1, 16)[272:], dtype, factor=2)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_queries_and_keys_are_rotated(put, rng, normal, dtype, interleaved):
     heads, kv_heads, dim, tokens = 6, 2, 64, 19
@@ -297,7 +300,6 @@ def test_queries_and_keys_are_rotated(put, rng, normal, dtype, interleaved):
     assert_close(found, rotated[:, heads:], dtype, factor=2)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_experts(put, normal, rng, dtype):
     x, weight = normal(9, 72, dtype=dtype), normal(5, 2 * 33, 72, dtype=dtype)
     experts, shares = rng.integers(0, 5, (9, 2)).astype(np.int32), normal(9, 2)
@@ -312,6 +314,7 @@ def test_experts(put, normal, rng, dtype):
     assert_close(total, wanted, dtype)
 
 
+@pytest.mark.parametrize("place", PLACES[2:], indirect=True)
 def test_types_that_do_not_go_together_are_refused(put, normal):
     x, weight = put(normal(2, 16), "bfloat16"), put(normal(8, 16), "float16")
     with pytest.raises(LaunchError, match=r"weight: expected bfloat16, the dtype of x"):
