@@ -25,8 +25,10 @@ use super::tiles::{Finish, nearest, split};
 const LANES: usize = 32;
 /// Outputs of a chunk of many tokens.
 const PANEL: usize = 32;
-/// Tokens of a chunk, at most.
+/// Tokens of a group, at most: their sums stay in the level 1 cache.
 const TOKENS: usize = 96;
+/// Chunks for each thread, at least, if there are enough tokens.
+const CHUNKS_PER_THREAD: usize = 8;
 /// Tokens of a register block, at most.
 const BLOCK_TOKENS: usize = 6;
 /// Weight rows of a register block.
@@ -57,19 +59,25 @@ pub(super) fn run(linear: &Linear<bf16>, first: usize, count: usize) {
         _ => PANEL,
     };
     let panels = outputs.div_ceil(width);
-    pool.run(panels * count.div_ceil(TOKENS), |chunk| {
-        let (token, output) = (chunk / panels * TOKENS, chunk % panels * width);
-        let chunk = Chunk {
-            linear,
-            x,
-            terms,
-            first,
-            token,
-            tokens: TOKENS.min(count - token),
-            output,
-            outputs: width.min(outputs - output),
-        };
-        chunk.run();
+    // All tokens go through a panel while it is in the caches, unless more threads need work.
+    let groups = count.div_ceil(TOKENS);
+    let splits = (CHUNKS_PER_THREAD * pool.threads()).div_ceil(panels.max(1)).clamp(1, groups);
+    let tokens_per_chunk = groups.div_ceil(splits) * TOKENS;
+    pool.run(panels * count.div_ceil(tokens_per_chunk), |chunk| {
+        let (start, output) = (chunk / panels * tokens_per_chunk, chunk % panels * width);
+        for token in (start..count.min(start + tokens_per_chunk)).step_by(TOKENS) {
+            let group = Group {
+                linear,
+                x,
+                terms,
+                first,
+                token,
+                tokens: TOKENS.min(count - token),
+                output,
+                outputs: width.min(outputs - output),
+            };
+            group.run();
+        }
     });
 }
 
@@ -94,8 +102,8 @@ unsafe fn write_terms(x: *const f32, out: *mut u16, length: usize, terms: usize)
     }
 }
 
-/// Some outputs of some tokens.
-struct Chunk<'a> {
+/// Some outputs of a group of tokens.
+struct Group<'a> {
     linear: &'a Linear<bf16>,
     /// The terms of activations.
     x: View<f32, 2>,
@@ -108,7 +116,7 @@ struct Chunk<'a> {
     outputs: usize,
 }
 
-impl Chunk<'_> {
+impl Group<'_> {
     fn run(&self) {
         match self.terms {
             1 => self.compute::<1>(),
@@ -116,7 +124,7 @@ impl Chunk<'_> {
         }
     }
 
-    /// Computes the chunk with activations of `T` terms.
+    /// Computes the group with activations of `T` terms.
     fn compute<const T: usize>(&self) {
         let parts = self.linear.epilogue.parts();
         let mut sums = scratch::take(parts * self.tokens * self.outputs);
@@ -149,12 +157,12 @@ impl Chunk<'_> {
 
     /// Writes the sums of `M` tokens with all weight rows of a part, to rows `row` and on; gives `M`.
     ///
-    /// The rows of a register block are far apart, so that each is the continuation of one of the block
-    /// before: a few long streams, which the CPU's prefetchers follow, where rows beside one another
-    /// would begin new ones with every block.
+    /// Where there are few tokens, the rows of a register block are far apart, so that each is the
+    /// continuation of one of the block before: a few long streams, which the CPU's prefetchers follow,
+    /// where rows beside one another would begin new ones with every block.
     ///
     /// # Safety
-    /// The CPU has the instructions; the tokens are in the chunk.
+    /// The CPU has the instructions; the tokens are in the group.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     unsafe fn block<const T: usize, const M: usize>(
         &self,
@@ -169,21 +177,24 @@ impl Chunk<'_> {
             std::array::from_fn(|m| self.x.row(self.token + token + m).cast_const().cast());
         let padded = self.x.length(1) * 2 / T;
         let (stride, inputs) = (weight.row_stride(), weight.length(1));
-        let step = self.outputs / BLOCK_ROWS;
-        for output in 0..step {
+        let blocks = self.outputs / BLOCK_ROWS;
+        for block in 0..blocks {
+            let (output, apart) =
+                if M < BLOCK_TOKENS { (block, blocks) } else { (block * BLOCK_ROWS, 1) };
             let w = weight.row(first + output).cast_const();
             // SAFETY: the rows of activations have `padded` numbers for each term, those of weights as
             // many as there are inputs; the sums have room for the outputs.
             unsafe {
-                let block = dots::<T, M, BLOCK_ROWS>(x, padded, w, step * stride, inputs);
+                let block = dots::<T, M, BLOCK_ROWS>(x, padded, w, apart * stride, inputs);
                 for m in 0..M {
+                    let target = sums.row(row + m).add(output);
                     for n in 0..BLOCK_ROWS {
-                        *sums.row(row + m).add(output + n * step) = block[m][n];
+                        *target.add(n * apart) = block[m][n];
                     }
                 }
             }
         }
-        for output in step * BLOCK_ROWS..self.outputs {
+        for output in blocks * BLOCK_ROWS..self.outputs {
             let w = weight.row(first + output).cast_const();
             // SAFETY: as above.
             unsafe {
@@ -200,7 +211,8 @@ impl Chunk<'_> {
 /// The dot products of `M` tokens, of `T` terms, with `N` weight rows, over `length` numbers.
 ///
 /// # Safety
-/// At each of `x` are `padded` numbers for each term, zeros from `length` on; rows of `w` are readable up to `length`, which is at most `padded`, a multiple of [`LANES`].
+/// At each of `x` are `padded` numbers for each term, zeros from `length` on; rows of `w` are readable up
+/// to `length`, which is at most `padded`, a multiple of [`LANES`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 unsafe fn dots<const T: usize, const M: usize, const N: usize>(
