@@ -93,6 +93,18 @@ def test_the_same_model_as_in_a_folder(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
 
 
+@pytest.mark.parametrize("name", ["qwen2", "qwen3"])
+def test_the_text_model_of_one_that_sees_images(
+    reference_models: Path, tmp_path: Path, name: str
+) -> None:
+    values, arrays = converted(reference_models / name)
+    values = {key.replace(f"{name}.", f"{name}vl."): value for key, value in values.items()}
+    values |= {"general.architecture": f"{name}vl", f"{name}vl.rope.dimension_sections": [1, 1, 2]}
+    write_gguf(tmp_path / "model.gguf", values, arrays)
+    expected = logits(reference_models / name)
+    np.testing.assert_array_equal(logits(tmp_path / "model.gguf"), expected)
+
+
 def test_frequency_divisors(gguf: Write, reference_models: Path) -> None:
     """Llama 3's scaling is a tensor in GGUF."""
     folder = reference_models / "llama3-rope-scaled"

@@ -39,7 +39,8 @@ _SOFTMAX = 1
 """What scores experts; 2 is the sigmoid (`enum llama_expert_gating_func_type`)."""
 
 _IGNORED = frozenset({
-    "expert_shared_feed_forward_length", "interleave_moe_layer_step", "rope.scaling.finetuned",
+    "expert_shared_feed_forward_length", "interleave_moe_layer_step", "n_deepstack_layers",
+    "rope.dimension_sections", "rope.scaling.finetuned",
     "tensor_data_layout",
 })  # fmt: skip
 """Keys that change nothing for the architectures that are supported."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pygpukit.llm.config import IGNORED, IGNORED_PREFIXES, ModelConfig
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family
+from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.gemma import GEMMA3
 from pygpukit.llm.models.llama import MINISTRAL3, MISTRAL
 from pygpukit.llm.models.names import within
@@ -31,6 +31,7 @@ def _with_images(
     where: Mapping[str, Sequence[str]],
     sees: str,
     ignored_keys: Sequence[str],
+    gguf: Gguf | None = None,
 ) -> Family:
     """A family whose config has that of a text model within, and whose tensors begin otherwise.
 
@@ -41,6 +42,7 @@ def _with_images(
         where: See `names.within`.
         sees: A pattern of the beginnings of the tensors that see images.
         ignored_keys: What else the config has.
+        gguf: How GGUF files have the text model, where that differs from one on its own.
     """
     first = next(iter(texts.values()))
 
@@ -72,6 +74,7 @@ def _with_images(
         names=within(first.names, where, ignored=(rf"(model\.)?({sees})\..*",)),
         ignored_keys=first.ignored_keys
         | {"image_token_id", "image_token_index", "vision_config", *ignored_keys},
+        gguf=gguf,
     )
 
 
@@ -98,7 +101,7 @@ MISTRAL3 = _with_images(
 )
 
 
-def _qwen(architecture: str, text: Family) -> Family:
+def _qwen(architecture: str, text: Family, gguf: Gguf | None) -> Family:
     return _with_images(
         architecture,
         {f"{architecture}_text": text},
@@ -108,9 +111,10 @@ def _qwen(architecture: str, text: Family) -> Family:
             *("video_token_id", "vision_start_token_id", "vision_end_token_id"),
             *("vision_token_id", "image_token_id"),
         ),
+        gguf=gguf,
     )
 
 
-QWEN2_VL = _qwen("qwen2_vl", QWEN2)
-QWEN2_5_VL = _qwen("qwen2_5_vl", QWEN2)
-QWEN3_VL = _qwen("qwen3_vl", QWEN3)
+QWEN2_VL = _qwen("qwen2_vl", QWEN2, Gguf(architecture="qwen2vl"))
+QWEN2_5_VL = _qwen("qwen2_5_vl", QWEN2, None)  # in GGUF files it is the same as Qwen2-VL
+QWEN3_VL = _qwen("qwen3_vl", QWEN3, Gguf(architecture="qwen3vl"))
