@@ -66,6 +66,7 @@ ARCHITECTURES = {
     "cohere": "command-r",
     "granitemoeshared": "granitemoe",
     "ministral3": "mistral3",
+    "ernie4_5_moe": "ernie4_5-moe",
     "qwen2_moe": "qwen2moe",
     "phi": "phi2",
 }
@@ -95,6 +96,10 @@ NAMES = {
     "block_sparse_moe.router.layer": "ffn_gate_inp",
     "block_sparse_moe.output_linear": "ffn_down_exps",
     "shared_mlp.output_linear": "ffn_down_shexp",
+    "mlp.moe_statics": "exp_probs_b",
+    "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_experts.up_proj": "ffn_up_shexp",
+    "mlp.shared_experts.down_proj": "ffn_down_shexp",
     "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
     "mlp.shared_expert.up_proj": "ffn_up_shexp",
     "mlp.shared_expert.down_proj": "ffn_down_shexp",
@@ -180,7 +185,7 @@ def _tensors(arrays: Mapping[str, Array], architecture: str, width: int) -> Tens
                 tensors[f"blk.{layer}.{name}.weight"] = (BF16, np.ascontiguousarray(half))
             continue
         new = _name(key, architecture)
-        if "experts." in key:
+        if ".experts." in key:
             experts.setdefault(new, []).append(array)
             continue
         if architecture == "gpt2" and new.endswith(TRANSPOSED):
@@ -191,7 +196,7 @@ def _tensors(arrays: Mapping[str, Array], architecture: str, width: int) -> Tens
             array = by_part(array, width)
         if architecture.startswith("gemma") and "norm" in new:
             array = array + 1
-        if "ffn_gate_inp_shexp" in new:
+        if "ffn_gate_inp_shexp" in new or "exp_probs_b" in new:
             array = array.reshape(-1)
         # The converter keeps vectors and norms in float32.
         tensors[new] = (F32 if array.ndim == 1 or "norm" in new else BF16, array)
@@ -199,12 +204,12 @@ def _tensors(arrays: Mapping[str, Array], architecture: str, width: int) -> Tens
 
 
 def _name(key: str, architecture: str) -> str:
-    stem, kind = key.rsplit(".", 1)
+    stem, kind = key.replace("e_score_correction_bias", "bias").rsplit(".", 1)
     _, layers, rest = stem.partition(".layers." if ".layers." in stem else ".h.")
     if not layers:
         return f"{NAMES[stem]}.{kind}"
     layer, _, part = rest.partition(".")
-    if "experts." in part:
+    if ".experts." in part:
         return f"blk.{layer}.{EXPERTS[part.rpartition('.')[2]]}.{kind}"
     name = NAMES[part]
     if part == "post_attention_layernorm" and architecture in NORMS_BEHIND:
@@ -282,12 +287,13 @@ def _window(config: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _experts(config: Mapping[str, Any]) -> dict[str, object]:
-    count = config.get("num_local_experts", config.get("num_experts"))
+    counts = ("num_local_experts", "num_experts", "moe_num_experts")
+    count = next((config[name] for name in counts if name in config), None)
     if count is None:
         return {}
     keys = {
         "expert_count": count,
-        "expert_used_count": config["num_experts_per_tok"],
+        "expert_used_count": config.get("num_experts_per_tok", config.get("moe_k")),
     }
     if "moe_intermediate_size" in config:
         keys["expert_feed_forward_length"] = config["moe_intermediate_size"]
@@ -311,6 +317,13 @@ OWN_KEYS: dict[str, Callable[[Mapping[str, Any]], dict[str, object]]] = {
         "expert_shared_feed_forward_length": config["shared_expert_intermediate_size"],
     },
     "olmoe": _experts,
+    "ernie4_5-moe": lambda config: {
+        **_experts(config),
+        "expert_shared_count": config["moe_num_shared_experts"],
+        "leading_dense_block_count": config["moe_layer_start_index"],
+        "interleave_moe_layer_step": config["moe_layer_interval"],
+        "expert_shared_feed_forward_length": config["moe_intermediate_size"],
+    },
     "mistral3": lambda config: {
         "rope.scaling.yarn_log_multiplier": config["rope_parameters"]["mscale_all_dim"],
         "attention.temperature_scale": config["rope_parameters"]["llama_4_scaling_beta"],

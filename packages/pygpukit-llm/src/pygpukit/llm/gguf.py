@@ -35,13 +35,13 @@ _KEYS = {
     "rope_theta": "rope.freq_base",
 }
 
-_SOFTMAX = 1
-"""What scores experts; 2 is the sigmoid (`enum llama_expert_gating_func_type`)."""
+_SOFTMAX, _SIGMOID = 1, 2
+"""What scores experts (`enum llama_expert_gating_func_type`)."""
 
 _IGNORED = frozenset({
-    "expert_shared_feed_forward_length", "interleave_moe_layer_step", "n_deepstack_layers",
-    "rope.dimension_sections", "rope.scaling.finetuned",
-    "tensor_data_layout",
+    "expert_shared_count", "expert_shared_feed_forward_length", "interleave_moe_layer_step",
+    "leading_dense_block_count", "n_deepstack_layers", "rope.dimension_sections",
+    "rope.scaling.finetuned", "tensor_data_layout",
 })  # fmt: skip
 """Keys that change nothing for the architectures that are supported."""
 
@@ -100,8 +100,12 @@ def _windows(keys: Keys, layers: int, full_period: int | None) -> tuple[int, ...
 
 def _with_experts(config: ModelConfig, keys: Keys, tensors: Shapes) -> ModelConfig:
     count = keys.integer("expert_count", 0, minimum=0)
-    keys.expect("expert_shared_count", 0)
-    keys.expect("expert_gating_func", _SOFTMAX)
+    gating = keys.integer("expert_gating_func", _SOFTMAX)
+    if gating not in (_SOFTMAX, _SIGMOID):
+        raise ConfigError(
+            f"{keys.source}: key 'expert_gating_func': {gating} isn't supported; supported are "
+            f"{_SOFTMAX}, the softmax, and {_SIGMOID}, the sigmoid"
+        )
     chosen = keys.integer("expert_used_count", 0, minimum=0)
     inner = keys.integer("expert_feed_forward_length", config.intermediate_size)
     normalized = keys.boolean("expert_weights_norm", True)
@@ -125,6 +129,8 @@ def _with_experts(config: ModelConfig, keys: Keys, tensors: Shapes) -> ModelConf
         normalized=normalized,
         scale=scale,
         shared_size=0 if shared is None else shared[0],
+        sigmoid=gating == _SIGMOID,
+        corrected=f"blk.{layer}.exp_probs_b.bias" in tensors,
         shared_gated=f"blk.{layer}.ffn_gate_inp_shexp.weight" in tensors,
     )
     return replace(config, experts=experts, sparse=sparse)

@@ -133,6 +133,7 @@ ERNIE4_5_MOE = Family(
         correction="model.layers.{layer}.mlp.moe_statics.e_score_correction_bias",
     ),
     ignored_keys=frozenset({"output_router_logits", "router_aux_loss_coef"}),
+    gguf=Gguf(architecture="ernie4_5-moe", facts={"rope_interleaved": True}),
 )
 
 

@@ -166,6 +166,7 @@ GGUF_NAMES = Names(
         "layers.shared_up": (("blk.{layer}.ffn_gate_shexp", "blk.{layer}.ffn_up_shexp"),),
         "layers.shared_down": (("blk.{layer}.ffn_down_shexp",),),
         "layers.shared_gate": (("blk.{layer}.ffn_gate_inp_shexp",),),
+        "layers.correction": (("blk.{layer}.exp_probs_b.bias",),),
         "layers.post_mlp_norm": (("blk.{layer}.post_ffw_norm",),),
         "norm": (("output_norm",),),
         "lm_head": (("output",),),
