@@ -83,6 +83,18 @@ def test_others_beside_them_are_as_they_are_alone(llm: LLM, config: EngineConfig
         assert output.result() == llm.generate(PROMPT, max_new_tokens=30, **options)
 
 
+def test_what_stays_as_it_is_need_not_be_copied(llm: LLM) -> None:
+    params = llm.defaults.updated({"suppress_tokens": [3], "min_new_tokens": 1})
+    request = llm.prepare(PROMPT, params).request
+    assert request.constraint is not None
+    first = request.constraint.bias()
+    request.ids.append(7)
+    then = request.constraint.bias()
+    request.ids.append(8)
+    assert request.constraint.bias() is then
+    assert then != first
+
+
 def test_logit_bias_is_added(logits_model: Callable[..., Path]) -> None:
     llm = LLM.from_pretrained(logits_model([[1.0, 3.0, 2.0, 2.5]] * 8), device="cpu")
     assert list(llm.generate([0], max_new_tokens=1, logit_bias={2: 0.9})) == [1]

@@ -60,27 +60,36 @@ class TokenRules:
         self._always[
             [*params.suppress_tokens, *(id_ for id_ in single if id_ not in ends)]
         ] = -np.inf
+        self._always_bytes = self._always.tobytes()
 
     def bias(self) -> bytes:
-        """float32 for each id, to be added to its logit."""
+        """float32 for each id, to be added to its logit; mostly the same object again."""
         import numpy as np
 
-        request, params, bias = self._request, self._request.params, self._always.copy()
+        request, params = self._request, self._request.params
+        if params.forced_eos_token_id and len(request.ids) == request.limit - 1:
+            only = np.full(len(self._always), -np.inf, np.float32)
+            only[list(params.forced_eos_token_id)] = 0
+            return only.tobytes()
+        excluded = self._excluded()
+        if not excluded:
+            return self._always_bytes
+        bias = self._always.copy()
+        bias[excluded] = -np.inf
+        return bias.tobytes()
+
+    def _excluded(self) -> list[int]:
+        """The ids that may not come now, but may at other times."""
+        request, params, excluded = self._request, self._request.params, list[int]()
         length = len(request.ids)
         if length == request.prompt_length:
-            bias[list(params.begin_suppress_tokens)] = -np.inf
+            excluded += params.begin_suppress_tokens
         if length < max(params.min_length, request.prompt_length + params.min_new_tokens):
-            bias[self._end_ids] = -np.inf
-        for *before, last in self._words:
-            if request.ids[-len(before) :] == before:
-                bias[last] = -np.inf
+            excluded += self._end_ids
+        excluded += (last for *before, last in self._words if request.ids[-len(before) :] == before)
         if self._ngrams is not None:
-            bias[self._ngrams.complete(request.ids)] = -np.inf
-        if params.forced_eos_token_id and length == request.limit - 1:
-            forced = list(params.forced_eos_token_id)
-            bias[:] = -np.inf
-            bias[forced] = 0
-        return bias.tobytes()
+            excluded += self._ngrams.complete(request.ids)
+        return excluded
 
     def take(self, id_: int) -> None:
         """Nothing: the ids are the request's."""

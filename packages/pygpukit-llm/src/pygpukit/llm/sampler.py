@@ -82,6 +82,7 @@ class Sampler:
 
     def __init__(self, capacity: int, device: Device, bias_width: int = 0) -> None:
         self._bias = Tensor.zeros((capacity, bias_width), "float32", device=device)
+        self._biases: list[bytes | None] = [None] * capacity  # what is in its rows
         self._rows = ints(range(capacity), device)
         self._prompt_lengths = ints([0] * capacity, device)
         self._penalties = floats([1.0, 0.0, 0.0] * capacity, device).reshape(capacity, 3)
@@ -100,6 +101,7 @@ class Sampler:
             for row, request in enumerate(requests):
                 if request.constraint is None:
                     self._bias[row].copy_(free)
+                    self._biases[row] = None
         if kind.penalized:
             lengths = ints([request.prompt_length for request in requests], device)
             self._prompt_lengths[:rows].copy_(lengths)
@@ -124,7 +126,10 @@ class Sampler:
         """Takes what the next tokens of `requests`, those of the first rows, may be."""
         for row, request in enumerate(requests):
             if request.constraint is not None:
-                self._bias[row].copy_(array("f", request.constraint.bias()))
+                bias = request.constraint.bias()
+                if bias is not self._biases[row]:
+                    self._bias[row].copy_(array("f", bias))
+                    self._biases[row] = bias
 
     def choose(
         self, logits: Tensor, kind: Kind, positions: Tensor, history: Tensor
