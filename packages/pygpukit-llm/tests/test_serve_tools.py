@@ -32,6 +32,8 @@ TEMPLATES = {
     "granite": "<|tool_call|>",
     "mistral": "[TOOL_CALLS]name[ARGS]",
     "mistral, older": "[TOOL_CALLS]",
+    "qwen coder": "<tool_call><function=name><parameter=key>",
+    "glm": "<tool_call><arg_key></arg_key><arg_value></arg_value>",
     "llama": '{"name": ..., "parameters": ...}',
 }
 """What chat templates mention."""
@@ -137,6 +139,36 @@ def test_calls_that_are_required(
             (call,) = answer.message.tool_calls
             assert call.function.name in (["add", "negate"] if choice == "required" else ["negate"])
             assert 0 <= json.loads(call.function.arguments)["a"] <= 9
+
+
+@pytest.mark.parametrize("syntax", ["qwen coder", "glm"])
+def test_required_arguments_in_tags(model: Callable[..., LLM], syntax: str) -> None:
+    properties = {
+        "text": {"type": "string"},
+        "kind": {"type": "string", "enum": ["a<b", "c"]},
+        "flag": {"type": "boolean"},
+        "free": {"type": "integer"},
+    }
+    parameters = {"properties": properties, "required": ["text", "kind", "flag"]}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    tools += [{"type": "function", "function": {"name": "g"}}]
+    text = "1 <\n2"
+    start = {"qwen coder": "<tool_call>\n<function=f>\n<parameter=text>\n", "glm": "<tool_call>f\n"
+             "<arg_key>text</arg_key>\n<arg_value>"}[syntax]  # fmt: skip
+    end = {"qwen coder": "\n</parameter>\n", "glm": "</arg_value>\n"}[syntax]
+    llm = model(f"{start}{text}{end}", TEMPLATES[syntax])
+    with served(llm) as address, client_of(address) as client:
+        request = {**REQUEST, "tools": tools, "temperature": 0, "parallel_tool_calls": False}
+        function = {"type": "function", "function": {"name": "f"}}
+        (choice,) = client.chat.completions.create(**request, tool_choice=function).choices
+        arguments = json.loads(choice.message.tool_calls[0].function.arguments)
+        assert arguments["text"] == text
+        assert arguments["kind"] in ("a<b", "c")
+        assert arguments["flag"] in (True, False)
+        assert set(arguments) <= set(properties)
+        nothing = {"type": "function", "function": {"name": "g"}}
+        (choice,) = client.chat.completions.create(**request, tool_choice=nothing).choices
+        assert choice.message.tool_calls[0].function.arguments == "{}"
 
 
 def test_several_calls_that_are_required(model: Callable[..., LLM]) -> None:

@@ -26,7 +26,8 @@ class CallSyntax:
     """How a model writes calls: `before`, one or more calls with `between` among them, `after`.
 
     Markers stand in these as they are. A call is `opening`, the arguments as JSON, and `closing`;
-    in the opening `%s` stands for the name.
+    in the opening `%s` stands for the name. Where there is an `argument`, each of them is written
+    on its own: this is what is before the value, with `%s` for its name, and what is behind it.
     """
 
     opening: str
@@ -34,6 +35,7 @@ class CallSyntax:
     before: str = ""
     between: str | None = None
     after: str = ""
+    argument: tuple[str, str] | None = None
 
 
 _LISTED = '{"name": "%s", "arguments": '
@@ -42,11 +44,23 @@ HERMES = CallSyntax(f"<tool_call>\n{_LISTED}", "}\n</tool_call>", between="\n")
 GRANITE = CallSyntax(_LISTED, "}", before="<|tool_call|>[", between=", ", after="]")
 MISTRAL = CallSyntax("[TOOL_CALLS]%s[ARGS]", "", between="")
 MISTRAL_LIST = CallSyntax(_LISTED, "}", before="[TOOL_CALLS][", between=", ", after="]")
+QWEN_CODER = CallSyntax(
+    "<tool_call>\n<function=%s>\n",
+    "</function>\n</tool_call>",
+    between="\n",
+    argument=("<parameter=%s>\n", "\n</parameter>\n"),
+)
+GLM = CallSyntax(
+    "<tool_call>%s\n",
+    "</tool_call>",
+    between="\n",
+    argument=("<arg_key>%s</arg_key>\n<arg_value>", "</arg_value>\n"),
+)
 LLAMA = CallSyntax('{"name": "%s", "parameters": ', "}")
 
 _MENTIONED = (
-    (("<function=",), None),  # Qwen3-Coder's, in tags
-    (("<arg_key>",), None),  # GLM-4.5's, likewise
+    (("<function=", "<parameter="), QWEN_CODER),
+    (("<arg_key>", "<arg_value>"), GLM),
     (('"tool_name"',), None),  # Command R's
     (("<tool_call>", '"arguments"'), HERMES),
     (("<|tool_call|>",), GRANITE),
@@ -168,12 +182,34 @@ def _grammar(
     for index, (name, schema) in enumerate(functions.items()):
         opening = literal(syntax.opening.replace("%s", json.dumps(name, ensure_ascii=False)[1:-1]))
         calls.append(f"{opening} arguments_{index} {literal(syntax.closing)}")
-        rules.append(f"arguments_{index}: %json {json.dumps({'type': 'object', **schema})}")
+        if syntax.argument is None:
+            rules.append(f"arguments_{index}: %json {json.dumps({'type': 'object', **schema})}")
+        else:
+            rules += _tagged_arguments(f"arguments_{index}", schema, syntax.argument)
     more = ""
     if several and syntax.between is not None:
         more = f"({literal(syntax.between)} call)*"
     start = f"start: {literal(syntax.before)} call {more} {literal(syntax.after)}"
     return "\n".join([start, f"call: {' | '.join(calls)}", *rules])
+
+
+def _tagged_arguments(rule: str, schema: Schema, tags: tuple[str, str]) -> list[str]:
+    """The rules of arguments that are written one by one, in the schema's order."""
+    properties, required = schema.get("properties"), schema.get("required")
+    parts, rules = ['""'], list[str]()
+    for index, (key, value) in enumerate((properties or {}).items()):
+        name = f"{rule}_{index}"
+        opening, closing = json.dumps(tags[0].replace("%s", key)), json.dumps(tags[1])
+        part = f"{opening} {name} {closing}"
+        if not isinstance(value, dict) or value.get("type") != "string":
+            rules.append(f"{name}: %json {json.dumps(value)}")
+        elif isinstance(value.get("enum"), list):
+            rules.append(f"{name}: {' | '.join(json.dumps(str(one)) for one in value['enum'])}")
+        else:
+            part = f"{opening} {name}"
+            rules.append(f"{name}[suffix={closing}]: /(.|\\n)*/")
+        parts.append(part if key in (required or []) else f"({part})?")
+    return [f"{rule}: {' '.join(parts)}", *rules]
 
 
 def _literal(text: str, tokenizer: Tokenizer | None) -> str:
