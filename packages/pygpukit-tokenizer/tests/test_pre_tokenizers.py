@@ -67,6 +67,31 @@ def test_with_other_stages(
             both.check(text)
 
 
+WORDS_ONLY = {
+    "type": "Split",
+    "pattern": {"Regex": r"\p{L}+|'s|\p{N}+|\n+"},
+    "behavior": "Removed",
+    "invert": True,
+}
+BEFORE_E = {"type": "Split", "pattern": {"String": "e"}, "behavior": "MergedWithNext"}
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        [byte_level()],
+        [{"type": "Digits", "individual_digits": True}, byte_level()],
+        [{**BEFORE_E, "invert": False}, {"type": "FixedLength", "length": 2}],
+        [{"type": "Punctuation"}, {**BEFORE_E, "behavior": "Removed", "invert": True}],
+    ],
+)
+def test_cutting_further_what_something_was_left_out_of(behind: list[dict[str, Any]]) -> None:
+    pre_tokenizer = {"type": "Sequence", "pretokenizers": [WORDS_ONLY, *behind]}
+    both = Both(characters(pre_tokenizer=pre_tokenizer))
+    for text in ("the dog's  12345é\n\n 😀 e", "é", " - ", "ee'see 1"):
+        both.check(text)
+
+
 @pytest.mark.parametrize(
     ("normalizer", "begin"),
     [

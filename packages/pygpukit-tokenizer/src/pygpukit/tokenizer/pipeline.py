@@ -120,6 +120,11 @@ class Pipeline:
             self._marks = steps[-1]
             steps.pop()
         self._last_words = _whole
+        # Behind the last step whose words come with their places, steps that only cut these.
+        self._cut_again: list[SplitFunction] = []
+        while len(steps) > 1 and not strays and (cutter := _cutter(steps[-1], spelling)):
+            self._cut_again.insert(0, cutter.split)
+            steps.pop()
         if steps and not strays:
             last = steps.pop()
             self._last_words = spelling.raw_words if last is spelling else last.words
@@ -225,6 +230,8 @@ class Pipeline:
             pieces = split(pieces)
         for last in pieces:
             rewritten, words, starts = self._last_words(last)
+            for cut in self._cut_again:
+                words, starts = _cut_further(cut, words, starts)
             marks = self._marks
             if marks is None:
                 yield rewritten, words, starts, self._tokens_of
@@ -278,6 +285,30 @@ class Pipeline:
 def _whole(piece: AlignedText) -> Words:
     """The words where there is no pre-tokenizer."""
     return piece, [piece.text], (0,)
+
+
+def _cutter(step: PreTokenizer, spelling: ByteLevel | None) -> Cutter | None:
+    """The step if it cuts without leaving anything out, before it spells if it is ``spelling``."""
+    if step is spelling:
+        return spelling.as_split()
+    return step if isinstance(step, Cutter) and step.keeps_all() else None
+
+
+def _cut_further(
+    cut: SplitFunction, words: list[str], starts: Iterable[int]
+) -> tuple[list[str], Iterable[int]]:
+    """What a step that leaves nothing out makes of words, and where that begins."""
+    parts = cut(words)
+    if len(parts) == len(words):
+        return words, starts
+    found = []
+    sizes = map(len, parts)
+    for start, word in zip(starts, words, strict=True):
+        end = start + len(word)
+        while start < end:
+            found.append(start)
+            start += next(sizes)
+    return parts, found
 
 
 def _starts(start: int, parts: list[str]) -> Iterable[int]:

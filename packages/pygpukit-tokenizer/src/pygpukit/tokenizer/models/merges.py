@@ -103,6 +103,8 @@ class Merges:
     def merge_sized(self, symbols: list[str], sizes: list[int]) -> list[tuple[str, int]]:
         """The same in O(n log n), adding up a size for each: (token, size) for all that is left."""
         length = len(symbols)
+        if length <= _LONG and not self._prefix and all(symbols):
+            return _sized(self.merge(symbols.copy()), symbols, sizes)
         following = list(range(1, length + 1))
         preceding = list(range(-1, length - 1))
 
@@ -132,6 +134,21 @@ class Merges:
                 if first >= 0 and second < length and (found := entry(first, second)):
                     heappush(heap, found)
         return [(s, size) for s, size in zip(symbols, sizes, strict=True) if s != gone]
+
+
+def _sized(tokens: list[str], symbols: list[str], sizes: list[int]) -> list[tuple[str, int]]:
+    """Tokens with the sizes of the symbols that each was merged from added up."""
+    parts = zip(map(len, symbols), sizes, strict=True)
+    sized = []
+    for token in tokens:
+        missing = len(token)
+        total = 0
+        while missing:
+            length, size = next(parts)
+            missing -= length
+            total += size
+        sized.append((token, total))
+    return sized
 
 
 class _Ranks(dict[tuple[str, str], int]):

@@ -61,6 +61,10 @@ class Cutter(PreTokenizer):
         """
         return None
 
+    def keeps_all(self) -> bool:
+        """Whether it surely leaves nothing out."""
+        return False
+
     def cut(self, text: str) -> Iterable[str]:
         """The pieces of one text."""
         return [text[start:end] for start, end in self.cuts(text)]

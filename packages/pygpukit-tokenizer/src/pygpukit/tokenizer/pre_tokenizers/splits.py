@@ -41,6 +41,9 @@ class Split(Cutter):
         behavior = spec.choice("behavior", BEHAVIORS)
         return cls(pattern, behavior, invert=spec.get("invert", bool))
 
+    def keeps_all(self) -> bool:
+        return self.behavior != "Removed"
+
     def isolated_run(self, ascii_only: bool) -> Chars | Repeat | None:
         if isinstance(self.pattern, Literal) or self.behavior not in ("Isolated", "Contiguous"):
             return None
@@ -112,6 +115,9 @@ class Digits(MatchCutter):
     def from_spec(cls, spec: Spec) -> Digits:
         individual = spec.get("individual_digits", bool)
         return cls(class_pattern(partial(_runs, "NUMERIC", individual)))
+
+    def keeps_all(self) -> bool:
+        return True
 
     def isolated_run(self, ascii_only: bool) -> Chars | Repeat | None:
         _, inside = self._pattern.node(ascii_only).children()
@@ -197,6 +203,9 @@ class FixedLength(Cutter):
         if not length:
             raise spec.error("length: pieces can't have length 0")
         return cls(length)
+
+    def keeps_all(self) -> bool:
+        return True
 
     def cuts(self, text: str) -> Iterable[Span]:
         size = len(text)
