@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -101,6 +102,22 @@ def test_decoding_remembers_no_long_texts() -> None:
 def test_lone_surrogates_are_an_error_and_not_a_wrong_token() -> None:
     with pytest.raises(UnicodeEncodeError):
         Tokenizer.from_dict(file()).encode_ids("a\ud800")
+
+
+def test_encoding_leaves_garbage_collection_as_it_was() -> None:
+    tokenizer = Tokenizer.from_dict(file())
+    long = "a b" * 10_000
+    tokenizer.encode(long)
+    assert gc.isenabled()
+    with pytest.raises(UnicodeEncodeError):
+        tokenizer.encode(long + "\ud800")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        tokenizer.encode(long)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_empty_text() -> None:

@@ -11,6 +11,7 @@ from itertools import accumulate, chain, repeat
 from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.builder import EncodingBuilder
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
+from pygpukit.tokenizer.collection import CollectionPaused
 from pygpukit.tokenizer.pre_tokenizers import ByteLevel, Metaspace, flattened
 from pygpukit.tokenizer.pre_tokenizers.base import Cutter, contiguous
 from pygpukit.tokenizer.pre_tokenizers.fusing import fused
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _MAX_WORDS = 1 << 17
 _MAX_WORD_LENGTH = 64
+# The tokens of so many characters are more objects than it takes to start a collection.
+_LONG_TEXT = 1 << 14
 _SPELLED_SIZES = [len(char.encode()) for char in ALPHABET]
 
 
@@ -179,14 +182,15 @@ class Pipeline:
         """All that is known of the tokens of a text, before post-processing."""
         builder = EncodingBuilder()
         position = 0
-        for start, end, token in self._added.raw.find(text) if parse_special else ():
-            if position < start:
-                self._encode_part(builder, AlignedText(text[position:start], position), True)
-            builder.add_token(token.id, text[start:end], (start, end))
-            position = end
-        part = AlignedText(text[position:], position)
-        self._encode_part(builder, part, parse_special)
-        return builder.build(type_id)
+        with CollectionPaused(when=len(text) >= _LONG_TEXT):
+            for start, end, token in self._added.raw.find(text) if parse_special else ():
+                if position < start:
+                    self._encode_part(builder, AlignedText(text[position:start], position), True)
+                builder.add_token(token.id, text[start:end], (start, end))
+                position = end
+            part = AlignedText(text[position:], position)
+            self._encode_part(builder, part, parse_special)
+            return builder.build(type_id)
 
     def _encode_part(
         self, builder: EncodingBuilder, part: AlignedText, parse_special: bool

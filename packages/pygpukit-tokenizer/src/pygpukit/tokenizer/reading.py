@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-
 from pygpukit.tokenizer.errors import TokenizerLoadError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-class CollectionPaused:
-    """A context without cyclic garbage collection.
-
-    Loading a vocabulary makes hundreds of thousands of objects, all of them to stay. Looking for
-    garbage among them again and again takes a third of the time.
-    """
-
-    __slots__ = ("_enabled",)
-
-    def __enter__(self) -> None:
-        self._enabled = gc.isenabled()
-        gc.disable()
-
-    def __exit__(self, *_: object) -> None:
-        if self._enabled:
-            gc.enable()
 
 
 def parse_json(text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pygpukit.tokenizer.added_tokens import AddedToken, AddedVocabulary
 from pygpukit.tokenizer.byte_alphabet import to_bytes
+from pygpukit.tokenizer.collection import CollectionPaused
 from pygpukit.tokenizer.decoders import ByteLevel, NoDecoder, build_decoder
 from pygpukit.tokenizer.decoders.fusing import byte_of
 from pygpukit.tokenizer.encoding import Encoding, merged
@@ -14,7 +15,7 @@ from pygpukit.tokenizer.normalizers import build_normalizer
 from pygpukit.tokenizer.pipeline import Pipeline
 from pygpukit.tokenizer.post_processors import build_post_processor
 from pygpukit.tokenizer.pre_tokenizers import build_pre_tokenizer
-from pygpukit.tokenizer.reading import CollectionPaused, parse_json
+from pygpukit.tokenizer.reading import parse_json
 from pygpukit.tokenizer.spec import Spec
 from pygpukit.tokenizer.streaming import DecodeStream
 from pygpukit.tokenizer.token_texts import TokenTexts

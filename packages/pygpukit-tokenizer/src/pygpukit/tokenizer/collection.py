@@ -1,0 +1,28 @@
+"""Cyclic garbage collection, which is in the way where very many objects come to stay."""
+
+from __future__ import annotations
+
+import gc
+
+
+class CollectionPaused:
+    """A context without cyclic garbage collection.
+
+    Loading a vocabulary makes hundreds of thousands of objects, encoding a long text as many, all
+    of them to stay. Looking for garbage among them again and again takes up to a third of the time.
+    """
+
+    __slots__ = ("_enables", "_when")
+
+    def __init__(self, *, when: bool = True) -> None:
+        """``when`` false leaves everything as it is."""
+        self._when = when
+
+    def __enter__(self) -> None:
+        self._enables = self._when and gc.isenabled()
+        if self._enables:
+            gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        if self._enables:
+            gc.enable()
