@@ -65,6 +65,8 @@ class Tokenizer:
         self._post_processor = _optional(spec.child("post_processor"), build_post_processor)
         self._frame = self._post_processor.frame() if self._post_processor else ([], [])
         self._decoder = _optional(spec.child("decoder"), build_decoder) or NoDecoder()
+        # What is decoded of the token in front of one whose bytes are asked for.
+        self._before: str | None = None
         self.truncation = Truncation.from_spec(spec.child("truncation"))
         self.padding = Padding.from_spec(spec.child("padding"))
         # With special tokens and without.
@@ -286,8 +288,9 @@ class Tokenizer:
         if isinstance(self._decoder, ByteLevel):
             return to_bytes(token)
         # Decoders treat the beginning of a text differently.
-        before = self._decoder.decode(["a"])
-        text = self._decoder.decode(["a", token])[len(before) :]
+        if self._before is None:
+            self._before = self._decoder.decode(["a"])
+        text = self._decoder.decode(["a", token])[len(self._before) :]
         byte = byte_of(token)
         return text.encode() if byte is None or text != "\ufffd" else bytes([byte])
 
