@@ -52,11 +52,13 @@ impl<T: Copy, const RANK: usize> View<T, RANK> {
 
     /// The address of the element at `index`.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "iterators aren't always inlined")]
     pub(super) fn at(&self, index: [usize; RANK]) -> *mut T {
         let mut offset = 0;
-        for ((&i, &length), &stride) in index.iter().zip(&self.shape).zip(&self.strides) {
+        for axis in 0..RANK {
+            let (i, length) = (index[axis], self.shape[axis]);
             assert!(i < length, "index {i} in a dimension of length {length}");
-            offset += i * stride;
+            offset += i * self.strides[axis];
         }
         // SAFETY: every index is below its dimension's length, so the element is in the tensor.
         unsafe { self.data.add(offset) }

@@ -144,22 +144,25 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn sums<const N: usize>(self, vectors: [__m256; N]) -> [f32; N] {
         let mut sums = [0.0; N];
-        let (pairs, rest) = vectors.as_chunks::<2>();
-        let (pair_sums, rest_sums) = sums.as_chunks_mut::<2>();
-        for (sums, [a, b]) in pair_sums.iter_mut().zip(pairs) {
+        // By index: iterators aren't always inlined, and then the vectors have to be in memory.
+        let mut i = 0;
+        while i + 2 <= N {
+            let (a, b) = (vectors[i], vectors[i + 1]);
             // A half for each.
             let (low, high) = unsafe {
-                (_mm256_permute2f128_ps::<0x20>(*a, *b), _mm256_permute2f128_ps::<0x31>(*a, *b))
+                (_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
             };
             let four = self.add(low, high);
             let two = self.add(four, unsafe { _mm256_permute_ps::<0b01_00_11_10>(four) });
             let one = self.add(two, unsafe { _mm256_permute_ps::<0b10_11_00_01>(two) });
-            let [first, second] =
-                unsafe { [_mm256_castps256_ps128(one), _mm256_extractf128_ps::<1>(one)] };
-            *sums = unsafe { [_mm_cvtss_f32(first), _mm_cvtss_f32(second)] };
+            unsafe {
+                sums[i] = _mm_cvtss_f32(_mm256_castps256_ps128(one));
+                sums[i + 1] = _mm_cvtss_f32(_mm256_extractf128_ps::<1>(one));
+            }
+            i += 2;
         }
-        for (sum, vector) in rest_sums.iter_mut().zip(rest) {
-            *sum = self.sum(*vector);
+        if i < N {
+            sums[i] = self.sum(vectors[i]);
         }
         sums
     }

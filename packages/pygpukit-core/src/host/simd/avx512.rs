@@ -172,13 +172,17 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn sums<const N: usize>(self, vectors: [__m512; N]) -> [f32; N] {
         let mut sums = [0.0; N];
-        let (fours, rest) = vectors.as_chunks::<4>();
-        let (four_sums, rest_sums) = sums.as_chunks_mut::<4>();
-        for (sums, vectors) in four_sums.iter_mut().zip(fours) {
-            *sums = unsafe { sum_four(*vectors) };
+        // By index: iterators aren't always inlined, and then the vectors have to be in memory.
+        let mut i = 0;
+        while i + 4 <= N {
+            let four = [vectors[i], vectors[i + 1], vectors[i + 2], vectors[i + 3]];
+            let four = unsafe { sum_four(four) };
+            (sums[i], sums[i + 1], sums[i + 2], sums[i + 3]) = (four[0], four[1], four[2], four[3]);
+            i += 4;
         }
-        for (sum, vector) in rest_sums.iter_mut().zip(rest) {
-            *sum = self.sum(*vector);
+        while i < N {
+            sums[i] = self.sum(vectors[i]);
+            i += 1;
         }
         sums
     }
