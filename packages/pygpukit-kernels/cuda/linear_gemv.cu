@@ -7,15 +7,11 @@
 //
 // Launch: 128 threads, dynamic shared memory as shared_bytes() below. k and the strides of x and weight are multiples
 // of 8, x and weight aligned to 16 bytes.
+#include "common/gemv.cuh"
 #include "common/launch.cuh"
-#include "common/linear.cuh"
-#include "common/mma.cuh"
 
 constexpr int WARPS = NORM_THREADS / WARP;
-constexpr int TILE = 8;        // weight rows
-constexpr int SPAN = 256;      // values of k in a stage
-constexpr int STAGES = 4;      // of a warp's ring
-constexpr int PITCH = SPAN + 8;  // elements from row to row in a stage: rows start in different banks
+constexpr int STAGES = 4;  // of a warp's ring
 
 // Where a warp's stream of weights has come to.
 struct Position {
@@ -35,37 +31,14 @@ struct Position {
   }
 };
 
-// Begins the copy of one stage; the part of it that lies outside the matrix is filled with zeros.
+// Begins the copy of one stage.
 template <class T>
 __device__ __forceinline__ void copy_stage(const LinearArgs<T>& a, const Position& p, unsigned stage,
                                            unsigned long long policy) {
   const int k = p.chunk * CHUNK<T> + p.offset;
-  if (k < a.k && p.tile * TILE < a.n) {
-#pragma unroll
-    for (int i = 0; i < TILE * SPAN / 8 / WARP; ++i) {
-      const int piece = lane_index() + i * WARP, row = piece / (SPAN / 8), column = piece % (SPAN / 8) * 8;
-      const int weight_row = p.tile * TILE + row;
-      const bool valid = weight_row < a.n && k + column < a.k;
-      const T* source = a.weight + (p.part * a.n + weight_row) * a.weight_stride + k + column;
-      copy16_async(stage + (row * PITCH + column) * sizeof(T), source, valid, policy);
-    }
-  }
+  if (k < a.k && p.tile * TILE < a.n)
+    copy_stage(a.weight, a.weight_stride, a.n, a.k, p.tile, p.part, k, stage, policy);
   copy_async_commit();
-}
-
-// d += the products of one stage. `x` is the shared address that this lane gives for loading matrices of x.
-template <class T>
-__device__ __forceinline__ void multiply_stage(float (&d)[4], unsigned stage, unsigned x, unsigned x_step) {
-  const int lane = lane_index();
-  const unsigned w = stage + ((lane % 8) * PITCH + lane / 8 * 8) * sizeof(T);
-#pragma unroll
-  for (int k = 0; k < SPAN; k += 32) {
-    unsigned b[4], c[4];
-    load_matrix_x4(b, w + k * sizeof(T));
-    load_matrix_x4(c, x + k * x_step);
-    mma<T>(d, c[0], 0, c[1], 0, b[0], b[1]);
-    mma<T>(d, c[2], 0, c[3], 0, b[2], b[3]);
-  }
 }
 
 // Brings the rows of x into shared memory, normalised, with zeros from k to `padded`.
@@ -90,11 +63,9 @@ __device__ __forceinline__ void finish_tile(const LinearArgs<T>& a, int tile, co
   for (int i = lane_index(); i < a.rows * TILE; i += WARP) {
     const int row = i / TILE, column = tile * TILE + i % TILE;
     if (column >= a.n) continue;
-    float y[2] = {};
-    for (int part = 0; part <= a.gated; ++part)
-#pragma unroll 4
-      for (int chunk = 0; chunk < chunks; ++chunk) y[part] += sums[(part * chunks + chunk) * a.rows * TILE + i];
-    store(a, row, column, epilogue(a, row, column, y[0], y[1]));
+    const float y = add_chunks(sums, chunks, a.rows * TILE, 0, i);
+    const float up = a.gated ? add_chunks(sums, chunks, a.rows * TILE, 1, i) : 0.f;
+    store(a, row, column, epilogue(a, row, column, y, up));
   }
 }
 
@@ -105,20 +76,19 @@ __device__ __forceinline__ void linear_gemv(const LinearArgs<T>& a) {
   extern __shared__ __align__(16) unsigned char shared[];
   const int chunks = ceil_div(a.k, CHUNK<T>), padded = ceil_div(a.k, SPAN) * SPAN, pitch = padded + 8;
   const int tiles = ceil_div(a.n, TILE), sums_size = (1 + a.gated) * chunks * a.rows * TILE;
-  constexpr int STAGE_BYTES = TILE * PITCH * sizeof(T);
-  T* zeros = reinterpret_cast<T*>(shared + WARPS * STAGES * STAGE_BYTES);
+  T* zeros = reinterpret_cast<T*>(shared + WARPS * STAGES * STAGE_BYTES<T>);
   T* xs = zeros + 8;
   float* sums = reinterpret_cast<float*>(xs + a.rows * pitch);
   float* scratch = sums + 2 * sums_size;
   const int lane = lane_index(), warp = warp_index();
-  const unsigned ring = shared_address(shared) + warp * STAGES * STAGE_BYTES;
+  const unsigned ring = shared_address(shared) + warp * STAGES * STAGE_BYTES<T>;
 
   const unsigned long long policy = evict_first_policy();
   const bool busy = warp < chunks;
   Position ahead = {busy ? static_cast<int>(blockIdx.x) : tiles, 0, warp, 0};
 #pragma unroll 1
   for (int s = 0; s < STAGES - 1; ++s) {
-    copy_stage(a, ahead, ring + s * STAGE_BYTES, policy);
+    copy_stage(a, ahead, ring + s * STAGE_BYTES<T>, policy);
     ahead.advance(a, chunks);
   }
   if (a.norm.kind != NORM_NONE) {
@@ -145,10 +115,10 @@ __device__ __forceinline__ void linear_gemv(const LinearArgs<T>& a) {
         for (int offset = 0; offset < CHUNK<T>; offset += SPAN) {
           copy_async_wait<STAGES - 2>();
           __syncwarp();
-          copy_stage(a, ahead, ring + (slot ? slot - 1 : STAGES - 1) * STAGE_BYTES, policy);
+          copy_stage(a, ahead, ring + (slot ? slot - 1 : STAGES - 1) * STAGE_BYTES<T>, policy);
           ahead.advance(a, chunks);
           const int k = chunk * CHUNK<T> + offset;
-          if (k < a.k) multiply_stage<T>(d, ring + slot * STAGE_BYTES, x + k * x_step, x_step);
+          if (k < a.k) multiply_stage<T>(d, ring + slot * STAGE_BYTES<T>, x + k * x_step, x_step);
           slot = slot + 1 == STAGES ? 0 : slot + 1;
         }
         if (lane / 4 < a.rows) {

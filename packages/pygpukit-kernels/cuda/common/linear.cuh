@@ -29,16 +29,26 @@ struct LinearArgs {
   float scale;
 };
 
-// The result in (row, column), given the sums of weight row `column` and, when gated, of weight row n + column.
+// What is added to the residual in `column`, given the sums of weight row `column` and, when gated, of weight row
+// n + column.
 template <class T, class W>
-__device__ __forceinline__ float epilogue(const LinearArgs<T, W>& a, int row, int column, float y, float up) {
+__device__ __forceinline__ float finish_sums(const LinearArgs<T, W>& a, int column, float y, float up) {
   if (a.bias) {
     y += a.bias[column];
     if (a.gated) up += a.bias[a.n + column];
   }
-  y = activate(a.activation, y);
+  if (a.activation == ACTIVATION_SILU)
+    y = silu(y);  // without the way through a table of the rest
+  else if (a.activation != ACTIVATION_IDENTITY)
+    y = activate(a.activation, y);
   if (a.gated) y *= up;
-  y *= a.scale;
+  return y * a.scale;
+}
+
+// The result in (row, column).
+template <class T, class W>
+__device__ __forceinline__ float epilogue(const LinearArgs<T, W>& a, int row, int column, float y, float up) {
+  y = finish_sums(a, column, y, up);
   return a.residual ? to_float(a.residual[row * a.residual_stride + column]) + y : y;
 }
 

@@ -52,7 +52,7 @@ __device__ __forceinline__ Moments block_moments(const NormArgs& norm, int lengt
   float mean = 0.f;
   if (norm.kind == NORM_LAYER) {
     float sum = 0.f;
-    for (int g = threadIdx.x; g < groups; g += NORM_THREADS) {
+    for (int g = thread_index(); g < groups; g += NORM_THREADS) {
       const Eight e = group(g);
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum += e.value[i];
@@ -61,7 +61,7 @@ __device__ __forceinline__ Moments block_moments(const NormArgs& norm, int lengt
   }
   // In two passes the variance can't cancel.
   float squares = 0.f;
-  for (int g = threadIdx.x; g < groups; g += NORM_THREADS) {
+  for (int g = thread_index(); g < groups; g += NORM_THREADS) {
     const Eight e = group(g);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {

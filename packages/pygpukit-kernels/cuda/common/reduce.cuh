@@ -3,8 +3,19 @@
 
 constexpr int WARP = 32;
 
-__device__ __forceinline__ int lane_index() { return threadIdx.x % WARP; }
-__device__ __forceinline__ int warp_index() { return threadIdx.x / WARP; }
+// The thread's number. Where a source defines THREAD_ANEW it is read each time: a long kernel has no registers for all that
+// the compiler would compute of it once, in advance.
+__device__ __forceinline__ int thread_index() {
+#ifdef THREAD_ANEW
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+#else
+  return threadIdx.x;
+#endif
+}
+__device__ __forceinline__ int lane_index() { return thread_index() % WARP; }
+__device__ __forceinline__ int warp_index() { return thread_index() / WARP; }
 
 struct Sum {
   template <class T>
@@ -24,13 +35,20 @@ __device__ __forceinline__ T warp_reduce(T x, Operation operation) {
   return x;
 }
 
+// Waits for the first WARPS warps of the block, those that work together; others may be busy elsewhere. Each number of
+// warps has a barrier of its own.
+template <int WARPS>
+__device__ __forceinline__ void block_sync() {
+  asm volatile("bar.sync %0, %1;" ::"n"(WARPS % 16), "n"(WARPS * WARP) : "memory");
+}
+
 // Over a block of WARPS warps; every thread gets the result. `scratch` holds WARPS values and is free again at the
 // next barrier.
 template <int WARPS, class T, class Operation>
 __device__ __forceinline__ T block_reduce(T x, T* scratch, Operation operation) {
   x = warp_reduce(x, operation);
   if (lane_index() == 0) scratch[warp_index()] = x;
-  __syncthreads();
+  block_sync<WARPS>();
   x = scratch[0];
 #pragma unroll
   for (int w = 1; w < WARPS; ++w) x = operation(x, scratch[w]);

@@ -1,0 +1,202 @@
+// Attention of tokens that stand alone, as in decoding: a block takes the queries of a token that share a key/value head
+// (up to 16), and some of the spans of what they see; a warp takes chunks of a span. Then the spans are merged.
+//
+// Shared memory of a block: 32 DIM + WARPS 256 DIM + 4 (4 min(16, group) (DIM + 2)) bytes. dim is a multiple of 8 of at
+// most DIM; q and the caches, with their strides, are aligned to 16 bytes.
+#pragma once
+#include "attention_mma.cuh"
+
+constexpr int MOST_QUERIES = 16;
+
+// What a block has to do for a token: the heads head … head + queries - 1, and of the spans that the token sees `split`,
+// split + splits, ….
+struct Share {
+  int token, split, splits, head, kv_head, queries;
+
+  // `block` numbers the groups of a token's heads.
+  template <class T>
+  __device__ __forceinline__ Share(const AttentionArgs<T>& a, int token, int block, int split, int splits)
+      : token(token), split(split), splits(splits) {
+    const int group = a.group(), blocks = ceil_div(group, MOST_QUERIES);
+    kv_head = block / blocks;
+    const int first = block % blocks * MOST_QUERIES;
+    head = kv_head * group + first;
+    queries = min(MOST_QUERIES, group - first);
+  }
+};
+
+template <int DIM, int WARPS, class T>
+struct Decode : Share {
+  const AttentionArgs<T>& a;
+  const Scorer<T> scorer;
+  int warp;                  // of WARPS
+  int sequence, begin, end;  // the positions that are seen
+  unsigned q, k, v;          // shared addresses
+  float* sums;               // (SPAN_CHUNKS, queries, DIM)
+  Softmax* softmax;          // (SPAN_CHUNKS, queries)
+
+  __device__ __forceinline__ Decode(const AttentionArgs<T>& args, unsigned char* shared, const Share& share)
+      : Share(share), a(args), scorer(args), warp(warp_index() % WARPS) {
+    q = shared_address(shared);
+    k = q + (MOST_QUERIES + warp * 2 * CHUNK_KEYS) * DIM * sizeof(T);
+    v = k + CHUNK_KEYS * DIM * sizeof(T);
+    sums = reinterpret_cast<float*>(shared + (MOST_QUERIES + WARPS * 2 * CHUNK_KEYS) * DIM * sizeof(T));
+    softmax = reinterpret_cast<Softmax*>(sums + SPAN_CHUNKS * queries * DIM);
+  }
+
+  __device__ __forceinline__ void copy_queries() const {
+    for (int piece = thread_index(); piece < MOST_QUERIES * DIM / 8; piece += WARPS * WARP) {
+      const int row = piece / (DIM / 8), column = piece % (DIM / 8) * 8;
+      const bool valid = row < queries && column < a.dim;
+      const T* source = a.q + token * a.q_stride + (head + row) * a.q_head_stride + column;
+      copy16_async(q + head_offset<DIM>(row, column), source, valid);
+    }
+  }
+
+  // Begins to copy the keys or the values of a chunk, those of it that are seen.
+  __device__ __forceinline__ void copy(unsigned to, const T* cache, const CacheStrides& strides,
+                                       const KeyPlaces& places) const {
+    copy_chunk<DIM, CHUNK_KEYS>(to, cache + kv_head * strides.head, strides, places, 0, a.dim);
+    copy_async_commit();
+  }
+
+  // This warp's next chunk after `chunk`.
+  __device__ __forceinline__ int next(int chunk) const {
+    const int within = chunk % SPAN_CHUNKS + WARPS;
+    if (within < SPAN_CHUNKS) return chunk + WARPS;
+    return (chunk / SPAN_CHUNKS + splits) * SPAN_CHUNKS + warp;
+  }
+  __device__ __forceinline__ bool sees(int chunk) const {
+    return (chunk + 1) * CHUNK_KEYS > begin && chunk * CHUNK_KEYS < end;
+  }
+
+  // Leaves the results of a chunk for merge_span.
+  __device__ __forceinline__ void keep(int chunk, const Softmax (&rows)[2], const unsigned (&p)[4][4]) const {
+    const int row = lane_index() / 4, within = chunk % SPAN_CHUNKS;
+    if (lane_index() % 4 == 0)
+      for (int h = 0; h < 2; ++h)
+        if (row + 8 * h < queries) softmax[within * queries + row + 8 * h] = rows[h];
+    float* kept = sums + (within * queries + row) * DIM + lane_index() % 4 * 2;
+    multiply_values<DIM, 2, T>(p, v, [&](int i, const float(&sum)[4]) {
+      if (row < queries) *reinterpret_cast<float2*>(kept + i) = make_float2(sum[0], sum[1]);
+      if (row + 8 < queries) *reinterpret_cast<float2*>(kept + 8 * DIM + i) = make_float2(sum[2], sum[3]);
+    });
+  }
+
+  // Merges the chunks of a span that are seen; keep_span(head, span, column, sum, softmax) has the results.
+  template <class KeepSpan>
+  __device__ __forceinline__ void merge_span(int span, const KeepSpan& keep_span) const {
+    const int first = max(span * SPAN_CHUNKS, begin / CHUNK_KEYS) % SPAN_CHUNKS;
+    const int count = min(ceil_div(end, CHUNK_KEYS) - span * SPAN_CHUNKS, SPAN_CHUNKS);
+    for (int i = thread_index(); i < queries * DIM; i += WARPS * WARP) {
+      const int row = i / DIM, column = i % DIM;
+      if (column >= a.dim) continue;
+      Softmax total;
+      float sum = 0.f;
+      for (int chunk = first; chunk < count; ++chunk)
+        sum = total.merge(softmax[chunk * queries + row])(sum, sums[(chunk * queries + row) * DIM + column]);
+      keep_span(head + row, span, column, sum, total);
+    }
+  }
+
+  // Finds the positions that are seen; false where there are none for this block.
+  __device__ __forceinline__ bool locate() { return locate(a.sequences[token], a.positions[token]); }
+  __device__ __forceinline__ bool locate(int of, int position) {
+    sequence = of;
+    if (!a.pages.holds(sequence, position)) return false;
+    begin = a.first_visible(position);
+    end = position + 1;
+    return begin / SPAN_KEYS + split <= position / SPAN_KEYS;
+  }
+
+  // This warp's first chunk.
+  __device__ __forceinline__ int first_chunk() const {
+    return (begin / SPAN_KEYS + split) * SPAN_CHUNKS + warp;
+  }
+
+  __device__ __forceinline__ int end_chunk() const { return ceil_div(end, SPAN_KEYS) * SPAN_CHUNKS; }
+
+  // `source` brings queries, keys and values into shared memory; it says which positions of a chunk are missing.
+  template <class Source, class KeepSpan>
+  __device__ __forceinline__ void run(Source& source, const KeepSpan& keep_span) {
+    Visible visible;
+    visible.first[0] = visible.first[1] = begin;
+    visible.last[0] = visible.last[1] = end - 1;
+    source.bring_queries();
+    block_sync<WARPS>();
+    for (int chunk = first_chunk(), ahead; chunk < end_chunk(); chunk = ahead) {
+      const bool seen = sees(chunk);
+      float s[8][4];
+      ahead = next(chunk);
+      const unsigned long long missing = source.wait_for_keys(chunk);
+      if (seen) multiply_keys<DIM, T>(s, q, k);
+      // The keys that come next are under way while the values that are here are multiplied.
+      source.next_keys(ahead);
+      source.wait_for_values(chunk);
+      if (seen) {
+        unsigned p[4][4];
+        Softmax rows[2];
+        score_keys(s, scorer, visible, chunk, missing);
+        weigh<T>(s, p, rows);
+        keep(chunk, rows, p);
+      }
+      source.next_values(ahead);
+      if (chunk % SPAN_CHUNKS + WARPS < SPAN_CHUNKS) continue;
+      block_sync<WARPS>();
+      merge_span(chunk / SPAN_CHUNKS, keep_span);
+      block_sync<WARPS>();
+    }
+  }
+};
+
+// Brings them by copies of the warps that multiply.
+template <int DIM, int WARPS, class T>
+struct CopySource {
+  const Decode<DIM, WARPS, T>& d;
+  KeyPlaces places;
+
+  __device__ __forceinline__ explicit CopySource(const Decode<DIM, WARPS, T>& decode) : d(decode) {
+    d.copy_queries();
+    copy_async_commit();
+    places.locate(d.a.pages, d.sequence, d.first_chunk(), d.begin, d.end - 1);
+    d.copy(d.k, d.a.k_cache, d.a.k_strides, places);
+    d.copy(d.v, d.a.v_cache, d.a.v_strides, places);
+  }
+  __device__ __forceinline__ void bring_queries() const { copy_async_wait<2>(); }
+  __device__ __forceinline__ unsigned long long wait_for_keys(int) const {
+    copy_async_wait<1>();
+    __syncwarp();
+    return places.missing;
+  }
+  __device__ __forceinline__ void next_keys(int chunk) {
+    __syncwarp();
+    places.locate(d.a.pages, d.sequence, chunk, d.begin, d.end - 1);
+    d.copy(d.k, d.a.k_cache, d.a.k_strides, places);
+  }
+  __device__ __forceinline__ void wait_for_values(int) const {
+    copy_async_wait<1>();
+    __syncwarp();
+  }
+  __device__ __forceinline__ void next_values(int) const {
+    __syncwarp();
+    d.copy(d.v, d.a.v_cache, d.a.v_strides, places);
+  }
+};
+
+// One element of a head: its spans first … end - 1, merged. load(span, count, sums, softmax) gives the results of as many
+// spans, AHEAD at most.
+template <int AHEAD, class Load>
+__device__ __forceinline__ float merge_spans(int first, int end, const Load& load) {
+  Softmax total;
+  float sum = 0.f;
+  for (int span = first; span < end; span += AHEAD) {
+    Softmax softmax[AHEAD];
+    float sums[AHEAD] = {};
+    load(span, min(AHEAD, end - span), sums, softmax);
+#pragma unroll
+    for (int j = 0; j < AHEAD; ++j)
+      if (span + j < end) sum = total.merge(softmax[j])(sum, sums[j]);
+  }
+  // Where there is nothing to see, 0 / 0 gives NaN.
+  return sum * (1.f / total.weight);
+}
