@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::CudaKernel;
 use super::library::Library;
+use super::operations;
 use super::plan::{CudaLaunch, Plan};
 use super::scratch::Scratch;
 use crate::device::cuda::{CudaGraph, Function, LaunchCall, LaunchShape};
-use crate::device::{Device, Ordinal};
+use crate::device::{Backend, Device, Ordinal};
 use crate::dispatch::{KernelArgs, TensorArg};
 use crate::error::Result;
-use crate::memory::MemoryPool;
+use crate::memory::{Block, MemoryPool};
 
 /// A launch with its entry point at hand.
 struct Ready {
@@ -45,6 +46,7 @@ pub(crate) fn run(ordinal: Ordinal, kernel: &CudaKernel, args: &KernelArgs<'_>) 
 pub(crate) struct Program {
     graph: CudaGraph,
     _scratch: Scratch,
+    _joined: Vec<Block>,
 }
 
 impl Program {
@@ -67,10 +69,11 @@ impl Program {
             let early = &launch.reads_early;
             launch.overlap &= written.iter().all(|range| disjoint(range, early));
         }
+        let joined = join(ordinal, &mut ready)?;
         let calls: Vec<_> = ready.iter().map(Ready::call).collect();
         // SAFETY: as in `run`; the graph's owner holds the tensors, and orders each replay after copies.
         let graph = unsafe { ordinal.cuda().graph(&calls) }?;
-        Ok(Program { graph, _scratch: scratch })
+        Ok(Program { graph, _scratch: scratch, _joined: joined })
     }
 
     /// Queues all of it.
@@ -100,6 +103,31 @@ fn plan(
         ready.push(Ready { kernel: kernel.signature.name, function, launch });
     }
     Ok(scratch)
+}
+
+/// Puts one launch in the place of those that can run as one. Gives the memory that these work in.
+fn join(ordinal: Ordinal, ready: &mut Vec<Ready>) -> Result<Vec<Block>> {
+    let (cuda, mut blocks) = (ordinal.cuda(), Vec::new());
+    if !cuda.joins_steps() {
+        return Ok(blocks);
+    }
+    let launches: Vec<_> = ready.iter().map(|ready| &ready.launch).collect();
+    // From the back, so that what is in front stays in its place.
+    for joined in operations::join(&launches, cuda.limits()).into_iter().rev() {
+        let block = pool(ordinal).allocate(joined.bytes())?;
+        let content = joined.content();
+        // SAFETY: the block is live and as long; nothing else knows of it.
+        unsafe {
+            cuda.zero(block.address(), joined.bytes())?;
+            cuda.write(block.address(), &content)?;
+        }
+        let launch = joined.launch(block.address().addr() as u64, cuda.limits());
+        let function = Library::of(ordinal).function(launch.source, launch.function)?;
+        let kernel = ready[joined.launches.start].kernel;
+        ready.splice(joined.launches, [Ready { kernel, function, launch }]);
+        blocks.push(block);
+    }
+    Ok(blocks)
 }
 
 fn disjoint(a: &Range<usize>, b: &Range<usize>) -> bool {

@@ -1,6 +1,6 @@
 //! Arguments of entry points: structs laid out as in the device code, and how they are filled.
 
-use bytemuck::{NoUninit, Zeroable};
+use bytemuck::{NoUninit, Pod, Zeroable};
 
 use crate::cuda::{CudaLaunch, Parameters, TensorMap, TensorMapDimension};
 use crate::dispatch::{KernelArgs, TensorArg};
@@ -101,10 +101,10 @@ fn number(dtype: DType) -> i32 {
 }
 
 /// `Floats` of common/memory.cuh.
-#[derive(Clone, Copy, NoUninit, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Floats {
-    data: u64,
+    pub(super) data: u64,
     dtype: i32,
     padding: i32,
 }
@@ -120,7 +120,7 @@ impl Floats {
 }
 
 /// `NormArgs` of common/normalize.cuh.
-#[derive(Clone, Copy, NoUninit, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Norm {
     pub(super) weight: Floats,
@@ -130,6 +130,17 @@ pub(super) struct Norm {
     pub(super) eps: f32,
     pub(super) offset: f32,
     pub(super) padding: i32,
+}
+
+impl Norm {
+    /// Bytes of its weight and bias, of `length` elements each, in whole groups of 16.
+    pub(super) fn vector_bytes(&self, length: usize) -> usize {
+        let bytes = |floats: &Floats| {
+            let element = if floats.dtype == 0 { 4 } else { 2 };
+            if floats.data == 0 { 0 } else { (element * length).next_multiple_of(16) }
+        };
+        if self.kind == 0 { 0 } else { bytes(&self.weight) + bytes(&self.bias) }
+    }
 }
 
 /// `Table` of rows.cu.
@@ -175,7 +186,7 @@ impl Output {
 }
 
 /// `Pages` of common/pages.cuh.
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Pages {
     tables: u64,
@@ -200,7 +211,7 @@ impl Pages {
 }
 
 /// `CacheStrides` of common/pages.cuh.
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct CacheStrides([i64; 3]);
 

@@ -1,7 +1,7 @@
 //! `attention`: attention_decode.cu for tokens that stand alone, attention_wgmma.cu (on Hopper) or
 //! attention_prefill.cu for prompts, attention_plain.cu for the rest. All but the last give the same bits.
 
-use bytemuck::NoUninit;
+use bytemuck::{Pod, Zeroable};
 
 use super::arguments::{
     CacheStrides, Pages, Reader, address, cache_map, entry, int, launch, stride,
@@ -27,28 +27,28 @@ const CHUNK: usize = 64;
 const PROMPT: usize = 4;
 
 /// `AttentionArgs` of common/attention.cuh.
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-struct AttentionArgs {
-    out: u64,
+pub(super) struct AttentionArgs {
+    pub(super) out: u64,
     spans: u64,
-    q: u64,
+    pub(super) q: u64,
     k_cache: u64,
     v_cache: u64,
-    positions: u64,
-    sequences: u64,
+    pub(super) positions: u64,
+    pub(super) sequences: u64,
     pages: Pages,
     k_strides: CacheStrides,
     v_strides: CacheStrides,
     q_stride: i64,
-    q_head_stride: i64,
+    pub(super) q_head_stride: i64,
     out_stride: i64,
-    tokens: i32,
-    heads: i32,
-    kv_heads: i32,
-    dim: i32,
+    pub(super) tokens: i32,
+    pub(super) heads: i32,
+    pub(super) kv_heads: i32,
+    pub(super) dim: i32,
     window: i32,
-    most_spans: i32,
+    pub(super) most_spans: i32,
     scale: f32,
     soft_cap: f32,
 }

@@ -2,7 +2,7 @@
 //! linear_plain.cu for the rest. All of them sum in the same order, so which one it is can't be seen in
 //! the result.
 
-use bytemuck::NoUninit;
+use bytemuck::{Pod, Zeroable};
 
 use super::arguments::{Floats, Norm, Reader, address, entry, int, launch, matrix_map, stride};
 use super::norm::{Rows, norm_rows};
@@ -14,25 +14,25 @@ use crate::dtype::DType;
 use crate::host;
 
 /// `LinearArgs` of common/linear.cuh.
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-struct LinearArgs {
-    out: u64,
-    x: u64,
-    weight: u64,
-    residual: u64,
-    bias: Floats,
-    norm: Norm,
+pub(super) struct LinearArgs {
+    pub(super) out: u64,
+    pub(super) x: u64,
+    pub(super) weight: u64,
+    pub(super) residual: u64,
+    pub(super) bias: Floats,
+    pub(super) norm: Norm,
     x_stride: i64,
-    weight_stride: i64,
+    pub(super) weight_stride: i64,
     residual_stride: i64,
     out_stride: i64,
-    rows: i32,
-    n: i32,
-    k: i32,
+    pub(super) rows: i32,
+    pub(super) n: i32,
+    pub(super) k: i32,
     activation: i32,
-    gated: i32,
-    out_float32: i32,
+    pub(super) gated: i32,
+    pub(super) out_float32: i32,
     scale: f32,
     padding: i32,
 }

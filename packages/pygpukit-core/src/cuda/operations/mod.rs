@@ -9,6 +9,7 @@ mod elementwise;
 mod experts;
 mod linear;
 mod norm;
+mod persistent;
 mod rope;
 mod rows;
 mod sampling;
@@ -16,6 +17,7 @@ mod signature;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::persistent::join;
 use super::CudaKernel;
 
 /// Every CUDA kernel.

@@ -1,6 +1,6 @@
 //! `rope_angles` and `append_kv`: rope.cu.
 
-use bytemuck::NoUninit;
+use bytemuck::{NoUninit, Pod, Zeroable};
 
 use super::arguments::{CacheStrides, Norm, Pages, Reader, address, entry, int, launch, stride};
 use super::signature::{check_same_dtype, check_sizes, signature};
@@ -53,14 +53,14 @@ pub(super) const ROPE_ANGLES: CudaKernel = CudaKernel {
     },
 };
 
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-struct AppendArgs {
-    out: u64,
-    qkv: u64,
+pub(super) struct AppendArgs {
+    pub(super) out: u64,
+    pub(super) qkv: u64,
     angles: u64,
-    positions: u64,
-    sequences: u64,
+    pub(super) positions: u64,
+    pub(super) sequences: u64,
     k_cache: u64,
     v_cache: u64,
     pages: Pages,
@@ -70,11 +70,11 @@ struct AppendArgs {
     k_norm: Norm,
     qkv_stride: i64,
     out_stride: i64,
-    out_head_stride: i64,
+    pub(super) out_head_stride: i64,
     angles_stride: i64,
-    heads: i32,
-    kv_heads: i32,
-    dim: i32,
+    pub(super) heads: i32,
+    pub(super) kv_heads: i32,
+    pub(super) dim: i32,
     rotated: i32,
     interleaved: i32,
     padding: i32,

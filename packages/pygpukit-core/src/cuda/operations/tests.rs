@@ -9,7 +9,7 @@ use crate::memory::MemoryPool;
 
 use super::super::scratch::Scratch;
 
-const H100: Limits = Limits {
+pub(super) const H100: Limits = Limits {
     capability: (9, 0),
     sm_count: 132,
     shared_bytes_per_block: 227 << 10,
@@ -46,7 +46,12 @@ fn tensor(shape: &[usize], dtype: DType) -> ArgValue {
     ArgValue::Tensor(TensorArg { data, dtype, shape: shape.to_vec(), strides })
 }
 
-fn plan(name: &str, values: &[ArgValue], limits: Limits) -> Result<Vec<CudaLaunch>, LaunchError> {
+/// What an operation launches.
+pub(super) fn plan(
+    name: &str,
+    values: &[ArgValue],
+    limits: Limits,
+) -> Result<Vec<CudaLaunch>, LaunchError> {
     let kernel = find(name);
     let args = KernelArgs::new(kernel.signature, values)?;
     (kernel.check)(&args)?;

@@ -70,6 +70,8 @@ pub(crate) struct Cuda {
     download_slots: DownloadSlots,
     /// Whether the environment asks for launches to wait for their end.
     launches_block: bool,
+    /// Whether steps of a graph that can run in one launch do.
+    joins_steps: bool,
 }
 
 /// What is launched and with which parameters.
@@ -114,12 +116,18 @@ impl Cuda {
             small_writes: Mutex::new(Ring::new(context, SMALL_WRITES, SMALL).map_err(failed)?),
             download_slots: DownloadSlots::default(),
             launches_block: std::env::var("CUDA_LAUNCH_BLOCKING").is_ok_and(|value| value == "1"),
+            joins_steps: std::env::var("PYGPUKIT_JOIN_STEPS").map_or(true, |value| value != "0"),
         })
     }
 
     /// What a kernel may count on.
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Whether steps of a graph that can run in one launch do, as the environment may forbid.
+    pub(crate) fn joins_steps(&self) -> bool {
+        self.joins_steps
     }
 
     /// Model name and number, for errors.

@@ -1,0 +1,209 @@
+//! layers_persistent.cu: a decoder's steps for one token in one launch, in place of the launches of each.
+
+mod run;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use bytemuck::{NoUninit, Pod, Zeroable};
+
+use self::run::Run;
+use self::shape::Shape;
+use super::arguments::launch;
+use super::linear::LinearArgs;
+use crate::cuda::CudaLaunch;
+use crate::device::Limits;
+
+/// Mailboxes that steps take in turn. A step may write one again when all readers of what was in it are
+/// done: those of two steps before are, and nobody reads farther than [`FARTHEST`] back.
+const MAILBOXES: usize = 8;
+const FARTHEST: usize = 5;
+
+/// Consecutive launches that run as one.
+pub(in crate::cuda) struct Persistent {
+    /// Which launches it stands for.
+    pub(in crate::cuda) launches: Range<usize>,
+    function: &'static str,
+    steps: Vec<Step>,
+    weights: Vec<Weights>,
+    /// Values of the longest result that goes through a mailbox.
+    longest: usize,
+    /// Words of attention's mailbox.
+    spans: usize,
+    shape: Shape,
+}
+
+/// `Route` of layers_persistent.cu.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+struct Route {
+    words: i32,
+    step: i32,
+}
+
+const TENSOR_ALONE: Route = Route { words: -1, step: 0 };
+
+/// `Step` of layers_persistent.cu.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Step {
+    kind: i16,
+    stores: i16,
+    splits: i32,
+    x: Route,
+    residual: Route,
+    out: Route,
+    arguments: [u64; 60],
+}
+const _: () = assert!(size_of::<Step>() == 512);
+
+const LINEAR: i16 = 0;
+const ATTENTION: i16 = 1;
+const MERGE: i16 = 2;
+
+impl Step {
+    fn linear(&self) -> LinearArgs {
+        bytemuck::pod_read_unaligned(
+            &bytemuck::bytes_of(&self.arguments)[..size_of::<LinearArgs>()],
+        )
+    }
+}
+
+/// `Weights` of layers_persistent.cu.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Weights {
+    weight: u64,
+    stride: i64,
+    n: i32,
+    k: i32,
+    gated: i32,
+    padding: i32,
+}
+
+/// `PersistentArgs` of layers_persistent.cu.
+#[derive(Clone, Copy, NoUninit)]
+#[repr(C)]
+struct PersistentArgs {
+    steps: u64,
+    weights: u64,
+    attention: u64,
+    state: u64,
+    words: u64,
+    spans: u64,
+    step_count: i32,
+    weights_count: i32,
+    attention_count: i32,
+    stages: i32,
+    under_way: i32,
+    sums_size: i32,
+    places: [i32; 9],
+    padding: i32,
+}
+const _: () = assert!(size_of::<PersistentArgs>() == 112);
+
+/// Finds the launches that can run as one, those that a GPU runs faster so.
+///
+/// A launch may be part of it if nothing in its graph writes its weights: one that still `overlap`s.
+pub(in crate::cuda) fn join(launches: &[&CudaLaunch], limits: &Limits) -> Vec<Persistent> {
+    let mut found = Vec::new();
+    if !limits.is_hopper() {
+        return found;
+    }
+    let mut start = 0;
+    while start < launches.len() {
+        let mut run = Run::default();
+        let mut end = start;
+        while let Some(taken) = run.take(&launches[end..], limits) {
+            end += taken;
+        }
+        found.extend(run.finish(start..end, limits));
+        start = end.max(start + 1);
+    }
+    found
+}
+
+/// Where the parts of the memory that a [`Persistent`] works in begin.
+struct Layout {
+    steps: usize,
+    weights: usize,
+    attention: usize,
+    words: usize,
+    spans: usize,
+    end: usize,
+}
+
+impl Persistent {
+    fn layout(&self) -> Layout {
+        const STATE: usize = 256;
+        let after = |start: usize, bytes: usize| (start + bytes).next_multiple_of(256);
+        let (steps, weights) = (STATE, after(STATE, size_of_val(&self.steps[..])));
+        let attention = after(weights, size_of_val(&self.weights[..]));
+        let words = after(attention, size_of_val(&self.attention()[..]));
+        let spans = after(words, 4 * MAILBOXES * self.longest);
+        Layout { steps, weights, attention, words, spans, end: after(spans, 8 * self.spans) }
+    }
+
+    /// The numbers of the steps that are attention.
+    fn attention(&self) -> Vec<i32> {
+        (0..).zip(&self.steps).filter(|(_, step)| step.kind == ATTENTION).map(|(i, _)| i).collect()
+    }
+
+    /// Bytes of the memory that it works in.
+    pub(in crate::cuda) fn bytes(&self) -> usize {
+        self.layout().end
+    }
+
+    /// What the beginning of that memory holds before the first launch; zeros follow.
+    pub(in crate::cuda) fn content(&self) -> Vec<u8> {
+        let layout = self.layout();
+        let mut content = vec![0; layout.words];
+        let steps: &[u8] = bytemuck::cast_slice(&self.steps);
+        let weights: &[u8] = bytemuck::cast_slice(&self.weights);
+        content[layout.steps..][..steps.len()].copy_from_slice(steps);
+        content[layout.weights..][..weights.len()].copy_from_slice(weights);
+        let attention = self.attention();
+        let attention: &[u8] = bytemuck::cast_slice(&attention);
+        content[layout.attention..][..attention.len()].copy_from_slice(attention);
+        content
+    }
+
+    /// The launch, with its memory at `memory`.
+    pub(in crate::cuda) fn launch(&self, memory: u64, limits: &Limits) -> CudaLaunch {
+        let Layout { steps, weights, attention, words, spans, .. } = self.layout();
+        let at = |offset: usize| memory + offset as u64;
+        let arguments = PersistentArgs {
+            steps: at(steps),
+            weights: at(weights),
+            attention: at(attention),
+            state: memory,
+            words: at(words),
+            spans: at(spans),
+            step_count: self.steps.len() as i32,
+            weights_count: self.weights.len() as i32,
+            attention_count: self.attention().len() as i32,
+            stages: self.shape.stages as i32,
+            under_way: self.under_way() as i32,
+            sums_size: self.shape.sums_size as i32,
+            places: self.shape.places,
+            padding: 0,
+        };
+        let grid = [limits.sm_count as usize, 1, 1];
+        launch("layers_persistent", self.function, grid, 384, self.shape.bytes, arguments)
+    }
+
+    /// Stages that a warp copies at a time: the less there is to read in a step, the more its latency
+    /// counts, which grows with what is under way.
+    fn under_way(&self) -> usize {
+        const SMALL: usize = 16 << 20;
+        if mean_bytes(&self.weights) < SMALL { 1 } else { 2 }
+    }
+}
+
+/// Bytes of weights of a linear step.
+fn mean_bytes(weights: &[Weights]) -> usize {
+    let bytes = |w: &Weights| 2 * w.k as usize * w.n as usize * (1 + w.gated as usize);
+    weights.iter().map(bytes).sum::<usize>() / weights.len().max(1)
+}

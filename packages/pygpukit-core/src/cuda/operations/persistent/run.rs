@@ -1,0 +1,240 @@
+//! Finding the launches that can be steps of one.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::attention::AttentionArgs;
+use super::super::linear::LinearArgs;
+use super::super::rope::AppendArgs;
+use super::shape::Shape;
+use super::{
+    ATTENTION, FARTHEST, LINEAR, MAILBOXES, MERGE, Persistent, Route, Step, TENSOR_ALONE, Weights,
+    mean_bytes,
+};
+use crate::cuda::CudaLaunch;
+use crate::device::Limits;
+
+/// Steps below which launches of their own are as fast.
+const FEWEST_STEPS: usize = 12;
+/// Bytes of weights of a step above which they are faster: more blocks at a time read faster than one
+/// for each multiprocessor, and the time between two launches counts less.
+const MOST_BYTES: usize = 64 << 20;
+
+/// Spans that sequences have room for above which launches are faster, too: attention, which then takes
+/// most of the time, has more blocks to a multiprocessor.
+const MOST_SPANS: i32 = 48;
+
+/// What one result is: where it lies, and which step makes it.
+#[derive(Clone, Copy)]
+struct Written {
+    address: u64,
+    bytes: u64,
+    step: usize,
+}
+
+/// Steps on their way to a [`Persistent`].
+#[derive(Default)]
+pub(super) struct Run {
+    /// "bf16" or "f16".
+    dtype: Option<&'static str>,
+    /// That of all steps, but for the caches and the window.
+    attention: Option<AttentionArgs>,
+    steps: Vec<Step>,
+    weights: Vec<Weights>,
+    written: Vec<Written>,
+}
+
+impl Run {
+    /// Adds the operation whose launches come first; how many they are, or None where it has to end.
+    pub(super) fn take(&mut self, launches: &[&CudaLaunch], limits: &Limits) -> Option<usize> {
+        let launch = launches.first()?;
+        match launch.source {
+            "linear_gemv" => self.linear(launch).map(|()| 1),
+            "rope" if launch.function.starts_with("rope_append_kv") => {
+                let [append, attention, merge] = launches.first_chunk()?;
+                self.heads(append, attention, merge, limits).map(|()| 3)
+            }
+            _ => None,
+        }
+    }
+
+    fn linear(&mut self, launch: &CudaLaunch) -> Option<()> {
+        let args: LinearArgs = arguments(launch)?;
+        let dtype = self.same_dtype(launch.function)?;
+        let vectors = [args.norm.weight, args.norm.bias, args.bias];
+        if args.rows != 1 || !launch.overlap || !vectors.iter().all(|v| self.is_constant(v.data)) {
+            return None;
+        }
+        let previous = self.steps.len();
+        let x = self.route(args.x, args.k)?;
+        // Every step waits for the one before it: what makes mailboxes safe to write again.
+        if previous > 0 && x.step as usize != previous {
+            return None;
+        }
+        let residual = self.route(args.residual, if args.residual == 0 { 0 } else { args.n })?;
+        let bytes = args.n as u64 * if args.out_float32 == 0 { 2 } else { 4 };
+        self.replaced(args.out, bytes)?;
+        self.dtype = Some(dtype);
+        let (n, k, gated) = (args.n, args.k, args.gated);
+        let stride = args.weight_stride;
+        self.weights.push(Weights { weight: args.weight, stride, n, k, gated, padding: 0 });
+        self.push(LINEAR, [x, residual], bytemuck::bytes_of(&args), args.out, bytes);
+        if args.out_float32 != 0 {
+            self.steps.last_mut()?.out = TENSOR_ALONE;
+        }
+        Some(())
+    }
+
+    fn heads(
+        &mut self,
+        append: &CudaLaunch,
+        attention: &CudaLaunch,
+        merge: &CudaLaunch,
+        limits: &Limits,
+    ) -> Option<()> {
+        let first: AppendArgs = arguments(append)?;
+        let second: AttentionArgs = arguments(attention)?;
+        let dim = second.dim;
+        let function = match dim {
+            64 => "attention_decode_64",
+            128 => "attention_decode_128",
+            _ => return None,
+        };
+        let previous = self.steps.len();
+        let qkv = self.route(first.qkv, (first.heads + 2 * first.kv_heads) * dim)?;
+        let group = second.heads / second.kv_heads;
+        let blocks = second.kv_heads * group.cast_unsigned().div_ceil(16).cast_signed();
+        let expected = attention.function.starts_with(function)
+            && merge.function.starts_with("attention_decode_merge")
+            && self.dtype.is_some_and(|dtype| attention.function.ends_with(dtype))
+            && self.attention.is_none_or(|known| alike(&known, &second))
+            && second.tokens == 1
+            && first.out == second.q
+            && [first.out_head_stride, second.q_head_stride] == [i64::from(dim); 2]
+            && (first.heads, first.kv_heads, first.dim) == (second.heads, second.kv_heads, dim)
+            && (first.positions, first.sequences) == (second.positions, second.sequences)
+            && blocks <= limits.sm_count.cast_signed()
+            && second.most_spans <= MOST_SPANS;
+        if !expected || previous == 0 || qkv.step as usize != previous {
+            return None;
+        }
+        let bytes = 2 * second.heads as u64 * dim as u64;
+        self.replaced(first.out, bytes)?;
+        self.replaced(second.out, bytes)?;
+        self.attention = Some(second);
+        let both = [bytemuck::bytes_of(&first), bytemuck::bytes_of(&second)].concat();
+        self.push(ATTENTION, [qkv, TENSOR_ALONE], &both, first.out, bytes);
+        let step = self.steps.last_mut()?;
+        step.splits = (limits.sm_count.cast_signed() / blocks).clamp(1, second.most_spans.max(1));
+        step.out = TENSOR_ALONE;
+        let spans = Route { words: 0, step: self.steps.len() as i32 };
+        self.push(MERGE, [spans, TENSOR_ALONE], &both, second.out, bytes);
+        Some(())
+    }
+
+    /// The dtype at the end of a function's name, if it is that of the steps so far.
+    fn same_dtype(&self, function: &str) -> Option<&'static str> {
+        let dtype = ["bf16", "f16"].into_iter().find(|dtype| function.ends_with(dtype))?;
+        self.dtype.is_none_or(|known| known == dtype).then_some(dtype)
+    }
+
+    /// Where a step gets `length` values at `address` from: the step that wrote them, or their tensor if
+    /// none did. None where they aren't just what one step wrote.
+    fn route(&self, address: u64, length: i32) -> Option<Route> {
+        let bytes = 2 * length as u64;
+        let overlapping = |written: &&Written| {
+            address < written.address + written.bytes && written.address < address + bytes
+        };
+        let Some(found) = self.written.iter().rev().find(overlapping) else {
+            return Some(TENSOR_ALONE);
+        };
+        let sent = self.steps[found.step].out;
+        let whole = (found.address, found.bytes) == (address, bytes);
+        let near = self.steps.len() - found.step <= FARTHEST;
+        (whole && near && sent != TENSOR_ALONE).then_some(sent)
+    }
+
+    /// Whether no step writes what lies there.
+    fn is_constant(&self, address: u64) -> bool {
+        self.written.iter().all(|w| address < w.address || address >= w.address + w.bytes)
+    }
+
+    /// The earlier results that one of `bytes` bytes at `address` would take the place of; None where it
+    /// would of a part of one.
+    fn replaced(&self, address: u64, bytes: u64) -> Option<Vec<usize>> {
+        let overlapping = self
+            .written
+            .iter()
+            .filter(|w| address < w.address + w.bytes && w.address < address + bytes);
+        let covered = |w: &Written| address <= w.address && w.address + w.bytes <= address + bytes;
+        overlapping.map(|w| covered(w).then_some(w.step)).collect()
+    }
+
+    /// Adds a step whose result has `bytes` bytes at `address`, where [`Run::replaced`] isn't None.
+    fn push(
+        &mut self,
+        kind: i16,
+        [x, residual]: [Route; 2],
+        arguments: &[u8],
+        address: u64,
+        bytes: u64,
+    ) {
+        // Of a tensor that is written again only what comes last can be seen.
+        for earlier in self.replaced(address, bytes).unwrap_or_default() {
+            self.steps[earlier].stores = 0;
+        }
+        let number = self.steps.len();
+        // The mailbox's number; its first word is known when all steps are.
+        let out = Route { words: (number % MAILBOXES) as i32, step: number as i32 + 1 };
+        let mut step = Step { kind, stores: 1, splits: 0, x, residual, out, ..Step::zeroed() };
+        bytemuck::cast_slice_mut::<u64, u8>(&mut step.arguments)[..arguments.len()]
+            .copy_from_slice(arguments);
+        self.steps.push(step);
+        self.written.push(Written { address, bytes, step: number });
+    }
+
+    pub(super) fn finish(mut self, launches: Range<usize>, limits: &Limits) -> Option<Persistent> {
+        let (attention, dtype) = (self.attention?, self.dtype?);
+        if self.steps.len() < FEWEST_STEPS || mean_bytes(&self.weights) > MOST_BYTES {
+            return None;
+        }
+        let shape = Shape::new(&self.steps, &attention, limits)?;
+        // What nobody reads needs no mailbox: the last result.
+        self.steps.last_mut()?.out = TENSOR_ALONE;
+        let sent = self.written.iter().filter(|w| self.steps[w.step].out != TENSOR_ALONE);
+        let longest = sent.map(|w| w.bytes as usize / 2).max()?.next_multiple_of(8);
+        for step in &mut self.steps {
+            for route in [&mut step.x, &mut step.residual, &mut step.out] {
+                if route.words > 0 {
+                    route.words *= longest as i32;
+                }
+            }
+        }
+        let function = match (attention.dim, shape.head_warps, dtype) {
+            (64, _, "bf16") => "layers_persistent_64_4_bf16",
+            (64, ..) => "layers_persistent_64_4_f16",
+            (_, 4, "bf16") => "layers_persistent_128_4_bf16",
+            (_, 4, _) => "layers_persistent_128_4_f16",
+            (_, _, "bf16") => "layers_persistent_128_2_bf16",
+            _ => "layers_persistent_128_2_f16",
+        };
+        let spans = (attention.heads * attention.most_spans * (attention.dim + 2)) as usize;
+        let (steps, weights) = (self.steps, self.weights);
+        Some(Persistent { launches, function, steps, weights, longest, spans, shape })
+    }
+}
+
+/// The struct that a launch takes.
+fn arguments<T: Pod>(launch: &CudaLaunch) -> Option<T> {
+    bytemuck::try_pod_read_unaligned(launch.parameters.bytes()).ok()
+}
+
+/// Whether two steps of attention are shared out alike and of the same token.
+fn alike(a: &AttentionArgs, b: &AttentionArgs) -> bool {
+    let of = |args: &AttentionArgs| {
+        let shape = [args.heads, args.kv_heads, args.dim, args.most_spans];
+        (shape, args.positions, args.sequences)
+    };
+    of(a) == of(b)
+}

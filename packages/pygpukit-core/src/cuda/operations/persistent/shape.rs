@@ -1,0 +1,71 @@
+//! What a block's shared memory is for.
+
+use super::super::attention::AttentionArgs;
+use super::super::linear::LinearArgs;
+use super::{LINEAR, Step};
+use crate::device::Limits;
+
+/// The parts of a block's shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) head_warps: usize,
+    pub(super) stages: usize,
+    /// Floats.
+    pub(super) sums_size: usize,
+    /// Where the parts begin, in the order of common/steps.cuh.
+    pub(super) places: [i32; 9],
+    pub(super) bytes: usize,
+}
+
+impl Shape {
+    const WARPS: usize = 4;
+    const CHAINS: usize = 2;
+    const SPAN: usize = 256;
+    const TILE: usize = 8;
+    const STAGE: usize = Self::TILE * (Self::SPAN + 8) * 2;
+    const MOST_VECTOR_BYTES: usize = 16 << 10;
+    const FEWEST_STAGES: usize = 4;
+    const MOST_STAGES: usize = 8;
+
+    /// As common/steps.cuh has it: attention by as many warps as leave room for the weights. None where
+    /// it is too much.
+    pub(super) fn new(steps: &[Step], attention: &AttentionArgs, limits: &Limits) -> Option<Shape> {
+        let dim = attention.dim as usize;
+        let queries = (attention.heads / attention.kv_heads).min(16) as usize;
+        let linears = || steps.iter().filter(|step| step.kind == LINEAR).map(Step::linear);
+        let input = |args: LinearArgs| 2 * (args.k as usize).next_multiple_of(Self::SPAN);
+        let input = linears().map(input).max()?;
+        let vectors = |args: LinearArgs| args.norm.vector_bytes(args.k as usize);
+        let vectors = linears().map(vectors).max()?.min(Self::MOST_VECTOR_BYTES);
+        // Of as many tiles at a time as a warp has chains of products for.
+        let chunks = |args: LinearArgs| {
+            let (parts, chunks) = (1 + args.gated as usize, (args.k as usize).div_ceil(Self::SPAN));
+            (Self::CHAINS / (parts * chunks.div_ceil(Self::WARPS))).max(1) * parts * chunks
+        };
+        let sums_size = linears().map(chunks).max()? * Self::TILE;
+        let shape = |head_warps: usize| {
+            let results = 16 * queries * (dim + 2);
+            let rows = 2 * (16 + 2) * dim + 4 * head_warps * dim + 20 * dim;
+            let heads = 32 * dim + head_warps * 256 * dim + results + rows;
+            let scratch = 4 * 2 * (2 * Self::WARPS);
+            let missing = 8 * Self::WARPS;
+            let steps = 3 * size_of::<Step>();
+            let parts = [input, heads, vectors, steps, 8 * sums_size, scratch, missing];
+            let stage = Self::WARPS * (Self::STAGE + 16);
+            let barriers = Self::WARPS * 4 * 8;
+            let fixed = parts.iter().sum::<usize>() + barriers;
+            let free = (limits.shared_bytes_per_block as usize).saturating_sub(fixed);
+            let stages = (free / stage).min(Self::MOST_STAGES);
+            let mut places = [0; 9];
+            let (mut end, parts) =
+                (0, parts.into_iter().chain([barriers + Self::WARPS * 16 * stages]));
+            for (index, bytes) in (1..).zip(parts) {
+                end += bytes;
+                places[index] = end as i32;
+            }
+            Shape { head_warps, stages, sums_size, places, bytes: fixed + stages * stage }
+        };
+        let choices: &[usize] = if dim == 64 { &[4] } else { &[4, 2] };
+        choices.iter().map(|&warps| shape(warps)).find(|shape| shape.stages >= Self::FEWEST_STAGES)
+    }
+}

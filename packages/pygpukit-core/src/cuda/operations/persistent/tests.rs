@@ -1,0 +1,255 @@
+//! Which launches become steps of one.
+
+use super::*;
+use crate::cuda::operations::tests::{H100, plan};
+use crate::dispatch::{ArgValue, TensorArg};
+use crate::dtype::DType;
+
+const HEADS: usize = 8;
+const KV_HEADS: usize = 2;
+const DIM: usize = 64;
+const HIDDEN: usize = 320;
+const FEED: usize = 1056;
+const QKV: usize = (HEADS + 2 * KV_HEADS) * DIM;
+const VOCABULARY: usize = 300;
+const STEPS_PER_LAYER: usize = 6;
+
+/// A decoder's launches for one token, its tensors at addresses of their own.
+struct Decoder {
+    launches: Vec<CudaLaunch>,
+    next: usize,
+    dtype: DType,
+    rows: usize,
+    limits: Limits,
+}
+
+impl Decoder {
+    fn new(dtype: DType, rows: usize, limits: Limits) -> Decoder {
+        Decoder { launches: Vec::new(), next: 1 << 20, dtype, rows, limits }
+    }
+
+    fn tensor(&mut self, shape: &[usize], dtype: DType) -> TensorArg {
+        let data = std::ptr::without_provenance_mut(self.next);
+        let elements: usize = shape.iter().product();
+        self.next += (4 * elements).next_multiple_of(256);
+        let mut strides = vec![1; shape.len()];
+        for axis in (1..shape.len()).rev() {
+            strides[axis - 1] = strides[axis] * shape[axis];
+        }
+        TensorArg { data, dtype, shape: shape.to_vec(), strides }
+    }
+
+    fn value(&mut self, shape: &[usize], dtype: DType) -> ArgValue {
+        ArgValue::Tensor(self.tensor(shape, dtype))
+    }
+
+    fn run(&mut self, name: &str, values: &[ArgValue]) {
+        self.launches.extend(plan(name, values, self.limits).unwrap());
+    }
+
+    fn linear(
+        &mut self,
+        x: &TensorArg,
+        n: usize,
+        gated: bool,
+        norm: bool,
+        residual: Option<&TensorArg>,
+        out: Option<TensorArg>,
+    ) -> TensorArg {
+        let k = x.shape[1];
+        let weight = self.value(&[if gated { 2 * n } else { n }, k], self.dtype);
+        let norm_weight = self.value(&[k], self.dtype);
+        let out = out.unwrap_or_else(|| self.tensor(&[x.shape[0], n], self.dtype));
+        let values = [
+            ArgValue::Tensor(x.clone()),
+            weight,
+            ArgValue::None,
+            ArgValue::Int(i64::from(norm)),
+            if norm { norm_weight } else { ArgValue::None },
+            ArgValue::None,
+            ArgValue::Float(1e-6),
+            ArgValue::Float(0.0),
+            residual.map_or(ArgValue::None, |tensor| ArgValue::Tensor(tensor.clone())),
+            ArgValue::Tensor(out.clone()),
+            ArgValue::Int(i64::from(gated)),
+            ArgValue::Int(i64::from(gated)),
+            ArgValue::Float(1.0),
+        ];
+        self.run("linear", &values);
+        out
+    }
+
+    fn attention(&mut self, qkv: TensorArg) -> TensorArg {
+        let rows = self.rows;
+        let cache = [4, KV_HEADS, 256, DIM];
+        let (k_cache, v_cache) = (self.value(&cache, self.dtype), self.value(&cache, self.dtype));
+        let integers = |shape: &[usize], address: usize| {
+            let mut strides = vec![1; shape.len()];
+            if shape.len() == 2 {
+                strides[0] = shape[1];
+            }
+            let data = std::ptr::without_provenance_mut(address);
+            ArgValue::Tensor(TensorArg { data, dtype: DType::I32, shape: shape.to_vec(), strides })
+        };
+        let (positions, sequences) = (integers(&[rows], 0x1000), integers(&[rows], 0x2000));
+        let tables = integers(&[rows, 4], 0x3000);
+        let q = self.value(&[rows, HEADS, DIM], self.dtype);
+        let out = self.tensor(&[rows, HEADS * DIM], self.dtype);
+        let no_norm = || {
+            [
+                ArgValue::Int(0),
+                ArgValue::None,
+                ArgValue::None,
+                ArgValue::Float(0.0),
+                ArgValue::Float(0.0),
+            ]
+        };
+        let mut values = vec![ArgValue::Tensor(qkv), ArgValue::None];
+        values.extend([positions.clone(), sequences.clone(), tables.clone()]);
+        values.extend([k_cache.clone(), v_cache.clone()]);
+        values.extend(no_norm());
+        values.extend(no_norm());
+        values.extend([q.clone(), ArgValue::Int(HEADS as i64), ArgValue::Int(0)]);
+        self.run("append_kv", &values);
+        let values = [
+            q,
+            k_cache,
+            v_cache,
+            tables,
+            positions,
+            sequences,
+            ArgValue::Tensor(out.clone()),
+            ArgValue::Float(0.125),
+            ArgValue::Int(0),
+            ArgValue::Float(0.0),
+        ];
+        self.run("attention", &values);
+        out
+    }
+
+    /// A layer whose residual stream goes on in tensors of its own, or in place.
+    fn layer(&mut self, x: &TensorArg, in_place: bool) -> TensorArg {
+        let own = |x: &TensorArg| in_place.then(|| x.clone());
+        let qkv = self.linear(x, QKV, false, true, None, None);
+        let heads = self.attention(qkv);
+        let x = self.linear(&heads, HIDDEN, false, false, Some(x), own(x));
+        let feed = self.linear(&x, FEED, true, true, None, None);
+        self.linear(&feed, HIDDEN, false, false, Some(&x), own(&x))
+    }
+
+    fn join(&self) -> Vec<Persistent> {
+        join(&self.launches.iter().collect::<Vec<_>>(), &self.limits)
+    }
+}
+
+fn decoder(dtype: DType, rows: usize, limits: Limits, layers: usize, in_place: bool) -> Decoder {
+    let mut decoder = Decoder::new(dtype, rows, limits);
+    let mut x = decoder.tensor(&[rows, HIDDEN], dtype);
+    for _ in 0..layers {
+        x = decoder.layer(&x, in_place);
+    }
+    decoder.linear(&x, VOCABULARY, false, true, None, None);
+    decoder
+}
+
+#[test]
+fn a_decoder_of_one_token_is_one_launch() {
+    for (dtype, function) in
+        [(DType::BF16, "layers_persistent_64_4_bf16"), (DType::F16, "layers_persistent_64_4_f16")]
+    {
+        let decoder = decoder(dtype, 1, H100, 3, false);
+        let joined = decoder.join();
+        assert_eq!(joined.len(), 1);
+        assert_eq!(joined[0].launches, 0..decoder.launches.len());
+        assert_eq!(joined[0].steps.len(), 3 * STEPS_PER_LAYER + 1);
+        assert_eq!(joined[0].weights.len(), 3 * 4 + 1);
+        assert_eq!(joined[0].attention(), [1, 7, 13]);
+        let launch = joined[0].launch(1 << 30, &H100);
+        assert_eq!(launch.function, function);
+        assert_eq!(launch.grid, [132, 1, 1]);
+        assert!(launch.shared_bytes <= H100.shared_bytes_per_block);
+    }
+}
+
+#[test]
+fn steps_take_what_the_steps_before_them_send() {
+    let joined = decoder(DType::BF16, 1, H100, 3, true).join();
+    let steps = &joined[0].steps;
+    // The first product and the first residual are read where they lie.
+    assert_eq!(steps[0].x, TENSOR_ALONE);
+    assert_eq!(steps[3].residual, TENSOR_ALONE);
+    for (number, step) in steps.iter().enumerate().skip(1) {
+        assert_eq!(step.x.step as usize, number);
+        if step.residual != TENSOR_ALONE {
+            let sender = step.residual.step as usize - 1;
+            assert_eq!(step.residual, steps[sender].out);
+            assert!(number - sender <= FARTHEST);
+        }
+    }
+    // Mailboxes in use at the same time lie apart.
+    for (number, step) in steps.iter().enumerate() {
+        for other in &steps[number + 1..steps.len().min(number + MAILBOXES)] {
+            assert!(step.out.words < 0 || step.out.words != other.out.words);
+        }
+    }
+    assert_eq!(steps.last().unwrap().out, TENSOR_ALONE);
+}
+
+#[test]
+fn only_results_that_can_be_seen_are_stored() {
+    let stores = |in_place| {
+        let joined = decoder(DType::BF16, 1, H100, 2, in_place).join();
+        joined[0].steps.iter().map(|step| step.stores).collect::<Vec<_>>()
+    };
+    assert!(stores(false).iter().all(|&stores| stores == 1));
+    // The residual stream, in place, is that of the last layer.
+    let in_place = stores(true);
+    let hidden: Vec<_> = (0..13).filter(|&step| in_place[step] == 0).collect();
+    assert_eq!(hidden, [3, 5, 9]);
+}
+
+#[test]
+fn other_launches_stay() {
+    let ampere = Limits { capability: (8, 0), sm_count: 108, ..H100 };
+    assert!(decoder(DType::BF16, 1, ampere, 3, false).join().is_empty());
+    assert!(decoder(DType::BF16, 2, H100, 3, false).join().is_empty());
+    assert!(decoder(DType::F32, 1, H100, 3, false).join().is_empty());
+    // Too few steps to be worth it.
+    assert!(decoder(DType::BF16, 1, H100, 1, false).join().is_empty());
+}
+
+#[test]
+fn written_weights_keep_a_product_apart() {
+    let mut decoder = decoder(DType::BF16, 1, H100, 5, false);
+    // The second layer's first product: six launches to a layer, too, of which three are attention's.
+    let written = 7 + 4;
+    decoder.launches[written].overlap = false;
+    let joined = decoder.join();
+    assert_eq!(joined.len(), 1);
+    assert_eq!(joined[0].launches.start, written + 1);
+}
+
+#[test]
+fn a_step_that_skips_the_one_before_ends_the_run() {
+    // Attention and the feed-forward network side by side, both on x.
+    let mut decoder = Decoder::new(DType::BF16, 1, H100);
+    let mut x = decoder.tensor(&[1, HIDDEN], DType::BF16);
+    for _ in 0..4 {
+        let qkv = decoder.linear(&x, QKV, false, true, None, None);
+        let heads = decoder.attention(qkv);
+        let attended = decoder.linear(&heads, HIDDEN, false, false, Some(&x), None);
+        let feed = decoder.linear(&x, FEED, true, true, None, None);
+        x = decoder.linear(&feed, HIDDEN, false, false, Some(&attended), None);
+    }
+    assert!(decoder.join().is_empty());
+}
+
+#[test]
+fn memory_begins_with_the_steps_and_no_launches_counted() {
+    let joined = decoder(DType::BF16, 1, H100, 2, false).join();
+    let (content, layout) = (joined[0].content(), joined[0].layout());
+    assert!(content[..layout.steps].iter().all(|&byte| byte == 0));
+    let first: Step = bytemuck::pod_read_unaligned(&content[layout.steps..][..size_of::<Step>()]);
+    assert_eq!(first.linear().n as usize, QKV);
+    assert!(joined[0].bytes() > content.len());
+}

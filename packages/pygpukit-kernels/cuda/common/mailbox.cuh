@@ -1,0 +1,109 @@
+// Values on their way between the blocks of one launch.
+//
+// A 16-bit value travels in a word of its own whose lower half is a tag, the number of the step that made it; who waits
+// for it reads the word until the tag is there. So waiting and reading are one trip to the L2 cache, and nothing is left
+// to fence: the LL protocol of NCCL (Hu et al. 2025, arXiv:2507.04786). A float32 travels with a tag of 32 bits.
+#pragma once
+#include "memory.cuh"
+
+__device__ __forceinline__ unsigned load_word(const unsigned* p) {
+  unsigned word;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(word) : "l"(p) : "memory");
+  return word;
+}
+__device__ __forceinline__ uint4 load_words(const unsigned* p) {
+  uint4 w;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
+               : "l"(p)
+               : "memory");
+  return w;
+}
+
+// Values of one step.
+struct Mailbox {
+  unsigned* words;  // null: not a mailbox
+  unsigned tag;     // of 16 bits
+
+  __device__ __forceinline__ explicit operator bool() const { return words; }
+
+  template <class T>
+  __device__ __forceinline__ void send(int i, T value) const {
+    const unsigned word = static_cast<unsigned>(value.bits) << 16 | tag;
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(words + i), "r"(word) : "memory");
+  }
+
+  // The value in a word that was read before, once it is the one that is waited for.
+  template <class T>
+  __device__ __forceinline__ T receive(int i, unsigned word) const {
+    while ((word & 0xffff) != tag) word = load_word(words + i);
+    return {static_cast<unsigned short>(word >> 16)};
+  }
+
+  // Threads receive groups of eight values: of groups 0 … count - 1 each takes every THREADS-th. first(g) is the number of
+  // the first value of group g, put(g, values) has them.
+  template <int THREADS, class First, class Put>
+  __device__ __forceinline__ void receive_groups(int count, const First& first, const Put& put) const {
+    constexpr int AHEAD = 4;  // groups that are read together
+    for (int start = thread_index(); start < count; start += AHEAD * THREADS) {
+      uint4 low[AHEAD], high[AHEAD];
+      unsigned differs;
+      do {
+        differs = 0;
+#pragma unroll
+        for (int j = 0; j < AHEAD; ++j)
+          if (start + j * THREADS < count) {
+            const unsigned* source = words + first(start + j * THREADS);
+            low[j] = load_words(source);
+            high[j] = load_words(source + 4);
+          }
+#pragma unroll
+        for (int j = 0; j < AHEAD; ++j)
+          if (start + j * THREADS < count) differs |= difference(low[j]) | difference(high[j]);
+      } while (differs & 0xffff);
+#pragma unroll
+      for (int j = 0; j < AHEAD; ++j)
+        if (start + j * THREADS < count)
+          put(start + j * THREADS, make_uint4(values(low[j].x, low[j].y), values(low[j].z, low[j].w),
+                                              values(high[j].x, high[j].y), values(high[j].z, high[j].w)));
+    }
+  }
+
+ private:
+  __device__ __forceinline__ unsigned difference(const uint4& w) const {
+    return (w.x ^ tag) | (w.y ^ tag) | (w.z ^ tag) | (w.w ^ tag);
+  }
+  static __device__ __forceinline__ unsigned values(unsigned low, unsigned high) {
+    return __byte_perm(low, high, 0x7632);
+  }
+};
+
+// Float32 values, each written by no more than one step of those with its tag.
+struct FloatMailbox {
+  unsigned long long* words;
+  unsigned tag;
+
+  __device__ __forceinline__ void send(long long i, float value) const {
+    const unsigned long long word = static_cast<unsigned long long>(__float_as_uint(value)) << 32 | tag;
+    asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(words + i), "l"(word) : "memory");
+  }
+  // Values first(0), first(1), …, `count` of them and N at most.
+  template <int N, class First>
+  __device__ __forceinline__ void receive(float* to, int count, const First& first) const {
+    unsigned long long read[N];
+    bool complete;
+    do {
+      complete = true;
+#pragma unroll
+      for (int j = 0; j < N; ++j)
+        if (j < count)
+          asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(read[j]) : "l"(words + first(j)) : "memory");
+#pragma unroll
+      for (int j = 0; j < N; ++j)
+        if (j < count) complete &= static_cast<unsigned>(read[j]) == tag;
+    } while (!complete);
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+      if (j < count) to[j] = __uint_as_float(static_cast<unsigned>(read[j] >> 32));
+  }
+};

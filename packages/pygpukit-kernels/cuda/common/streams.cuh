@@ -1,0 +1,73 @@
+// The copies of layers_persistent.cu: weights, keys and values, which depend on none of its steps.
+#pragma once
+#include "launch.cuh"
+#include "steps.cuh"
+
+// Signals the barrier once what this thread has begun to copy is there.
+__device__ __forceinline__ void barrier_arrive_copied(unsigned barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
+// Copies the weights that one warp multiplies, of all steps.
+template <class T>
+__device__ __forceinline__ void stream_weights(const PersistentArgs<T>& a, const Places<T>& places) {
+  const unsigned long long policy = evict_first_policy();
+  Place next(a.stages), landing(a.stages);
+  int under_way = 0;
+  Weights<T> following = a.weights[0];
+  for (int i = 0; i < a.weights_count; ++i) {
+    const Weights<T> w = following;
+    if (i + 1 < a.weights_count) following = a.weights[i + 1];
+    const int chunks = ceil_div(w.k, SPAN), tiles = ceil_div(w.n, TILE);
+    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x)
+      for (int part = 0; part <= w.gated; ++part)
+        for (int chunk = warp_index() % WARPS; chunk < chunks; chunk += WARPS) {
+          barrier_wait(places.empty(next.index), next.parity ^ 1);
+          if (under_way == a.under_way) {
+            barrier_wait(places.full(landing.index), landing.parity);
+            landing.advance();
+          } else {
+            ++under_way;
+          }
+          const unsigned stage = places.ring + next.index * STAGE_BYTES<T>;
+          copy_stage(w.weight, w.stride, w.n, w.k, tile, part, chunk * SPAN, stage, policy);
+          barrier_arrive_copied(places.full(next.index));
+          next.advance();
+        }
+  }
+  copy_async_commit();
+  copy_async_wait<0>();
+}
+
+// Copies the keys and values that one warp of this block's share multiplies, of all steps, chunk by chunk.
+template <int DIM, int HEAD_WARPS, class T>
+__device__ __forceinline__ void stream_heads(const PersistentArgs<T>& a, const Places<T>& places) {
+  if (warp_index() % WARPS >= HEAD_WARPS) return;
+  wait_for_inputs();
+  const HeadShare share(a);
+  if (share.none) return;
+  unsigned parity = 1;
+  for (int i = 0; i < a.attention_count; ++i) {
+    Decode<DIM, HEAD_WARPS, T> d(a.steps[a.attention[i]].heads.attention, places.heads(), share);
+    if (!d.locate(share.sequence, share.position)) continue;
+    for (int chunk = d.first_chunk(); chunk < d.end_chunk(); chunk = d.next(chunk), parity ^= 1) {
+      KeyPlaces keys;
+      keys.locate(d.a.pages, d.sequence, chunk, d.begin, d.end - 1);
+#pragma unroll 1
+      for (int is_value = 0; is_value < 2; ++is_value) {
+        const unsigned full = places.full_heads(is_value);
+        barrier_wait(places.empty_heads(is_value), parity);
+        if (is_value)
+          d.copy(d.v, d.a.v_cache, d.a.v_strides, keys);
+        else
+          d.copy(d.k, d.a.k_cache, d.a.k_strides, keys);
+        if (lane_index() == 0) {
+          if (!is_value) places.missing() = keys.missing;
+          barrier_arrive(full);
+        }
+        barrier_arrive_copied(full);
+      }
+    }
+  }
+  copy_async_wait<0>();
+}
