@@ -1,0 +1,170 @@
+"""Decoding of one sequence, whose steps Hopper GPUs run in one launch: the bits of steps alone.
+
+Reference models are too narrow for that: these have random weights and heads of real sizes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pygpukit.core import Device, DeviceError
+from pygpukit.llm.checkpoint import open_checkpoint
+from pygpukit.llm.decoder import Decoder
+from pygpukit.llm.engine import Engine
+from pygpukit.llm.generation import TokenLogprobs
+from pygpukit.llm.request import Request
+from pygpukit.llm.sampling import SamplingParams
+from pygpukit.llm.weights import load, plan
+
+pytestmark = pytest.mark.gpu
+
+VOCABULARY = 300
+LAYERS = 3
+BASE = {
+    "vocab_size": VOCABULARY,
+    "num_hidden_layers": LAYERS,
+    "hidden_size": 320,
+    "intermediate_size": 1056,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+}
+CONFIGS = {
+    "llama": {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+    "llama, heads of 128": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "head_dim": 128,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
+    },
+    "llama, all heads alike, tied": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+    },
+    "llama, 20 heads to a key": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "num_attention_heads": 20,
+        "num_key_value_heads": 1,
+    },
+    "float16": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "torch_dtype": "float16",
+    },
+    "qwen2, with biases": {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]},
+    "qwen3, with norms of heads": {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3ForCausalLM"],
+        "head_dim": 128,
+        "num_attention_heads": 4,
+    },
+    "mistral, with a window": {
+        "model_type": "mistral",
+        "architectures": ["MistralForCausalLM"],
+        "sliding_window": 300,
+    },
+}
+# Up to a chunk's, a span's and two spans' end, and past them.
+PROMPTS = [3, 60, 250, 515]
+
+
+def bits(array: np.ndarray, dtype: object) -> np.ndarray:
+    """As it lies in a file; bfloat16 by cutting off, which is as random."""
+    if dtype == "float16":
+        return array.astype(np.float16)
+    return (array.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def weights(config: dict[str, object]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(7)
+    hidden, inner = int(config["hidden_size"]), int(config["intermediate_size"])
+    dim, heads = int(config["head_dim"]), int(config["num_attention_heads"])
+    kv_heads = int(config["num_key_value_heads"])
+
+    def random(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+
+    def near_one(size: int) -> np.ndarray:
+        return (1 + 0.2 * rng.standard_normal(size)).astype(np.float32)
+
+    tensors = {"model.embed_tokens.weight": 8 * random(VOCABULARY, hidden)}
+    for layer in range(LAYERS):
+        own = {
+            "self_attn.q_proj.weight": random(heads * dim, hidden),
+            "self_attn.k_proj.weight": random(kv_heads * dim, hidden),
+            "self_attn.v_proj.weight": random(kv_heads * dim, hidden),
+            "self_attn.o_proj.weight": random(hidden, heads * dim),
+            "mlp.gate_proj.weight": random(inner, hidden),
+            "mlp.up_proj.weight": random(inner, hidden),
+            "mlp.down_proj.weight": random(hidden, inner),
+            "input_layernorm.weight": near_one(hidden),
+            "post_attention_layernorm.weight": near_one(hidden),
+        }
+        if config["model_type"] == "qwen2":
+            for part, count in ("q", heads), ("k", kv_heads), ("v", kv_heads):
+                own[f"self_attn.{part}_proj.bias"] = random(count * dim)
+        if config["model_type"] == "qwen3":
+            own |= {f"self_attn.{part}_norm.weight": near_one(dim) for part in "qk"}
+        tensors |= {f"model.layers.{layer}.{name}": array for name, array in own.items()}
+    tensors["model.norm.weight"] = near_one(hidden)
+    if not config["tie_word_embeddings"]:
+        tensors["lm_head.weight"] = random(VOCABULARY, hidden)
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Device:
+    try:
+        return Device("cuda")
+    except DeviceError as error:
+        pytest.skip(f"no GPU: {error}")
+
+
+def decoded(engine: Engine, length: int, new: int) -> tuple[list[int], list[TokenLogprobs | None]]:
+    logprobs: list[TokenLogprobs | None] = []
+
+    def accept(_: int, entry: TokenLogprobs | None) -> bool:
+        logprobs.append(entry)
+        return False
+
+    ids = [5 + 31 * position % (VOCABULARY - 10) for position in range(length)]
+    request = Request(ids, length + new, SamplingParams(logprobs=5), accept)
+    list(engine.run([request]))
+    return request.ids, logprobs
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_steps_in_one_launch_give_the_bits_of_steps_alone(
+    gpu: Device,
+    tmp_path: Path,
+    write_safetensors: Callable[[Path, Mapping[str, np.ndarray]], None],
+    name: str,
+) -> None:
+    config = BASE | CONFIGS[name]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    arrays = {key: bits(array, config["torch_dtype"]) for key, array in weights(config).items()}
+    write_safetensors(tmp_path / "model.safetensors", arrays)
+    checkpoint = open_checkpoint(tmp_path)
+    planned = plan(checkpoint.config, checkpoint.tensors, checkpoint.names).on(gpu)
+    loaded = load(planned, checkpoint.tensors, gpu)
+    decoder = Decoder(checkpoint.config, loaded, gpu, planned.dtype)
+    alone, together = Engine(decoder, gpu, capture=False), Engine(decoder, gpu)
+    for length in PROMPTS:
+        expected = decoded(alone, length, 24)
+        assert decoded(together, length, 24) == expected
+        assert decoded(together, length, 24) == expected
+    if gpu.info().compute_capability == (9, 0):
+        assert "layers_persistent" in gpu.controller.images()
