@@ -74,7 +74,7 @@ def test_the_controller_says_what_it_has(controller: KernelDispatchController):
         ("add", "xyoN", LaunchError, "kernel add, argument scale: expected a number, found None"),
         ("add", "Nyo1", LaunchError, "kernel add, argument x: expected a tensor, found None"),
         ("add", "1yo1", LaunchError, "argument x: expected a tensor, found the whole number 1"),
-        ("add", "iyo1", LaunchError, "argument x: expected dtype float32, found int32"),
+        ("add", "iyo1", LaunchError, "argument x: expected dtype float32 or bfloat16, found int32"),
         ("add", "fyo1", LaunchError, r"argument x: expected 2 dimensions, found shape \[2\]"),
         ("add", "wyo1", LaunchError, r"kernel add, argument y: .*shape"),
         ("add", "syo1", TypeError, "kernel add, argument 0: expected a Tensor, a number or None"),
