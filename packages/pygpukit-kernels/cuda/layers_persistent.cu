@@ -18,7 +18,7 @@
 
 // A vector that is wanted in shared memory, where it is if it can't be there. `copies`: begins to copy it.
 __device__ __forceinline__ Floats stage_vector(const Floats& floats, int length, unsigned char* to, int room, bool copies) {
-  const int bytes = length * (floats.dtype == DTYPE_F32 ? 4 : 2);
+  const int bytes = length * floats.element_bytes();
   const char* source = static_cast<const char*>(floats.data);
   if (!source || bytes % 16 || bytes > room || !is_aligned16(source)) return floats;
   if (copies)
@@ -29,7 +29,7 @@ __device__ __forceinline__ Floats stage_vector(const Floats& floats, int length,
 }
 // The same of a norm's weight and bias.
 __device__ __forceinline__ NormArgs stage_norm(const NormArgs& norm, int length, unsigned char* to, int room, bool copies) {
-  const int taken = norm.weight ? ceil_div(length * (norm.weight.dtype == DTYPE_F32 ? 4 : 2), 16) * 16 : 0;
+  const int taken = norm.weight ? ceil_div(length * norm.weight.element_bytes(), 16) * 16 : 0;
   return {stage_vector(norm.weight, length, to, room, copies),
           stage_vector(norm.bias, length, to + taken, room - taken, copies), norm.kind, norm.eps, norm.offset};
 }
@@ -79,6 +79,10 @@ struct Layers {
     return {route.words < 0 ? nullptr : a.words + route.words, (base + route.step) & 0xffff};
   }
   __device__ __forceinline__ FloatMailbox spans(int step) const { return {a.spans, base + step}; }
+  // The first of the DIM + 2 words of a span: sums, largest score, weight.
+  static __device__ __forceinline__ long long span_words(const AttentionArgs<T>& at, int head, int span) {
+    return (static_cast<long long>(head) * at.most_spans + span) * (DIM + 2);
+  }
 
   // Begins to copy what step i is; it is there two steps later.
   __device__ __forceinline__ void fetch_step(int i) const {
@@ -145,9 +149,7 @@ struct Layers {
     if (norm.kind == NORM_NONE) return;
     const Moments moments = block_moments(norm, l.k, [&](int g) { return input_group(x, g); }, places.scratch());
     for (int g = thread_index(); g < groups; g += NORM_THREADS) {
-      const Eight e = moments(norm, 8 * g, l.k, input_group(x, g));
-      put_group(x, g, make_uint4(pack2<T>(e.value[0], e.value[1]), pack2<T>(e.value[2], e.value[3]),
-                                 pack2<T>(e.value[4], e.value[5]), pack2<T>(e.value[6], e.value[7])));
+      put_group(x, g, pack8<T>(moments(norm, 8 * g, l.k, input_group(x, g))));
     }
   }
 
@@ -391,7 +393,7 @@ struct Layers {
     if (!decode.locate(share.sequence, share.position)) return;
     Heads heads(step, *this, decode);
     decode.run(heads, [&](int head, int span, int column, float sum, const Softmax& softmax) {
-      const long long first = (static_cast<long long>(head) * step.heads.attention.most_spans + span) * (DIM + 2);
+      const long long first = span_words(step.heads.attention, head, span);
       results.send(first + column, sum);
       if (column == 0) {
         results.send(first + DIM, softmax.largest);
@@ -411,7 +413,7 @@ struct Layers {
       const int first = at.first_visible(share.position) / SPAN_KEYS;
       const int end = at.pages.holds(share.sequence, share.position) ? share.position / SPAN_KEYS + 1 : first;
       const float y = merge_spans<AHEAD>(first, end, [&](int span, int count, float* sums, Softmax* softmax) {
-        const long long start = (static_cast<long long>(head) * at.most_spans + span) * (DIM + 2);
+        const long long start = span_words(at, head, span);
         float values[3 * AHEAD];
         results.receive<3 * AHEAD>(values, 3 * count, [&](int i) {
           return start + i / 3 * (DIM + 2) + (i % 3 ? DIM + i % 3 - 1 : thread_index());

@@ -37,6 +37,13 @@ __device__ __forceinline__ Eight load8(const T* p) {
   return e;
 }
 
+// Rounded to T, in the order in which they lie in memory.
+template <class T>
+__device__ __forceinline__ uint4 pack8(const Eight& e) {
+  const float* v = e.value;
+  return make_uint4(pack2<T>(v[0], v[1]), pack2<T>(v[2], v[3]), pack2<T>(v[4], v[5]), pack2<T>(v[6], v[7]));
+}
+
 template <class T>
 __device__ __forceinline__ void store8(T* p, const Eight& e) {
   const float* v = e.value;
@@ -44,7 +51,7 @@ __device__ __forceinline__ void store8(T* p, const Eight& e) {
     reinterpret_cast<float4*>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
     reinterpret_cast<float4*>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
   } else {
-    store16(p, make_uint4(pack2<T>(v[0], v[1]), pack2<T>(v[2], v[3]), pack2<T>(v[4], v[5]), pack2<T>(v[6], v[7])));
+    store16(p, pack8<T>(e));
   }
 }
 
@@ -107,8 +114,9 @@ struct Floats {
 
   // From element `start` on.
   __device__ __forceinline__ Floats from(long long start) const {
-    return {static_cast<const char*>(data) + start * (dtype == DTYPE_F32 ? 4 : 2), dtype};
+    return {static_cast<const char*>(data) + start * element_bytes(), dtype};
   }
+  __device__ __forceinline__ int element_bytes() const { return dtype == DTYPE_F32 ? 4 : 2; }
 
   __device__ __forceinline__ explicit operator bool() const { return data; }
 
@@ -129,7 +137,7 @@ struct Floats {
   // Has the block fetch the first `length` elements into the L2 cache.
   __device__ __forceinline__ void prefetch(int length) const {
     if (!data) return;
-    const int bytes = length * (dtype == DTYPE_F32 ? 4 : 2);
+    const int bytes = length * element_bytes();
     for (int i = threadIdx.x * 128; i < bytes; i += blockDim.x * 128)
       asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(data) + i));
   }
