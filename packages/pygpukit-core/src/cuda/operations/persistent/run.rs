@@ -33,6 +33,12 @@ struct Written {
     step: usize,
 }
 
+impl Written {
+    fn overlaps(&self, address: u64, bytes: u64) -> bool {
+        address < self.address + self.bytes && self.address < address + bytes
+    }
+}
+
 /// Steps on their way to a [`Persistent`].
 #[derive(Default)]
 pub(super) struct Run {
@@ -143,10 +149,7 @@ impl Run {
     /// none did. None where they aren't just what one step wrote.
     fn route(&self, address: u64, length: i32) -> Option<Route> {
         let bytes = 2 * length as u64;
-        let overlapping = |written: &&Written| {
-            address < written.address + written.bytes && written.address < address + bytes
-        };
-        let Some(found) = self.written.iter().rev().find(overlapping) else {
+        let Some(found) = self.written.iter().rev().find(|w| w.overlaps(address, bytes)) else {
             return Some(TENSOR_ALONE);
         };
         let sent = self.steps[found.step].out;
@@ -157,16 +160,13 @@ impl Run {
 
     /// Whether no step writes what lies there.
     fn is_constant(&self, address: u64) -> bool {
-        self.written.iter().all(|w| address < w.address || address >= w.address + w.bytes)
+        !self.written.iter().any(|w| w.overlaps(address, 1))
     }
 
     /// The earlier results that one of `bytes` bytes at `address` would take the place of; None where it
     /// would of a part of one.
     fn replaced(&self, address: u64, bytes: u64) -> Option<Vec<usize>> {
-        let overlapping = self
-            .written
-            .iter()
-            .filter(|w| address < w.address + w.bytes && w.address < address + bytes);
+        let overlapping = self.written.iter().filter(|w| w.overlaps(address, bytes));
         let covered = |w: &Written| address <= w.address && w.address + w.bytes <= address + bytes;
         overlapping.map(|w| covered(w).then_some(w.step)).collect()
     }
