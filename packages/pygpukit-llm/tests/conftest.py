@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from pygpukit.core import load_safetensors
+from pygpukit.core import Device, DeviceError, load_safetensors
 from pygpukit.llm import LLM
 
 HERE = Path(__file__).parent
@@ -52,6 +52,15 @@ def write_safetensors(file: Path, tensors: Mapping[str, Array]) -> None:
 def _write_safetensors() -> WriteSafetensors:
     """Writes arrays as a safetensors file; uint16 and uint8 are the bits of bfloat16 and float8."""
     return write_safetensors
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Device:
+    """The first GPU; without one the test is skipped."""
+    try:
+        return Device("cuda")
+    except DeviceError as error:
+        pytest.skip(f"no GPU: {error}")
 
 
 @pytest.fixture(scope="session")

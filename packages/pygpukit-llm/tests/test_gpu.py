@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pygpukit.core import Device, DeviceError, Tensor
+from pygpukit.core import Device, Tensor
 from pygpukit.llm import LLM
 from pygpukit.llm.layers import (
     MLP,
@@ -23,14 +23,6 @@ from reference_names import NAMES
 pytestmark = pytest.mark.gpu
 
 Reference = Callable[[str], dict[str, np.ndarray]]
-
-
-@pytest.fixture(scope="module")
-def gpu() -> Device:
-    try:
-        return Device("cuda")
-    except DeviceError as error:
-        pytest.skip(f"no GPU: {error}")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pygpukit.core import Device, DeviceError
+from pygpukit.core import Device
 from pygpukit.llm.checkpoint import open_checkpoint
 from pygpukit.llm.decoder import Decoder
 from pygpukit.llm.engine import Engine
@@ -123,14 +123,6 @@ def weights(config: dict[str, object]) -> dict[str, np.ndarray]:
     if not config["tie_word_embeddings"]:
         tensors["lm_head.weight"] = random(VOCABULARY, hidden)
     return tensors
-
-
-@pytest.fixture(scope="module")
-def gpu() -> Device:
-    try:
-        return Device("cuda")
-    except DeviceError as error:
-        pytest.skip(f"no GPU: {error}")
 
 
 def decoded(engine: Engine, length: int, new: int) -> tuple[list[int], list[TokenLogprobs | None]]:
