@@ -436,6 +436,29 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "youtu-wide-values": (
+        "Youtu",
+        {
+            "kv_lora_rank": 24,
+            "qk_rope_head_dim": 4,
+            "qk_nope_head_dim": 12,
+            "v_head_dim": 24,
+            "num_key_value_heads": 4,
+            "q_lora_rank": None,
+            "attention_bias": True,
+            "rope_interleave": False,
+            "tie_word_embeddings": False,
+            "pad_token_id": None,
+        },
+    ),
+    "gpt-neox-odd-rotation": (
+        "GPTNeoX",
+        {
+            "hidden_size": 48,
+            "rope_parameters": {"partial_rotary_factor": 0.25},
+            "num_key_value_heads": 4,
+        },
+    ),
     "minicpm3": (
         "MiniCPM3",
         {

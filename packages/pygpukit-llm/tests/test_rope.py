@@ -80,6 +80,7 @@ def rope(**parameters: Any) -> Rope:
             0.9,
         ),
         ({"partial_rotary_factor": 0.5}, [1.0, 0.1, 0.01, 0.001], 1.0),
+        ({"partial_rotary_factor": 0.2}, [1.0, 10 ** (-8 / 3)], 1.0),
     ],
 )
 def test_frequencies(
@@ -107,7 +108,7 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
         ({**LLAMA3, "high_freq_factor": 1.0}, "high_freq_factor 1.0 must exceed low_freq_factor"),
         ({**LLAMA3, "low_freq_factor": ...}, "'low_freq_factor' is missing"),
         ({"rope_type": "yarn", "factor": 2.0, "rope_theta": 1.0}, "rope_theta must exceed 1"),
-        ({"partial_rotary_factor": 0.2}, "rotary dimension 3 must be even"),
+        ({"partial_rotary_factor": 0.05}, "rotary dimension 0 must be from 1"),
         ({"partial_rotary_factor": 1.5}, "rotary dimension 24"),
     ],
 )

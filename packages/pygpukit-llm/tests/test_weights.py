@@ -94,19 +94,43 @@ def test_fused_tensors(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
 
 
-@pytest.mark.parametrize("with_lm_head", [False, True])
+@pytest.mark.parametrize("left_out", [(), ("lm_head",), ("model.embed_tokens",)], ids=str)
 def test_tied_embeddings(
-    arrays: Callable[[str], Arrays], arranged: Arrange, with_lm_head: bool
+    arrays: Callable[[str], Arrays], arranged: Arrange, left_out: tuple[str, ...]
 ) -> None:
+    """The file has the matrix once, under either name, or twice."""
     tensors = arrays("llama2")
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     expected = logits(arranged("llama2", tensors))
-    # A file may hold the matrix all the same; the embedding is what counts.
-    output = tensors.pop("lm_head.weight")
-    if with_lm_head:
-        tensors["lm_head.weight"] = np.zeros_like(output)
-    tied = arranged("llama2", tensors, tie_word_embeddings=True)
-    np.testing.assert_array_equal(logits(tied), expected)
+    for name in left_out:
+        del tensors[f"{name}.weight"]
+    tied = LLM.from_pretrained(arranged("llama2", tensors, tie_word_embeddings=True), device="cpu")
+    np.testing.assert_array_equal(tied.logits(IDS), expected)
+    assert tied.config.tied_embeddings
+
+
+def test_two_matrices_that_differ_are_not_tied(
+    arrays: Callable[[str], Arrays], arranged: Arrange
+) -> None:
+    """Whatever the config says, as in transformers."""
+    tensors = arrays("llama2")
+    expected = logits(arranged("llama2", tensors))
+    llm = LLM.from_pretrained(arranged("llama2", tensors, tie_word_embeddings=True), device="cpu")
+    np.testing.assert_array_equal(llm.logits(IDS), expected)
+    assert not llm.config.tied_embeddings
+
+
+@pytest.mark.parametrize(
+    ("name", "parallel", "problem"),
+    [("stablelm", True, "left over"), ("stablelm-parallel", False, "missing")],
+)
+def test_one_norm_in_front_of_both_is_what_the_config_says(
+    copied_model: Arrange, tmp_path: Path, name: str, parallel: bool, problem: str
+) -> None:
+    (tmp_path / "variants").mkdir()
+    folder = copied_model(f"variants/{name}", use_parallel_residual=parallel)
+    with pytest.raises(WeightsError, match=rf"\d {problem}: model\.layers\.0\.post_attention_"):
+        logits(folder)
 
 
 def test_a_missing_output_matrix(arrays: Callable[[str], Arrays], arranged: Arrange) -> None:

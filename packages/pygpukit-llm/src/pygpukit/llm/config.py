@@ -35,6 +35,7 @@ ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
     "gelu_accurate": "gelu_tanh",
     "relu": "relu",
     "quick_gelu": "gelu_quick",
@@ -54,7 +55,7 @@ IGNORED = frozenset({
     "initializer_range", "is_decoder", "is_encoder_decoder", "label2id", "length_penalty",
     "max_length", "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups",
     "num_beams", "num_return_sequences", "output_attentions", "output_hidden_states",
-    "output_scores", "pad_token_id", "prefix", "problem_type", "pruned_heads",
+    "output_scores", "pad_token_id", "prefix", "pretraining_tp", "problem_type", "pruned_heads",
     "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate",
     "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
     "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p",
@@ -123,6 +124,16 @@ class Latent:
     plain: int
     value: int
 
+    @property
+    def width(self) -> int:
+        """Dimensions of a query or a key."""
+        return self.rotated + self.plain
+
+    @property
+    def cached(self) -> int:
+        """Dimensions in the cache: where keys or values are narrower, zeros fill them up."""
+        return max(self.width, self.value)
+
 
 class QueryGrowth(NamedTuple):
     """Queries at position p are multiplied with `1 + rate * log(1 + p // length)` (Llama 4)."""
@@ -144,7 +155,8 @@ class ModelConfig:
         num_layers: Transformer blocks.
         num_heads: Query heads.
         num_kv_heads: Key/value heads; a divisor of `num_heads`.
-        head_dim: Width of one head; `num_heads * head_dim` may differ from `hidden_size`.
+        head_dim: Width of one head in the cache; `num_heads * head_dim` may differ from
+            `hidden_size`.
         attention_scale: What scores are multiplied with: `1 / sqrt(head_dim)` for most.
         scale_by_layer: Whether the scores of layer i, from 0, are divided by i + 1 as well.
         query_growth: How queries grow with their positions, if they do.
@@ -156,6 +168,7 @@ class ModelConfig:
         pre_norm: Whether there are norms in front of attention and MLP.
         post_norm: Whether there are norms behind attention and MLP, before the residual is added.
         parallel: Whether attention and MLP both start from the block's input.
+        shared_norm: Whether the norm in front of the attention is also the one in front of the MLP.
         activation: Of the MLP, by the name that `pygpukit.kernels.activation` has for it.
         gated_mlp: Whether the MLP is `down(act(gate(x)) * up(x))` rather than `down(act(up(x)))`.
         latent: What makes the attention a latent one; None for the ordinary kind.
@@ -200,6 +213,7 @@ class ModelConfig:
     pre_norm: bool = True
     post_norm: bool = False
     parallel: bool = False
+    shared_norm: bool = False
     activation: str = "silu"
     gated_mlp: bool = True
     latent: Latent | None = None
@@ -276,7 +290,7 @@ def read_decoder(keys: Keys, **facts: Any) -> ModelConfig:
     kv_heads = keys.integer("num_key_value_heads", heads)
     layers = keys.integer("num_hidden_layers")
     context = keys.integer("max_position_embeddings")
-    head_dim = keys.optional_integer("head_dim")
+    head_dim = facts.get("head_dim", keys.optional_integer("head_dim"))
     if head_dim is None:
         if hidden % heads:
             raise ConfigError(
@@ -348,7 +362,7 @@ def read_rope_keys(
         raise ConfigError(f"{keys.source}: has both rope_parameters and rope_scaling; keep one")
     parameters = keys.nested(given[0], shared) if given else Keys(shared, keys.source)
     if layer_type is not None:
-        parameters = parameters.nested(layer_type, {})
+        parameters = parameters.nested(layer_type, shared)
     parameters.rename("type", "rope_type")
     return read_rope(
         parameters,

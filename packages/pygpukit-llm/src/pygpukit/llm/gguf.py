@@ -41,7 +41,7 @@ _SOFTMAX, _SIGMOID = 1, 2
 _IGNORED = frozenset({
     "expert_shared_count", "expert_shared_feed_forward_length", "interleave_moe_layer_step",
     "leading_dense_block_count", "n_deepstack_layers", "rope.dimension_sections",
-    "rope.scaling.finetuned", "tensor_data_layout",
+    "rope.scaling.finetuned", "shared_norm", "tensor_data_layout",
 })  # fmt: skip
 """Keys that change nothing for the architectures that are supported."""
 
@@ -151,6 +151,7 @@ def _architecture_keys(
     ends = [f"tokenizer.ggml.{kind}_token_id" for kind in ("eos", "eot", "eom")]
     values["eos_token_id"] = [metadata[key] for key in ends if key in metadata]
     values["tie_word_embeddings"] = "output.weight" not in tensors
+    values["shared_norm"] = "blk.0.ffn_norm.weight" not in tensors
     if "token_embd.weight" in tensors:
         values.setdefault("vocab_size", tensors["token_embd.weight"][0])
     layer_norm = family.facts.get("norm_kind") == "layer"

@@ -93,8 +93,10 @@ class Keys:
         return [float(number) for number in numbers]
 
     def boolean(self, key: str, default: bool | _Required = REQUIRED) -> bool:
-        """True or false; a null counts as absent."""
+        """True or false; a null is false, as it is in transformers."""
         value = self.get(key)
+        if value is None and key in self:
+            return False
         if value is not None and not isinstance(value, bool):
             raise self._mistyped(key, "true or false")
         return self._or_default(key, value, default)

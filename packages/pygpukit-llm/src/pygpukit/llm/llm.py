@@ -86,7 +86,7 @@ class LLM:
 
     def __init__(self, checkpoint: Checkpoint, decoder: Decoder, device: Device) -> None:
         """Puts a loaded model together; `LLM.from_pretrained` is the usual way."""
-        self.config: ModelConfig = checkpoint.config
+        self.config: ModelConfig = decoder.config
         self.device = device
         self.tokenizer: Tokenizer | None = checkpoint.tokenizer()
         self.defaults: SamplingParams = checkpoint.defaults
@@ -145,12 +145,12 @@ class LLM:
         chosen, no_gpu = choose_device(device)
         path = locate(model, revision=revision, token=token, local_files_only=local_files_only)
         checkpoint = open_checkpoint(path)
-        config, tensors = checkpoint.config, checkpoint.tensors
-        planned = plan(config, tensors, checkpoint.names).on(chosen, dtype)
+        tensors = checkpoint.tensors
+        planned = plan(checkpoint.config, tensors, checkpoint.names).on(chosen, dtype)
         if no_gpu is not None:
             warn_no_gpu(no_gpu)
         weights = load(planned, tensors, chosen, progress)
-        return cls(checkpoint, Decoder(config, weights, chosen, planned.dtype), chosen)
+        return cls(checkpoint, Decoder(planned.config, weights, chosen, planned.dtype), chosen)
 
     @overload
     def generate(

@@ -93,10 +93,11 @@ def read_rope(
     """
     theta = keys.positive("rope_theta")
     rotary_dim = int(head_dim * keys.number("partial_rotary_factor", 1.0))
-    if rotary_dim % 2 or not 0 < rotary_dim <= head_dim:
+    # An odd one is rounded up where dimensions are rotated, but not in the frequencies.
+    if not 0 < rotary_dim + rotary_dim % 2 <= head_dim:
         raise ConfigError(
-            f"{keys.source}: rotary dimension {rotary_dim} must be even and from 2 to the head "
-            f"dimension {head_dim}"
+            f"{keys.source}: rotary dimension {rotary_dim} must be from 1 to the head dimension "
+            f"{head_dim}, and even if it is the whole head"
         )
     rope_type = keys.text("rope_type", "default")
     scale = _SCALINGS.get(rope_type)
@@ -162,8 +163,10 @@ def _llama3(keys: Keys, inv_freq: Frequencies, context: _Context) -> _Scaled:
 
 def _yarn(keys: Keys, inv_freq: Frequencies, context: _Context) -> _Scaled:
     """YaRN, Peng et al. (arXiv:2309.00071), with the extensions of DeepSeek's configs."""
-    factor = keys.positive("factor")
     original = context.original or context.length
+    if "factor" in keys:  # null means how far the context was stretched
+        keys.default("factor", context.length / original)
+    factor = keys.positive("factor")
     fast, slow = keys.positive("beta_fast", 32.0), keys.positive("beta_slow", 1.0)
     theta, dim = keys.positive("rope_theta"), 2 * len(inv_freq)
     if theta <= 1:

@@ -1,8 +1,8 @@
 """Multi-head latent attention: keys and values from a narrow vector (arXiv:2405.04434).
 
 Keys and values are expanded and cached as those of ordinary attention are. A head's dimensions are
-the rotated ones first, which all heads' keys share, then those without position; values that are
-narrower than that are filled up with zeros.
+the rotated ones first, which all heads' keys share, then those without position; where values are
+narrower or wider than that, the narrower ones are filled up with zeros.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LatentAttention:
         num_heads: Heads H.
         rotated: Dimensions of a head that are rotated.
         plain: Dimensions that aren't.
-        value: Dimensions of a value, at most rotated + plain.
+        value: Dimensions of a value.
         scale: Of the scores.
         norm_eps: Of the norms of the narrow vectors.
         interleaved: Whether dimensions 2i and 2i + 1 are rotated as a pair.
@@ -75,6 +75,7 @@ class LatentAttention:
         self.scale = scale
         self.norm_eps = norm_eps
         self.interleaved = interleaved
+        self._width = max(rotated + plain, value)
         self._project = Linear()
         self._spread: Tensor | None = None
 
@@ -90,8 +91,7 @@ class LatentAttention:
         scale: float = 1.0,
     ) -> Tensor:
         """Attends from the T tokens of `x` as `Attention.forward` does; arguments as there."""
-        tokens, width = x.shape[0], self.num_heads * (self.rotated + self.plain)
-        # Values are written over the zeros that they are filled up with.
+        tokens, width = x.shape[0], self.num_heads * self._width
         qkv = Tensor.zeros((tokens, 3 * width), x.dtype, device=x.device)
         self._queries(x, weights, norm, out=qkv.narrow(1, 0, width))
         narrow = self._project.forward(x, *weights.kv_down, norm=norm)
@@ -101,7 +101,7 @@ class LatentAttention:
         plain = self._project.forward(latent, *weights.k_up, norm=kv_norm)
         self._keys(plain, shared, out=qkv.narrow(1, width, width))
         values = self._project.forward(latent, *weights.v_up, norm=kv_norm)
-        self._values(values, out=qkv.narrow(1, 2 * width, width))
+        self._filled_up(values, out=qkv.narrow(1, 2 * width, width))
         heads = attend(
             qkv,
             step,
@@ -116,18 +116,21 @@ class LatentAttention:
     def _queries(
         self, x: Tensor, weights: LatentAttentionWeights, norm: Norm | None, *, out: Tensor
     ) -> None:
-        if weights.q_up is None:
-            self._project.forward(x, *weights.q, norm=norm, out=out)
-            return
-        narrow = self._project.forward(x, *weights.q, norm=norm)
-        q_norm = Norm("rms", weights.q_norm, None, self.norm_eps)
-        self._project.forward(narrow, *weights.q_up, norm=q_norm, out=out)
+        up = weights.q
+        if weights.q_up is not None:
+            x, up = self._project.forward(x, *weights.q, norm=norm), weights.q_up
+            norm = Norm("rms", weights.q_norm, None, self.norm_eps)
+        if self._width == self.rotated + self.plain:
+            self._project.forward(x, *up, norm=norm, out=out)
+        else:
+            self._filled_up(self._project.forward(x, *up, norm=norm), out=out)
 
     def _keys(self, plain: Tensor, shared: Tensor, *, out: Tensor) -> None:
         """Each head's own part behind the part that they share."""
         tokens, heads = plain.shape[0], self.num_heads
-        width = self.rotated + self.plain
-        keys = Tensor.empty((tokens * heads, width), plain.dtype, device=plain.device)
+        full = self._width == self.rotated + self.plain
+        allocate = Tensor.empty if full else Tensor.zeros
+        keys = allocate((tokens * heads, self._width), plain.dtype, device=plain.device)
         kernels.gather_rows(
             shared,
             self._each_for_all_heads(tokens, plain.device),
@@ -135,21 +138,21 @@ class LatentAttention:
         )
         own = plain.reshape(tokens * heads, self.plain)
         kernels.activation(own, "identity", out=keys.narrow(1, self.rotated, self.plain))
-        kernels.activation(keys.reshape(tokens, heads * width), "identity", out=out)
+        kernels.activation(keys.reshape(tokens, heads * self._width), "identity", out=out)
 
-    def _values(self, values: Tensor, *, out: Tensor) -> None:
-        tokens, heads = values.shape[0], self.num_heads
-        width = self.rotated + self.plain
-        padded = Tensor.zeros((tokens * heads, width), values.dtype, device=values.device)
-        own = values.reshape(tokens * heads, self.value)
-        kernels.activation(own, "identity", out=padded.narrow(1, 0, self.value))
-        kernels.activation(padded.reshape(tokens, heads * width), "identity", out=out)
+    def _filled_up(self, x: Tensor, *, out: Tensor) -> None:
+        """Each head of `x`, (T, H · narrower), with zeros up to the width of the cache."""
+        tokens, heads = x.shape[0], self.num_heads
+        padded = Tensor.zeros((tokens * heads, self._width), x.dtype, device=x.device)
+        own = x.reshape(tokens * heads, -1)
+        kernels.activation(own, "identity", out=padded.narrow(1, 0, own.shape[1]))
+        kernels.activation(padded.reshape(tokens, heads * self._width), "identity", out=out)
 
     def _without_zeros(self, heads: Tensor) -> Tensor:
-        tokens, width = heads.shape[0], self.rotated + self.plain
-        if self.value == width:
+        tokens = heads.shape[0]
+        if self.value == self._width:
             return heads
-        rows = heads.reshape(tokens * self.num_heads, width).narrow(1, 0, self.value)
+        rows = heads.reshape(tokens * self.num_heads, self._width).narrow(1, 0, self.value)
         out = Tensor.empty(rows.shape, heads.dtype, device=heads.device)
         return kernels.activation(rows, "identity", out=out).reshape(
             tokens, self.num_heads * self.value

@@ -8,12 +8,17 @@ from typing import Any
 from pygpukit.llm.config import ModelConfig, read_attention_bias, read_decoder, read_windows
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
-from pygpukit.llm.models.names import GGUF_NAMES, LLAMA_NAMES, renamed
+from pygpukit.llm.models.names import LLAMA_NAMES
 
 __all__ = ["COHERE", "COHERE2"]
 
 
-_FACTS: dict[str, Any] = {"norm_kind": "layer", "parallel": True, "rope_interleaved": True}
+_FACTS: dict[str, Any] = {
+    "norm_kind": "layer",
+    "parallel": True,
+    "shared_norm": True,
+    "rope_interleaved": True,
+}
 
 
 def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
@@ -31,15 +36,8 @@ def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
 
 def _cohere(keys: Keys) -> ModelConfig:
     keys.default("rope_theta", 500000.0)
-    keys.expect("pretraining_tp", 1)
     normalised = keys.boolean("use_qk_norm", False)
     return _read(keys, "cohere", qk_norm="heads" if normalised else None)
-
-
-_NAMES = renamed(LLAMA_NAMES, mlp_norm="model.layers.{layer}.input_layernorm")
-"""One norm is in front of both."""
-
-_GGUF_NAMES = renamed(GGUF_NAMES, mlp_norm="blk.{layer}.attn_norm")
 
 
 def _gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
@@ -49,12 +47,10 @@ def _gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
 COHERE = Family(
     architecture="cohere",
     read_config=_cohere,
-    names=_NAMES,
+    names=LLAMA_NAMES,
     config_keys={"rms_norm_eps": "layer_norm_eps"},
     ignored_keys=frozenset({"model_max_length"}),
-    gguf=Gguf(
-        architecture="command-r", names=_GGUF_NAMES, facts=_FACTS, qk_norm="heads", adjust=_gguf
-    ),
+    gguf=Gguf(architecture="command-r", facts=_FACTS, qk_norm="heads", adjust=_gguf),
 )
 
 _COHERE2_EXPECTED: dict[str, object] = {
@@ -90,12 +86,10 @@ def _gguf2(config: ModelConfig, keys: Keys) -> ModelConfig:
 COHERE2 = Family(
     architecture="cohere2",
     read_config=_cohere2,
-    names=_NAMES,
+    names=LLAMA_NAMES,
     config_keys={"rms_norm_eps": "layer_norm_eps"},
     ignored_keys=frozenset({
         "cache_implementation", "use_embedding_sharing", "use_parallel_embedding",
     }),
-    gguf=Gguf(
-        architecture="cohere2", names=_GGUF_NAMES, facts=_FACTS, full_period=4, adjust=_gguf2
-    ),
+    gguf=Gguf(architecture="cohere2", facts=_FACTS, full_period=4, adjust=_gguf2),
 )  # fmt: skip

@@ -26,7 +26,6 @@ def read_latent(
     keys: Keys, architecture: str, experts: Experts | None = None, **facts: Any
 ) -> ModelConfig:
     """A config with latent attention; `sparse` says which layers have the experts."""
-    keys.expect("pretraining_tp", 1)
     keys.expect("num_key_value_heads", keys.integer("num_attention_heads"))
     keys.expect("moe_layer_freq", 1)
     latent = Latent(
@@ -36,20 +35,14 @@ def read_latent(
         plain=keys.integer("qk_nope_head_dim", 128),
         value=keys.integer("v_head_dim", 128),
     )
-    head_dim = latent.rotated + latent.plain
-    if latent.value > head_dim:
-        raise ConfigError(
-            f"{keys.source}: v_head_dim {latent.value} above qk_nope_head_dim + qk_rope_head_dim "
-            f"{head_dim} isn't supported"
-        )
     rope = read_rope_keys(keys, latent.rotated, keys.integer("max_position_embeddings"))
     config = read_decoder(
         keys,
         architecture=architecture,
         latent=latent,
         experts=experts,
-        head_dim=head_dim,
-        attention_scale=head_dim**-0.5 * rope.magnitude**2,
+        head_dim=latent.cached,
+        attention_scale=latent.width**-0.5 * rope.magnitude**2,
         ropes=(rope,) * keys.integer("num_hidden_layers"),
         **read_attention_bias(keys),
         **facts,
@@ -61,13 +54,25 @@ def read_experts(keys: Keys, *, shared: int, **facts: Any) -> Experts:
     """Experts as DeepSeek's configs have them, of which `shared` are for every token by default."""
     inner = keys.integer("moe_intermediate_size")
     keys.rename("num_local_experts", "n_routed_experts")
-    return Experts(
+    experts = Experts(
         count=keys.integer("n_routed_experts"),
         chosen=keys.integer("num_experts_per_tok"),
         intermediate_size=inner,
         shared_size=inner * keys.integer("n_shared_experts", shared),
         **facts,
     )
+    of_groups = experts.top_groups * experts.count // experts.groups
+    if experts.count % experts.groups or experts.top_groups > experts.groups:
+        raise ConfigError(
+            f"{keys.source}: n_group {experts.groups} must divide n_routed_experts "
+            f"{experts.count}, and topk_group {experts.top_groups} must not exceed it"
+        )
+    if experts.chosen > of_groups:
+        raise ConfigError(
+            f"{keys.source}: num_experts_per_tok must be at most {of_groups}, the experts of "
+            f"topk_group {experts.top_groups} groups, found {experts.chosen}"
+        )
+    return experts
 
 
 def read_sparse(keys: Keys, *, default: int) -> tuple[bool, ...]:
@@ -120,10 +125,10 @@ def _deepseek_v3(keys: Keys) -> ModelConfig:
 
 def _rotated_first(config: ModelConfig, index: int, rows: int) -> Sequence[int]:
     """Of each head the file has the rows without position before the rotated ones."""
-    latent, width = config.latent, config.head_dim
+    latent = config.latent
     assert latent is not None
-    order = [*range(latent.plain, width), *range(latent.plain)]
-    return [head * width + row for head in range(config.num_heads) for row in order]
+    order = [*range(latent.plain, latent.width), *range(latent.plain)]
+    return [head * latent.width + row for head in range(config.num_heads) for row in order]
 
 
 def _keys_before_values(config: ModelConfig, index: int, rows: int) -> Sequence[int]:

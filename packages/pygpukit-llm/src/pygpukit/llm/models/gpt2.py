@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pygpukit.llm.config import ModelConfig, read_decoder
@@ -29,7 +30,6 @@ _IGNORED = frozenset({
 
 
 def _gpt2(keys: Keys) -> ModelConfig:
-    keys.expect("scale_attn_weights", True)
     keys.expect("add_cross_attention", False)
     keys.default("intermediate_size", 4 * keys.integer("hidden_size"))
     keys.default("hidden_act", "gelu_new")
@@ -37,7 +37,10 @@ def _gpt2(keys: Keys) -> ModelConfig:
     keys.default("tie_word_embeddings", True)
     ropes = (None,) * keys.integer("num_hidden_layers")
     by_layer = keys.boolean("scale_attn_by_inverse_layer_idx", False)
-    return read_decoder(keys, architecture="gpt2", ropes=ropes, scale_by_layer=by_layer, **_FACTS)
+    config = read_decoder(keys, architecture="gpt2", ropes=ropes, scale_by_layer=by_layer, **_FACTS)
+    if keys.boolean("scale_attn_weights", True):
+        return config
+    return replace(config, attention_scale=1.0)
 
 
 GPT2 = Family(

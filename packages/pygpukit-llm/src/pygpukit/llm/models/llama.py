@@ -22,7 +22,6 @@ __all__ = ["LLAMA", "MINISTRAL", "MINISTRAL3", "MISTRAL", "MIXTRAL", "SMOLLM3"]
 
 
 def _llama(keys: Keys) -> ModelConfig:
-    keys.expect("pretraining_tp", 1)
     keys.expect("rope_interleaved", False)
     return read_decoder(
         keys,
@@ -180,7 +179,6 @@ SMOLLM3 = Family(
     architecture="smollm3",
     read_config=_smollm3,
     names=LLAMA_NAMES,
-    # The released files have 2, which only how the weights were trained knows of.
-    ignored_keys=frozenset({"pretraining_tp", "rope_interleaved"}),
+    ignored_keys=frozenset({"rope_interleaved"}),
     gguf=Gguf(architecture="smollm3", names=GGUF_LLAMA_NAMES, adjust=_smollm3_gguf),
 )

@@ -51,13 +51,24 @@ ARCEE = Family(
 )
 
 
+_ROPE_OF_CWM = {
+    "rope_type": "llama3",
+    "rope_theta": 1e6,
+    "factor": 16.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
 def _cwm(keys: Keys) -> ModelConfig:
     """Of four layers the first sees everything, the others a window."""
-    keys.expect("pretraining_tp", 1)
     keys.expect("mlp_bias", False)
     keys.default("rope_theta", 1e6)
     keys.default("rms_norm_eps", 1e-5)
     keys.default("head_dim", 128)
+    if keys.get("rope_scaling") is None:
+        keys.default("rope_parameters", _ROPE_OF_CWM)
     config = read_decoder(keys, architecture="cwm")
     types = read_layer_types(keys, config.num_layers)
     if types is None:
@@ -154,7 +165,6 @@ INTERNLM3 = Family(architecture="internlm3", read_config=_internlm3, names=LLAMA
 
 
 def _seed_oss(keys: Keys) -> ModelConfig:
-    keys.expect("pretraining_tp", 1)
     keys.default("head_dim", 128)
     return read_decoder(
         keys,

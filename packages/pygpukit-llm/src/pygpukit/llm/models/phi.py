@@ -7,7 +7,7 @@ from typing import Any
 from pygpukit.llm.config import ModelConfig, read_decoder
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
-from pygpukit.llm.models.names import GGUF_NAMES, LLAMA_NAMES, renamed
+from pygpukit.llm.models.names import LLAMA_NAMES, renamed
 
 __all__ = ["PHI"]
 
@@ -16,6 +16,7 @@ _FACTS: dict[str, Any] = {
     "norm_kind": "layer",
     "norm_bias": True,
     "parallel": True,
+    "shared_norm": True,
     "gated_mlp": False,
 }
 
@@ -44,14 +45,9 @@ PHI = Family(
     names=renamed(
         LLAMA_NAMES,
         output="model.layers.{layer}.self_attn.dense",
-        mlp_norm="model.layers.{layer}.input_layernorm",
         up="model.layers.{layer}.mlp.fc1",
         down="model.layers.{layer}.mlp.fc2",
         norm="model.final_layernorm",
     ),
-    gguf=Gguf(
-        architecture="phi2",
-        names=renamed(GGUF_NAMES, mlp_norm="blk.{layer}.attn_norm"),
-        facts={**_FACTS, "activation": "gelu_tanh"},
-    ),
+    gguf=Gguf(architecture="phi2", facts={**_FACTS, "activation": "gelu_tanh"}),
 )

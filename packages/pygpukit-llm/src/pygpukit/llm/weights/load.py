@@ -137,10 +137,11 @@ def _assemble(config: ModelConfig, weights: Mapping[str, Tensor]) -> ModelWeight
 
 def _block(config: ModelConfig, weights: Mapping[str, Tensor], prefix: str) -> BlockWeights:
     layer = _Layer(config, weights, prefix)
+    attention_norm = layer.norm("attention_norm")
     return BlockWeights(
-        mlp_norm=layer.norm("mlp_norm"),
+        mlp_norm=attention_norm if config.shared_norm else layer.norm("mlp_norm"),
         mlp=layer.mlp(),
-        attention_norm=layer.norm("attention_norm"),
+        attention_norm=attention_norm,
         attention=layer.attention() if config.latent is None else layer.latent(config.latent),
         post_attention_norm=layer.norm("post_attention_norm"),
         post_mlp_norm=layer.norm("post_mlp_norm"),

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pygpukit.core import Device, TensorMap, TensorView
@@ -31,6 +31,9 @@ _SCALES = ("weight_scale_inv", "weight_scale")
 
 _ACTIVATION_SCALES = r".*\.(input|output|activation|q|k|v)_scale"
 """Factors that FP8 checkpoints have for quantising activations, which stay as they are."""
+
+_COMPARED = 2**20
+"""Bytes that are compared at a time."""
 
 _LISTED = 10
 """How many tensors an error names before it only counts them."""
@@ -154,7 +157,6 @@ def plan(config: ModelConfig, tensors: TensorMap, names: Names) -> Plan:
 
 class _Planner:
     def __init__(self, config: ModelConfig, tensors: TensorMap, names: Names) -> None:
-        self._config = config
         self._tensors = tensors
         self._names = names
         bare = not any(name.startswith(names.prefix) for name in tensors)
@@ -162,12 +164,31 @@ class _Planner:
         self._used: set[str] = set()
         self._missing: list[str] = []
         self._misshapen: list[str] = []
+        self._config = config
+        if config.tied_embeddings:
+            self._tie()
+
+    def _tie(self) -> None:
+        """Settles which tensor is both embedding and output matrix; two that differ aren't tied."""
+        embedding, head = self._stored("embedding"), self._stored("lm_head")
+        if head is None:
+            return
+        if embedding is None:
+            ways = {**self._names.slots, "embedding": self._names.slots["lm_head"]}
+            self._names = replace(self._names, slots=ways)
+        elif _same(self._tensors[embedding], self._tensors[head]):
+            self._used.add(head)
+        else:
+            self._config = replace(self._config, tied_embeddings=False)
+
+    def _stored(self, key: str) -> str | None:
+        """The file's name of a matrix beside the layers, if the file has it."""
+        ways = self._names.slots[key]
+        names = (f"{name}.weight".removeprefix(self._prefix) for way in ways for name in way)
+        return next((name for name in names if name in self._tensors), None)
 
     def plan(self) -> Plan:
         placements = tuple(self._place(slot) for slot in slots(self._config))
-        if self._config.tied_embeddings:
-            ways = self._names.slots["lm_head"]
-            self._used |= {f"{name}.weight" for way in ways for name in way}
         ignored = re.compile("|".join((*self._names.ignored, _ACTIVATION_SCALES)))
         left_over = [
             name for name in self._tensors if name not in self._used and not ignored.fullmatch(name)
@@ -263,6 +284,17 @@ class _Planner:
             )
             return None
         return Scales(name, block)
+
+
+def _same(a: TensorView, b: TensorView) -> bool:
+    """Whether two tensors are stored alike, bit by bit."""
+    if (a.dtype, tuple(a.shape)) != (b.dtype, tuple(b.shape)):
+        return False
+    one, other = a.raw(), b.raw()
+    return all(
+        bytes(one[start : start + _COMPARED]) == bytes(other[start : start + _COMPARED])
+        for start in range(0, len(one), _COMPARED)
+    )
 
 
 def _listing(names: Sequence[str]) -> str:

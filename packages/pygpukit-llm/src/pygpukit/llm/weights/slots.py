@@ -64,7 +64,7 @@ def slots(config: ModelConfig) -> Iterator[Slot]:
     for layer, sparse in enumerate(config.sparse):
         prefix = f"layers.{layer}."
         yield from _attention_slots(config, prefix)
-        if config.pre_norm:
+        if config.pre_norm and not config.shared_norm:
             yield from _norm_slots(config, prefix + "mlp_norm")
         yield from (_expert_slots if sparse else _mlp_slots)(config, prefix)
         if config.post_norm:
@@ -95,7 +95,7 @@ def _attention_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
 
 def _latent_slots(config: ModelConfig, latent: Latent, prefix: str) -> Iterator[Slot]:
     hidden, heads, bias = config.hidden_size, config.num_heads, config.qkv_bias
-    queries = heads * config.head_dim
+    queries = heads * latent.width
     if latent.q_rank is None:
         yield Slot(prefix + "q.weight", (queries,), hidden)
     else:
