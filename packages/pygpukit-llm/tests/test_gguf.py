@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from gguf_files import F32, NVFP4, Array, converted, write_gguf
-from pygpukit.core import LoadError
+from pygpukit.core import LoadError, load_safetensors
 from pygpukit.llm import LLM, ConfigError, WeightsError
+from pygpukit.llm.config import read_json
 
 Write = Callable[..., Path]
 IDS = [5, 9, 20, 31, 7, 5, 12]
@@ -17,18 +19,19 @@ IDS = [5, 9, 20, 31, 7, 5, 12]
 
 @pytest.fixture
 def gguf(reference_models: Path, tmp_path: Path) -> Write:
-    """Writes a reference model as GGUF, with changes to its metadata and its tensors."""
+    """Writes a reference model as GGUF, with changes to its metadata and tensors; `...` drops."""
 
     def gguf(
         name: str,
         metadata: Mapping[str, object] | None = None,
-        tensors: Mapping[str, tuple[int, Array]] | None = None,
+        tensors: Mapping[str, Any] | None = None,
     ) -> Path:
         values, arrays = converted(reference_models / name)
         values |= dict(metadata or {})
         kept = {key: value for key, value in values.items() if value is not ...}
+        changed = arrays | dict(tensors or {})
         file = tmp_path / f"{Path(name).name}.gguf"
-        write_gguf(file, kept, arrays | dict(tensors or {}))
+        write_gguf(file, kept, {key: array for key, array in changed.items() if array is not ...})
         return file
 
     return gguf
@@ -54,19 +57,26 @@ FAMILIES = [
     "variants/cohere",
     "variants/cohere-qk-norm",
     "variants/cohere2",
+    "variants/deepseek-v2",
+    "variants/deepseek-v3",
     "variants/ernie4-5",
     "variants/ernie4-5-moe",
     "variants/exaone4",
     "variants/exaone4-full",
     "variants/gemma",
     "variants/gemma2-capped",
+    "variants/glm",
     "variants/glm4",
+    "variants/glm4-moe",
+    "variants/glm4-moe-lite",
+    "variants/glm4-moe-plain",
     "variants/gpt-neox",
     "variants/granite",
     "variants/granite-biases",
     "variants/granite-moe",
     "variants/granite-moe-shared",
     "variants/ministral3",
+    "variants/olmo3",
     "variants/olmoe",
     "variants/phi",
     "variants/phi3-longrope-crossed",
@@ -78,6 +88,7 @@ FAMILIES = [
     "variants/stablelm",
     "variants/stablelm-parallel",
     "variants/starcoder2-no-bias",
+    "variants/youtu",
 ]
 
 
@@ -104,6 +115,90 @@ def test_the_text_model_of_one_that_sees_images(
     write_gguf(tmp_path / "model.gguf", values, arrays)
     expected = logits(reference_models / name)
     np.testing.assert_array_equal(logits(tmp_path / "model.gguf"), expected)
+
+
+def fused(tensors: Mapping[str, tuple[int, Array]], parts: str, whole: str) -> dict[str, Any]:
+    """The tensors, of each layer those of `parts` in one; the old ones as `...`."""
+    first = parts.split()[0]
+    changed: dict[str, Any] = {}
+    for name in [name for name in tensors if name.endswith(f".{first}.weight")]:
+        names = [name.replace(first, part) for part in parts.split()]
+        arrays = [tensors[part][1] for part in names]
+        rows = np.concatenate(arrays, axis=-2 if arrays[0].ndim == 3 else 0)
+        changed |= dict.fromkeys(names, ...)
+        changed[name.replace(first, whole)] = (tensors[name][0], rows)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "whole"),
+    [
+        ("llama2", "attn_q attn_k attn_v", "attn_qkv"),
+        ("llama2", "ffn_gate ffn_up", "ffn_up"),
+        ("qwen3-moe", "ffn_gate_exps ffn_up_exps", "ffn_gate_up_exps"),
+    ],
+)
+def test_parts_in_one_tensor(
+    gguf: Write, reference_models: Path, name: str, parts: str, whole: str
+) -> None:
+    """As the converter writes them where it is asked to."""
+    _, tensors = converted(reference_models / name)
+    expected = logits(reference_models / name)
+    found = logits(gguf(name, tensors=fused(tensors, parts, whole)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
+
+
+def test_keys_and_values_of_heads_in_one_tensor(gguf: Write, reference_models: Path) -> None:
+    """As DeepSeek's files were before attention went from the narrow vector."""
+    folder = reference_models / "variants/deepseek-v2"
+    whole: dict[str, Any] = {}
+    for layer in range(3):
+        rows = load_safetensors(folder / "model.safetensors")[
+            f"model.layers.{layer}.self_attn.kv_b_proj.weight"
+        ]
+        whole[f"blk.{layer}.attn_kv_b.weight"] = (F32, np.array(rows.cast("float32").numpy()))
+        whole |= dict.fromkeys((f"blk.{layer}.attn_{part}_b.weight" for part in "kv"), ...)
+    lengths = {"attention.key_length": 24, "attention.value_length": 16}
+    lengths |= {"attention.head_count_kv": 4}
+    absent = dict.fromkeys(("attention.key_length_mla", "attention.value_length_mla"), ...)
+    keys = {f"deepseek2.{key}": value for key, value in {**lengths, **absent}.items()}
+    expected = logits(folder)
+    found = logits(gguf("variants/deepseek-v2", keys, whole))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
+
+
+def test_a_layer_that_predicts_the_token_after_the_next(
+    gguf: Write, reference_models: Path
+) -> None:
+    """It is one of the file's blocks, behind those of the model."""
+    folder = reference_models / "variants/glm4-moe"
+    metadata = {"glm4moe.block_count": 4, "glm4moe.nextn_predict_layers": 1}
+    more = {"blk.3.nextn.eh_proj.weight": (F32, np.zeros((32, 64), np.float32))}
+    expected = logits(folder)
+    found = logits(gguf("variants/glm4-moe", metadata, more))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
+
+
+def test_the_magnitude_of_yarn_in_deepseek(
+    gguf: Write, copied_model: Write, reference_models: Path, tmp_path: Path
+) -> None:
+    """The file has one multiplier, which stands for both."""
+    (tmp_path / "variants").mkdir()
+    name = "variants/deepseek-v2-groups"
+    parameters = read_json(reference_models / name / "config.json")["rope_parameters"]
+    folder = copied_model(name, rope_parameters={**parameters, "mscale": 0.7})
+    expected = logits(folder)
+    found = logits(gguf(str(folder)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
+
+
+def test_minicpm(gguf: Write, copied_model: Write, tmp_path: Path) -> None:
+    """Its multipliers are the architecture's."""
+    (tmp_path / "variants").mkdir()
+    folder = copied_model("variants/minicpm3", scale_emb=12, scale_depth=1.4, dim_model_base=256)
+    expected = logits(folder)
+    found = logits(gguf("variants/minicpm3"))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
 
 
 def test_frequency_divisors(gguf: Write, reference_models: Path) -> None:

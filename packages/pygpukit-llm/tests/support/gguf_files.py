@@ -69,6 +69,13 @@ ARCHITECTURES = {
     "ernie4_5_moe": "ernie4_5-moe",
     "qwen2_moe": "qwen2moe",
     "phi": "phi2",
+    "glm": "chatglm",
+    "glm4_moe": "glm4moe",
+    "glm4_moe_lite": "deepseek2",
+    "deepseek_v2": "deepseek2",
+    "deepseek_v3": "deepseek2",
+    "youtu": "deepseek2",
+    "olmo3": "olmo2",
 }
 """Where they aren't called as in config.json."""
 
@@ -85,6 +92,14 @@ NAMES = {
     "self_attn.v_proj": "attn_v",
     "self_attn.qkv_proj": "attn_qkv",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_a_proj": "attn_q_a",
+    "self_attn.q_a_layernorm": "attn_q_a_norm",
+    "self_attn.q_b_proj": "attn_q_b",
+    "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
+    "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+    "self_attn.k_b_proj": "attn_k_b",
+    "self_attn.v_b_proj": "attn_v_b",
+    "self_attn.kv_b_proj": "attn_kv_b",
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
     "mlp.gate_proj": "ffn_gate",
@@ -92,6 +107,7 @@ NAMES = {
     "mlp.gate_up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
     "mlp.gate": "ffn_gate_inp",
+    "mlp.correction": "exp_probs_b",
     "block_sparse_moe.gate": "ffn_gate_inp",
     "block_sparse_moe.router.layer": "ffn_gate_inp",
     "block_sparse_moe.output_linear": "ffn_down_exps",
@@ -140,7 +156,7 @@ HALVES = {
     "shared_mlp.input_linear": ("ffn_gate_shexp", "ffn_up_shexp"),
 }
 """What is in two."""
-NORMS_BEHIND = ("gemma2", "gemma3", "olmo2", "exaone4", "seed_oss")
+NORMS_BEHIND = ("gemma2", "gemma3", "olmo2", "exaone4", "seed_oss", "glm4moe")
 PERMUTED = ("llama", "granite", "granitemoe", "smollm3", "arcee", "mistral3")
 TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
 LAYER_NORM = ("gpt2", "gptneox", "starcoder2", "command-r", "cohere2", "stablelm", "phi2")
@@ -164,8 +180,22 @@ def converted(folder: Path) -> tuple[dict[str, object], Tensors]:
     architecture = ARCHITECTURES.get(config["model_type"], config["model_type"])
     stored = load_safetensors(folder / "model.safetensors")
     arrays = {name: np.array(view.cast("float32").numpy()) for name, view in stored.items()}
+    if architecture == "deepseek2":  # minicpm3 has both together
+        arrays = _split_by_head(arrays, config)
     tensors = _tensors(arrays, architecture, head_dim(config)) | _factors(config)
     return _metadata(architecture, config), tensors
+
+
+def _split_by_head(arrays: Mapping[str, Array], config: Mapping[str, Any]) -> dict[str, Array]:
+    """A matrix for each head, keys and values apart, those of keys turned."""
+    split = dict(arrays)
+    for key in [key for key in arrays if key.endswith("kv_b_proj.weight")]:
+        rows = split.pop(key)
+        heads = rows.reshape(config["num_attention_heads"], -1, rows.shape[1])
+        ups = np.split(heads, [config["qk_nope_head_dim"]], axis=1)
+        split[key.replace("kv_b_proj", "k_b_proj")] = np.ascontiguousarray(ups[0].swapaxes(1, 2))
+        split[key.replace("kv_b_proj", "v_b_proj")] = np.ascontiguousarray(ups[1])
+    return split
 
 
 def head_dim(config: Mapping[str, Any]) -> int:
@@ -204,6 +234,7 @@ def _tensors(arrays: Mapping[str, Array], architecture: str, width: int) -> Tens
 
 
 def _name(key: str, architecture: str) -> str:
+    key = key.replace("gate.e_score_correction_bias", "correction.bias")
     stem, kind = key.replace("e_score_correction_bias", "bias").rsplit(".", 1)
     _, layers, rest = stem.partition(".layers." if ".layers." in stem else ".h.")
     if not layers:
@@ -287,7 +318,7 @@ def _window(config: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _experts(config: Mapping[str, Any]) -> dict[str, object]:
-    counts = ("num_local_experts", "num_experts", "moe_num_experts")
+    counts = ("num_local_experts", "num_experts", "moe_num_experts", "n_routed_experts")
     count = next((config[name] for name in counts if name in config), None)
     if count is None:
         return {}
@@ -298,6 +329,45 @@ def _experts(config: Mapping[str, Any]) -> dict[str, object]:
     if "moe_intermediate_size" in config:
         keys["expert_feed_forward_length"] = config["moe_intermediate_size"]
     return keys
+
+
+def _experts_in_groups(config: Mapping[str, Any]) -> dict[str, object]:
+    if "n_routed_experts" not in config:
+        return {"leading_dense_block_count": config["num_hidden_layers"]}
+    return _experts(config) | {
+        "leading_dense_block_count": config.get("first_k_dense_replace", 0),
+        "expert_shared_count": config["n_shared_experts"],
+        "expert_group_count": config["n_group"] or 1,
+        "expert_group_used_count": config["topk_group"] or 1,
+        "expert_weights_scale": config["routed_scaling_factor"],
+        "expert_weights_norm": config["norm_topk_prob"],
+    }
+
+
+def _latent(config: Mapping[str, Any]) -> dict[str, object]:
+    """The plain lengths are those of attention from the narrow vector, which one head has."""
+    rank, rotated = config["kv_lora_rank"], config["qk_rope_head_dim"]
+    ranks = {"attention.kv_lora_rank": rank}
+    if config["q_lora_rank"] is not None:
+        ranks["attention.q_lora_rank"] = config["q_lora_rank"]
+    rope = config["rope_parameters"]
+    every = (
+        {"rope.scaling.yarn_log_multiplier": 0.1 * rope["mscale_all_dim"]}
+        if ("mscale_all_dim" in rope)
+        else {}
+    )
+    return {
+        **ranks,
+        **every,
+        **_experts_in_groups(config),
+        "attention.head_count_kv": 1,
+        "attention.key_length": rank + rotated,
+        "attention.value_length": rank,
+        "attention.key_length_mla": config["qk_nope_head_dim"] + rotated,
+        "attention.value_length_mla": config["v_head_dim"],
+        "rope.dimension_count": rotated,
+        "vocab_size": config["vocab_size"],
+    }
 
 
 def _multipliers(config: Mapping[str, Any]) -> dict[str, object]:
@@ -350,6 +420,27 @@ OWN_KEYS: dict[str, Callable[[Mapping[str, Any]], dict[str, object]]] = {
         "final_logit_softcapping": config["final_logit_softcapping"],
     },
     "gemma3": _window,
+    "deepseek2": _latent,
+    "minicpm3": lambda config: {
+        "attention.kv_lora_rank": config["kv_lora_rank"],
+        "attention.q_lora_rank": config["q_lora_rank"],
+        "attention.key_length": config["qk_nope_head_dim"] + config["qk_rope_head_dim"],
+        "attention.value_length": config["v_head_dim"],
+        "rope.dimension_count": config["qk_rope_head_dim"],
+        "vocab_size": config["vocab_size"],
+    },
+    "glm4moe": lambda config: _experts_in_groups(config) | {"expert_gating_func": 2},
+    "olmo2": lambda config: (
+        {
+            **_window(config),
+            "attention.sliding_window_pattern": [
+                type_ == "sliding_attention" for type_ in config["layer_types"]
+            ],
+            "rope.freq_base_swa": config["rope_parameters"]["sliding_attention"]["rope_theta"],
+        }
+        if config.get("sliding_window")
+        else {}
+    ),
     "phi3": _window,
     "cohere2": lambda config: {**_window(config), "logit_scale": config["logit_scale"]},
     "command-r": lambda config: {

@@ -11,8 +11,8 @@ from pygpukit.core import Tensor, TensorMap, load_gguf, load_safetensors
 from pygpukit.llm.chat import TURN_ENDS, ChatTemplate
 from pygpukit.llm.config import ModelConfig, read_json
 from pygpukit.llm.errors import ConfigError
-from pygpukit.llm.gguf import ROPE_FACTORS, config_from_gguf
-from pygpukit.llm.models import FAMILIES, GGUF_FAMILIES, config_from_json
+from pygpukit.llm.gguf import ROPE_FACTORS, config_from_gguf, names_in_gguf
+from pygpukit.llm.models import FAMILIES, config_from_json
 from pygpukit.llm.models.names import Names
 from pygpukit.llm.sampling import SamplingParams, read_generation_config
 
@@ -139,7 +139,7 @@ def _open_gguf(path: Path) -> Checkpoint:
         path=path,
         config=config,
         tensors=tensors,
-        names=GGUF_FAMILIES[config.architecture].names,
+        names=names_in_gguf(tensors.metadata, config),
         defaults=SamplingParams(),
         special_tokens=special_tokens,
         template=ChatTemplate(templates, special_tokens, str(path)) if templates else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +25,7 @@ __all__ = [
     "read_rope_keys",
     "read_ropes_by_window",
     "read_windows",
+    "unscaled_within_windows",
 ]
 
 ACTIVATIONS = {
@@ -422,3 +423,13 @@ def read_ropes_by_window(
             for layer_type in ("sliding_attention", "full_attention")
         )
     return tuple(sliding if window else full for window in windows)
+
+
+def unscaled_within_windows(config: ModelConfig, theta: float) -> ModelConfig:
+    """The config with layers that have a window rotated by `theta`, without a scaling."""
+    parameters: dict[str, object] = {"rope_theta": theta}
+    sliding = read_rope(
+        Keys(parameters, "rope"), head_dim=config.head_dim, context_length=config.context_length
+    )
+    layers = zip(config.ropes, config.windows, strict=True)
+    return replace(config, ropes=tuple(sliding if window else rope for rope, window in layers))

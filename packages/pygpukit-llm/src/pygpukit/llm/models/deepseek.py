@@ -16,8 +16,14 @@ from pygpukit.llm.config import (
 )
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family
-from pygpukit.llm.models.names import LLAMA_NAMES, NAMES_WITH_SHARED_EXPERTS, Names, renamed
+from pygpukit.llm.models.family import Family, Gguf
+from pygpukit.llm.models.names import (
+    GGUF_NAMES,
+    LLAMA_NAMES,
+    NAMES_WITH_SHARED_EXPERTS,
+    Names,
+    renamed,
+)
 
 __all__ = ["DEEPSEEK_V2", "DEEPSEEK_V3", "YOUTU"]
 
@@ -169,8 +175,54 @@ _IGNORED = frozenset({
     "output_router_logits", "qk_head_dim", "router_aux_loss_coef", "seq_aux",
 })  # fmt: skip
 
+GGUF_LATENT_NAMES = replace(
+    renamed(
+        GGUF_NAMES,
+        q="blk.{layer}.attn_q",
+        q_down="blk.{layer}.attn_q_a",
+        q_norm="blk.{layer}.attn_q_a_norm",
+        q_up="blk.{layer}.attn_q_b",
+        kv_down="blk.{layer}.attn_kv_a_mqa",
+        kv_norm="blk.{layer}.attn_kv_a_norm",
+        kv_up="blk.{layer}.attn_k_b blk.{layer}.attn_v_b",
+    ),
+    orders=NAMES.orders,
+    by_head={"blk.{layer}.attn_k_b": True, "blk.{layer}.attn_v_b": False},
+)
+GGUF_LATENT_NAMES = replace(
+    GGUF_LATENT_NAMES,
+    slots={
+        **GGUF_LATENT_NAMES.slots,
+        # Older files have both of a head together.
+        "layers.kv_up": (
+            ("blk.{layer}.attn_k_b", "blk.{layer}.attn_v_b"),
+            ("blk.{layer}.attn_kv_b",),
+        ),
+    },
+)
+
+
+def sigmoid_where_corrected(config: ModelConfig, keys: Keys) -> ModelConfig:
+    """Experts are scored by sigmoids where there is a correction, if the file doesn't say how."""
+    experts = config.experts
+    if experts is None or not experts.corrected or "expert_gating_func" in keys:
+        return config
+    return replace(config, experts=replace(experts, sigmoid=True))
+
+
 DEEPSEEK_V2 = Family(
-    architecture="deepseek_v2", read_config=_deepseek_v2, names=NAMES, ignored_keys=_IGNORED
+    architecture="deepseek_v2",
+    read_config=_deepseek_v2,
+    names=NAMES,
+    ignored_keys=_IGNORED,
+    gguf=Gguf(  # V3, Kimi K2, GLM-4.7 Flash and Youtu as well
+        architecture="deepseek2",
+        names=GGUF_LATENT_NAMES,
+        facts={"rope_interleaved": True},
+        normalized=False,
+        log_multiplier_unit=0.1,
+        adjust=sigmoid_where_corrected,
+    ),
 )
 
 DEEPSEEK_V3 = Family(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from pygpukit.llm.config import ModelConfig, QKNorm
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.names import GGUF_NAMES, Names
 
-__all__ = ["Family", "Gguf", "Names", "not_normalised"]
+__all__ = ["Family", "Gguf", "Names"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,9 @@ class Gguf:
         rotated: Whether queries and keys are rotated.
         full_period: Of how many layers one has no window, where the file doesn't say; None: each
             has one.
+        normalized: Whether the weights of the chosen experts are made to sum to 1, where the file
+            doesn't say.
+        log_multiplier_unit: What the file's multiplier of YaRN's logarithm is in units of.
         adjust: What else the architecture does with the config and its own keys.
     """
 
@@ -34,13 +37,9 @@ class Gguf:
     qk_norm: QKNorm = "head"
     rotated: bool = True
     full_period: int | None = None
+    normalized: bool = True
+    log_multiplier_unit: float = 1.0
     adjust: Callable[[ModelConfig, Keys], ModelConfig] | None = None
-
-
-def not_normalised(config: ModelConfig, keys: Keys) -> ModelConfig:
-    """`Gguf.adjust` where the weights of the chosen experts aren't made to sum to 1."""
-    assert config.experts is not None
-    return replace(config, experts=replace(config.experts, normalized=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +9,9 @@ from pygpukit.llm.config import (
     ModelConfig,
     read_attention_bias,
     read_decoder,
-    read_rope_keys,
     read_ropes_by_window,
     read_windows,
+    unscaled_within_windows,
 )
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
@@ -156,11 +155,8 @@ def _gemma3(keys: Keys) -> ModelConfig:
 
 
 def _gguf3(config: ModelConfig, keys: Keys) -> ModelConfig:
-    theta: Mapping[str, object] = {"rope_theta": keys.number("rope.freq_base_swa", 10000.0)}
-    sliding = read_rope_keys(Keys(theta, keys.source), config.head_dim, config.context_length)
-    layers = zip(config.ropes, config.windows, strict=True)
-    ropes = tuple(sliding if window else rope for rope, window in layers)
-    return replace(_gguf_capped(config, keys), ropes=ropes)
+    theta = keys.number("rope.freq_base_swa", 10000.0)
+    return unscaled_within_windows(_gguf_capped(config, keys), theta)
 
 
 GEMMA3 = Family(

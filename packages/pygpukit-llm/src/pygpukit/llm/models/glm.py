@@ -8,9 +8,20 @@ from typing import Any
 from pygpukit.llm.config import Experts, ModelConfig, read_decoder
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.deepseek import NAMES, read_experts, read_latent, read_sparse
+from pygpukit.llm.models.deepseek import (
+    NAMES,
+    read_experts,
+    read_latent,
+    read_sparse,
+    sigmoid_where_corrected,
+)
 from pygpukit.llm.models.family import Family, Gguf
-from pygpukit.llm.models.names import LLAMA_NAMES, NAMES_WITH_SHARED_EXPERTS, renamed
+from pygpukit.llm.models.names import (
+    GGUF_NAMES,
+    LLAMA_NAMES,
+    NAMES_WITH_SHARED_EXPERTS,
+    renamed,
+)
 
 __all__ = ["GLM", "GLM4", "GLM4_MOE", "GLM4_MOE_LITE"]
 
@@ -32,7 +43,12 @@ def _glm(keys: Keys) -> ModelConfig:
     return _read(keys, "glm")
 
 
-GLM = Family(architecture="glm", read_config=_glm, names=LLAMA_NAMES)
+GLM = Family(
+    architecture="glm",
+    read_config=_glm,
+    names=LLAMA_NAMES,
+    gguf=Gguf(architecture="chatglm", facts={"rope_interleaved": True}),
+)
 
 
 def _glm4(keys: Keys) -> ModelConfig:
@@ -90,6 +106,12 @@ GLM4_MOE = Family(
         ignored=(*NAMES_WITH_SHARED_EXPERTS.ignored, r"model\.layers\.(46|92)\..*"),
     ),
     ignored_keys=_IGNORED,
+    gguf=Gguf(
+        architecture="glm4moe",
+        names=renamed(GGUF_NAMES, mlp_norm="blk.{layer}.post_attention_norm"),
+        normalized=False,
+        adjust=sigmoid_where_corrected,
+    ),
 )
 
 

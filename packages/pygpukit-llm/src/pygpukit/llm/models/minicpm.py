@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from pygpukit.llm.config import ModelConfig
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.deepseek import NAMES, read_latent
-from pygpukit.llm.models.family import Family
+from pygpukit.llm.models.deepseek import GGUF_LATENT_NAMES, NAMES, read_latent
+from pygpukit.llm.models.family import Family, Gguf
 
 __all__ = ["MINICPM3"]
 
@@ -39,9 +40,20 @@ def _minicpm3(keys: Keys) -> ModelConfig:
     )
 
 
+def _gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
+    """As llama.cpp has it: the multipliers aren't in the file."""
+    return replace(
+        config,
+        embedding_scale=12.0,
+        residual_scale=1.4 / math.sqrt(config.num_layers),
+        logit_scale=256 / config.hidden_size,
+    )
+
+
 MINICPM3 = Family(
     architecture="minicpm3",
     read_config=_minicpm3,
     names=NAMES,
     ignored_keys=frozenset({"qk_head_dim"}),
+    gguf=Gguf(architecture="minicpm3", names=GGUF_LATENT_NAMES, adjust=_gguf),
 )

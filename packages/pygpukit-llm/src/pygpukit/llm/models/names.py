@@ -37,6 +37,7 @@ class Names:
             the latter, experts are stacked along a tensor's first dimension.
         prefix: What most names begin with, and what files saved from the bare model leave out.
         transposed: Slots whose matrices are stored (inputs, outputs).
+        by_head: Tensors that hold a matrix for each head, and whether those are (inputs, outputs).
         orders: Slots whose rows the file has in another order.
         ignored: Regular expressions of tensors that hold no weights, such as buffers.
     """
@@ -44,6 +45,7 @@ class Names:
     slots: Mapping[str, Sources]
     prefix: str = ""
     transposed: frozenset[str] = frozenset()
+    by_head: Mapping[str, bool] = field(default_factory=dict)
     orders: Mapping[str, RowOrder] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
@@ -161,7 +163,10 @@ GGUF_NAMES = Names(
         "layers.up": (("blk.{layer}.ffn_gate", "blk.{layer}.ffn_up"), ("blk.{layer}.ffn_up",)),
         "layers.down": (("blk.{layer}.ffn_down",),),
         "layers.router": (("blk.{layer}.ffn_gate_inp",),),
-        "layers.experts_up": (("blk.{layer}.ffn_gate_exps", "blk.{layer}.ffn_up_exps"),),
+        "layers.experts_up": (
+            ("blk.{layer}.ffn_gate_exps", "blk.{layer}.ffn_up_exps"),
+            ("blk.{layer}.ffn_gate_up_exps",),
+        ),
         "layers.experts_down": (("blk.{layer}.ffn_down_exps",),),
         "layers.shared_up": (("blk.{layer}.ffn_gate_shexp", "blk.{layer}.ffn_up_shexp"),),
         "layers.shared_down": (("blk.{layer}.ffn_down_shexp",),),
@@ -184,11 +189,15 @@ def _halves_of_pairs(config: ModelConfig, index: int, rows: int) -> Sequence[int
     if index == 2:
         return None
     width = config.head_dim
+    paired = rows if rows < sum(config.qkv_rows) else rows - config.qkv_rows[2]
     return [
-        head + 2 * pair + half
-        for head in range(0, rows, width)
-        for half in range(2)
-        for pair in range(width // 2)
+        *(
+            head + 2 * pair + half
+            for head in range(0, paired, width)
+            for half in range(2)
+            for pair in range(width // 2)
+        ),
+        *range(paired, rows),  # values, where they are in one tensor with queries and keys
     ]
 
 

@@ -11,9 +11,10 @@ from pygpukit.llm.config import (
     read_decoder,
     read_ropes_by_window,
     read_windows,
+    unscaled_within_windows,
 )
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family, Gguf, not_normalised
+from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import LLAMA_NAMES, NAMES_OF_NORMS_BEHIND
 
 __all__ = ["OLMO2", "OLMO3", "OLMOE"]
@@ -36,11 +37,19 @@ def _olmo2(keys: Keys) -> ModelConfig:
     return _read(keys, "olmo2", **_NORMS_BEHIND)
 
 
+def _gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
+    """OLMo 3 is one with windows, within which rotations aren't scaled."""
+    theta = keys.number("rope.freq_base_swa", keys.number("rope_theta"))
+    return unscaled_within_windows(config, theta)
+
+
 OLMO2 = Family(
     architecture="olmo2",
     read_config=_olmo2,
     names=NAMES_OF_NORMS_BEHIND,
-    gguf=Gguf(architecture="olmo2", facts=_NORMS_BEHIND, qk_norm="row"),
+    gguf=Gguf(
+        architecture="olmo2", facts=_NORMS_BEHIND, qk_norm="row", full_period=4, adjust=_gguf
+    ),
 )
 
 
@@ -72,5 +81,5 @@ OLMOE = Family(
     read_config=_olmoe,
     names=LLAMA_NAMES,
     ignored_keys=frozenset({"output_router_logits", "router_aux_loss_coef"}),
-    gguf=Gguf(architecture="olmoe", qk_norm="row", adjust=not_normalised),
+    gguf=Gguf(architecture="olmoe", qk_norm="row", normalized=False),
 )

@@ -13,7 +13,7 @@ from pygpukit.llm.config import (
 )
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
-from pygpukit.llm.models.family import Family, Gguf, not_normalised
+from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import LLAMA_NAMES, renamed
 
 __all__ = ["QWEN2", "QWEN2_MOE", "QWEN3", "QWEN3_MOE"]
@@ -83,7 +83,7 @@ QWEN2_MOE = Family(
         shared_gate="model.layers.{layer}.mlp.shared_expert_gate",
     ),
     ignored_keys=_ABOUT_TRAINING,
-    gguf=Gguf(architecture="qwen2moe", adjust=not_normalised),
+    gguf=Gguf(architecture="qwen2moe", normalized=False),
 )
 
 

@@ -110,8 +110,8 @@ def _stored(source: Source, placement: Placement, tensors: TensorMap) -> TensorV
     """What a source has for its rows, in the tensor's own type unless that has scales."""
     view = tensors[source.tensor]
     slot = placement.slot
-    if source.expert is not None:
-        view = view[source.expert : source.expert + 1].reshape(source.shape(slot))
+    if source.member is not None:
+        view = view[source.member : source.member + 1].reshape(source.shape(slot))
     elif tuple(view.shape) != source.shape(slot):
         view = view.reshape(source.shape(slot))
     if source.scales is not None:

@@ -59,7 +59,8 @@ class Source(NamedTuple):
         rows: How many rows it fills.
         transposed: Whether the file has it as (inputs, outputs).
         order: For each row which of the file's it is, where they are in another order.
-        expert: The index into the tensor's first dimension, where that counts experts.
+        member: The index into the tensor's first dimension, where that counts experts or heads.
+        members: How many of them it counts.
         scales: What its elements are multiplied with.
     """
 
@@ -67,7 +68,8 @@ class Source(NamedTuple):
     rows: int
     transposed: bool = False
     order: Sequence[int] | None = None
-    expert: int | None = None
+    member: int | None = None
+    members: int = 1
     scales: Scales | None = None
 
     def shape(self, slot: Slot) -> tuple[int, ...]:
@@ -231,14 +233,25 @@ class _Planner:
         order_of = self._names.orders.get(slot.key)
         for expert in range(slot.experts):
             for index, (template, rows) in enumerate(zip(chosen, parts, strict=True)):
+                name = self._name(slot, template, expert)
+                if template.removesuffix(".weight") in self._names.by_head:
+                    yield from self._by_head(name, template.removesuffix(".weight"), rows)
+                    continue
                 stacked = slot.experts > 1 and "{expert}" not in template
                 yield Source(
-                    self._name(slot, template, expert),
+                    name,
                     rows,
                     transposed,
                     order_of(self._config, index, rows) if order_of else None,
                     expert if stacked else None,
+                    slot.experts,
                 )
+
+    def _by_head(self, name: str, template: str, rows: int) -> Iterator[Source]:
+        heads = self._config.num_heads
+        transposed = self._names.by_head[template]
+        for head in range(heads):
+            yield Source(name, rows // heads, transposed, None, head, heads)
 
     def _has(self, slot: Slot, templates: Sequence[str]) -> bool:
         """Whether the file has all tensors of an alternative, by those of the first expert."""
@@ -252,8 +265,8 @@ class _Planner:
             self._missing.append(source.tensor)
             return False
         expected = source.shape(slot)
-        if source.expert is not None:
-            expected = (slot.experts, *expected)
+        if source.member is not None:
+            expected = (source.members, *expected)
         found = tuple(self._tensors[source.tensor].shape)
         vector = slot.columns is None or source.rows == 1
         flat = vector and math.prod(found) == math.prod(expected)

@@ -105,7 +105,8 @@ def _latent_slots(config: ModelConfig, latent: Latent, prefix: str) -> Iterator[
     down = latent.kv_rank + latent.rotated
     yield from _linear_slots(prefix + "kv_down", (down,), hidden, bias=bias)
     yield Slot(prefix + "kv_norm.weight", (latent.kv_rank,))
-    yield Slot(prefix + "kv_up.weight", (heads * (latent.plain + latent.value),), latent.kv_rank)
+    ups = (heads * latent.plain, heads * latent.value)
+    yield Slot(prefix + "kv_up.weight", ups, latent.kv_rank)
     values = heads * latent.value
     yield from _linear_slots(prefix + "output", (hidden,), values, bias=config.output_bias)
 
