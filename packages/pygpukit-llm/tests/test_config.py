@@ -216,6 +216,14 @@ def test_the_rotation_that_a_file_leaves_out(read: Any) -> None:
     assert read(model_type="cwm", rope_scaling={"rope_type": "default"}).rope.type == "default"
 
 
+def test_kimi(read: Any) -> None:
+    shape = {"model_type": "kimi_k2", "n_routed_experts": 8, "num_experts_per_tok": 2}
+    shape |= {"moe_intermediate_size": 8, "num_key_value_heads": 4, "n_group": 1, "topk_group": 1}
+    config = read(**shape)
+    assert config == read(**{**shape, "model_type": "deepseek_v3"})
+    assert config.experts.sigmoid
+
+
 def test_groups_of_experts_that_cannot_be(read: Any) -> None:
     shape = {"model_type": "deepseek_v3", "n_routed_experts": 8, "num_experts_per_tok": 3}
     shape |= {"moe_intermediate_size": 8, "num_key_value_heads": 4, "head_dim": 8}

@@ -108,8 +108,19 @@ def test_a_factor_for_each_block(both: Callable[..., tuple[Path, Path]], name: s
     np.testing.assert_array_equal(logits(found), logits(expected))
 
 
-def test_a_factor_for_each_row(both: Callable[..., tuple[Path, Path]]) -> None:
-    found, expected = both("llama2", (1, 0), "weight_scale", COMPRESSED)
+@pytest.mark.parametrize(
+    "config",
+    [
+        COMPRESSED,
+        {**COMPRESSED, "format": "naive-quantized"},
+        {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0},
+    ],
+    ids=["compressed", "naive", "fbgemm"],
+)
+def test_a_factor_for_each_row(
+    both: Callable[..., tuple[Path, Path]], config: dict[str, Any]
+) -> None:
+    found, expected = both("llama2", (1, 0), "weight_scale", config)
     np.testing.assert_array_equal(logits(found), logits(expected))
 
 
@@ -148,7 +159,7 @@ def test_factors_that_are_not_there(
         ({**FP8, "weight_block_size": [128]}, "'weight_block_size' must be two sizes"),
         ({**FP8, "twist": 1}, "'twist' not understood"),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "'quant_algo': 'NVFP4'"),
-        ({**COMPRESSED, "format": "pack-quantized"}, "'format': 'pack-quantized'"),
+        ({**COMPRESSED, "format": "pack-quantized"}, "'format' must be one of float-quantized"),
         ({**COMPRESSED, "config_groups": {}}, "config_groups must be an object with one group"),
     ],
 )

@@ -201,6 +201,16 @@ def test_minicpm(gguf: Write, copied_model: Write, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
 
 
+def test_experts_of_one_that_sees_images(reference_models: Path, tmp_path: Path) -> None:
+    values, arrays = converted(reference_models / "qwen3-moe")
+    values = {key.replace("qwen3moe.", "qwen3vlmoe."): value for key, value in values.items()}
+    values |= {"general.architecture": "qwen3vlmoe", "qwen3vlmoe.n_deepstack_layers": 3}
+    write_gguf(tmp_path / "model.gguf", values, arrays)
+    expected = logits(reference_models / "qwen3-moe")
+    found = logits(tmp_path / "model.gguf")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
+
+
 def test_frequency_divisors(gguf: Write, reference_models: Path) -> None:
     """Llama 3's scaling is a tensor in GGUF."""
     folder = reference_models / "llama3-rope-scaled"

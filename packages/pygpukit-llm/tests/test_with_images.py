@@ -124,6 +124,39 @@ def test_the_text_model_of_qwen(
     assert llm.config.architecture == family
 
 
+@pytest.mark.parametrize("turned", [True, False])
+def test_the_text_model_of_qwen_with_experts(
+    reference_models: Path,
+    tmp_path: Path,
+    write_safetensors: Callable[[Path, Mapping[str, Any]], None],
+    turned: bool,
+) -> None:
+    """Experts are stacked, in published files (inputs, outputs); their weights sum to 1."""
+    source = reference_models / "qwen3-moe"
+    text = json.loads((source / "config.json").read_text())
+    assert text.pop("norm_topk_prob")
+    text |= {"model_type": "qwen3_vl_moe_text"}
+    config = {"model_type": "qwen3_vl_moe", "text_config": text, "tie_word_embeddings": False}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tensors = {
+        name.replace("model.", "model.language_model.", 1): view.cast("float32").numpy()
+        for name, view in load_safetensors(source / "model.safetensors").items()
+    }
+    for layer in range(text["num_hidden_layers"]):
+        prefix = f"model.language_model.layers.{layer}.mlp.experts."
+        parts = [
+            np.stack([tensors.pop(f"{prefix}{expert}.{part}_proj.weight") for expert in range(8)])
+            for part in ("gate", "up", "down")
+        ]
+        stacked = {"gate_up_proj": np.concatenate(parts[:2], axis=1), "down_proj": parts[2]}
+        for name, array in stacked.items():
+            tensors[prefix + name] = np.ascontiguousarray(array.swapaxes(1, 2) if turned else array)
+    write_safetensors(tmp_path / "model.safetensors", tensors)
+    expected = LLM.from_pretrained(source, device="cpu").logits(IDS)
+    found = LLM.from_pretrained(tmp_path, device="cpu").logits(IDS)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * expected.std())
+
+
 @pytest.mark.parametrize(
     ("prefix", "more", "error", "message"),
     [

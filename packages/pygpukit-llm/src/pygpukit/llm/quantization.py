@@ -57,15 +57,26 @@ def _modelopt(keys: Keys) -> tuple[int, int] | None:
     return None
 
 
+def _fbgemm(keys: Keys) -> tuple[int, int] | None:
+    """As Meta publishes it: a factor for each row."""
+    keys.get("activation_scale_ub")
+    return None
+
+
+_FORMATS = dict.fromkeys(("float-quantized", "naive-quantized"))
+"""What llm-compressor calls FP8, and what it called it first."""
+
+
 def _compressed_tensors(keys: Keys) -> tuple[int, int] | None:
     """As vLLM's llm-compressor writes it."""
-    keys.expect("format", "float-quantized")
+    keys.choice("format", _FORMATS)
     groups: Any = keys.get("config_groups")
     if not isinstance(groups, dict) or len(groups) != 1:
         raise ConfigError(f"{keys.source}: config_groups must be an object with one group")
     (name,) = groups
     group = keys.nested("config_groups", {}).nested(name, {})
-    group.expect("format", "float-quantized")
+    if group.get("format") is not None:
+        group.choice("format", _FORMATS)
     group.get("input_activations")
     group.get("output_activations")
     group.get("targets")
@@ -88,4 +99,9 @@ def _block(keys: Keys, key: str) -> tuple[int, int] | None:
     return sizes[0], sizes[1]
 
 
-_METHODS = {"fp8": _fp8, "modelopt": _modelopt, "compressed-tensors": _compressed_tensors}
+_METHODS = {
+    "fp8": _fp8,
+    "modelopt": _modelopt,
+    "compressed-tensors": _compressed_tensors,
+    "fbgemm_fp8": _fbgemm,
+}

@@ -25,7 +25,7 @@ from pygpukit.llm.models.names import (
     renamed,
 )
 
-__all__ = ["DEEPSEEK_V2", "DEEPSEEK_V3", "YOUTU"]
+__all__ = ["DEEPSEEK_V2", "DEEPSEEK_V3", "KIMI_K2", "YOUTU"]
 
 
 def read_latent(
@@ -228,6 +228,10 @@ DEEPSEEK_V2 = Family(
 DEEPSEEK_V3 = Family(
     architecture="deepseek_v3", read_config=_deepseek_v3, names=NAMES, ignored_keys=_IGNORED
 )
+
+
+KIMI_K2 = replace(DEEPSEEK_V3, architecture="kimi_k2")
+"""DeepSeek V3 by another name."""
 
 
 def _youtu(keys: Keys) -> ModelConfig:

@@ -31,12 +31,15 @@ RowOrder = Callable[[ModelConfig, int, int], Sequence[int] | None]
 class Names:
     """Names of a checkpoint's tensors, without their ending `.weight` or `.bias`.
 
+    One that has no such ending has a dot behind it instead.
+
     Attributes:
         slots: For each slot of the model (see `weights/slots.py`) where its rows come from.
             `{layer}` stands for the number of a layer, `{expert}` for that of an expert; without
             the latter, experts are stacked along a tensor's first dimension.
         prefix: What most names begin with, and what files saved from the bare model leave out.
         transposed: Slots whose matrices are stored (inputs, outputs).
+        either_way: Slots of which some files store the matrices (inputs, outputs): shapes tell.
         by_head: Tensors that hold a matrix for each head, and whether those are (inputs, outputs).
         orders: Slots whose rows the file has in another order.
         ignored: Regular expressions of tensors that hold no weights, such as buffers.
@@ -45,6 +48,7 @@ class Names:
     slots: Mapping[str, Sources]
     prefix: str = ""
     transposed: frozenset[str] = frozenset()
+    either_way: frozenset[str] = frozenset()
     by_head: Mapping[str, bool] = field(default_factory=dict)
     orders: Mapping[str, RowOrder] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()

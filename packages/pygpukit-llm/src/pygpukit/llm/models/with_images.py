@@ -12,9 +12,16 @@ from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.gemma import GEMMA3
 from pygpukit.llm.models.llama import MINISTRAL3, MISTRAL
 from pygpukit.llm.models.names import within
-from pygpukit.llm.models.qwen import QWEN2, QWEN3
+from pygpukit.llm.models.qwen import QWEN2, QWEN3, QWEN3_MOE
 
-__all__ = ["GEMMA3_WITH_IMAGES", "MISTRAL3", "QWEN2_5_VL", "QWEN2_VL", "QWEN3_VL"]
+__all__ = [
+    "GEMMA3_WITH_IMAGES",
+    "MISTRAL3",
+    "QWEN2_5_VL",
+    "QWEN2_VL",
+    "QWEN3_VL",
+    "QWEN3_VL_MOE",
+]
 
 _WHERE = {
     "model.": ("language_model.model.", "model.language_model."),
@@ -118,3 +125,30 @@ def _qwen(architecture: str, text: Family, gguf: Gguf | None) -> Family:
 QWEN2_VL = _qwen("qwen2_vl", QWEN2, Gguf(architecture="qwen2vl"))
 QWEN2_5_VL = _qwen("qwen2_5_vl", QWEN2, None)  # in GGUF files it is the same as Qwen2-VL
 QWEN3_VL = _qwen("qwen3_vl", QWEN3, Gguf(architecture="qwen3vl"))
+
+
+def _qwen3_moe(keys: Keys) -> ModelConfig:
+    """The weights of the chosen experts always sum to 1."""
+    keys.default("norm_topk_prob", True)
+    keys.default("tie_word_embeddings", True)
+    return QWEN3_MOE.read_config(keys)
+
+
+_STACKED = {
+    "layers.experts_up": "model.layers.{layer}.mlp.experts.gate_up_proj.",
+    "layers.experts_down": "model.layers.{layer}.mlp.experts.down_proj.",
+}
+_NAMES_OF_STACKED = replace(
+    QWEN3_MOE.names,
+    slots={
+        **QWEN3_MOE.names.slots,
+        **{slot: (*QWEN3_MOE.names.slots[slot], (name,)) for slot, name in _STACKED.items()},
+    },
+    either_way=frozenset(_STACKED),
+)
+
+QWEN3_VL_MOE = _qwen(
+    "qwen3_vl_moe",
+    replace(QWEN3_MOE, read_config=_qwen3_moe, names=_NAMES_OF_STACKED),
+    Gguf(architecture="qwen3vlmoe"),
+)

@@ -223,13 +223,12 @@ class _Planner:
     def _sources(self, slot: Slot) -> Iterator[Source]:
         """The tensors that fill a slot: the first of the alternatives that the file has whole."""
         alternatives = [
-            [f"{source}.{slot.kind}".removesuffix(".") for source in alternative]
+            [_with_kind(source, slot) for source in alternative]
             for alternative in self._names.slots.get(slot.key, ())
         ]
         whole = [names for names in alternatives if self._has(slot, names)]
         chosen = whole[0] if whole else alternatives[0]
         parts = slot.parts if len(chosen) == len(slot.parts) else (sum(slot.parts),)
-        transposed = slot.key in self._names.transposed and slot.columns is not None
         order_of = self._names.orders.get(slot.key)
         for expert in range(slot.experts):
             for index, (template, rows) in enumerate(zip(chosen, parts, strict=True)):
@@ -241,11 +240,19 @@ class _Planner:
                 yield Source(
                     name,
                     rows,
-                    transposed,
+                    self._transposed(slot, name, rows),
                     order_of(self._config, index, rows) if order_of else None,
                     expert if stacked else None,
                     slot.experts,
                 )
+
+    def _transposed(self, slot: Slot, name: str, rows: int) -> bool:
+        if slot.columns is None:
+            return False
+        if slot.key in self._names.either_way and name in self._tensors:
+            found = tuple(self._tensors[name].shape[-2:])
+            return found == (slot.columns, rows) != (rows, slot.columns)
+        return slot.key in self._names.transposed
 
     def _by_head(self, name: str, template: str, rows: int) -> Iterator[Source]:
         heads = self._config.num_heads
@@ -308,6 +315,11 @@ def _same(a: TensorView, b: TensorView) -> bool:
         bytes(one[start : start + _COMPARED]) == bytes(other[start : start + _COMPARED])
         for start in range(0, len(one), _COMPARED)
     )
+
+
+def _with_kind(name: str, slot: Slot) -> str:
+    """The whole name of a tensor for a slot."""
+    return name.removesuffix(".") if name.endswith(".") else f"{name}.{slot.kind}".removesuffix(".")
 
 
 def _listing(names: Sequence[str]) -> str:
