@@ -364,6 +364,34 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
         },
     ),
+    "granite-4": (
+        "GraniteMoeHybrid",
+        {
+            "num_local_experts": 0,
+            "num_experts_per_tok": 0,
+            "shared_intermediate_size": 24,
+            "layer_types": ["full_attention"] * 3,
+            "position_embedding_type": "rope",
+            "mamba_n_heads": 4,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.4,
+            "logits_scaling": 2.5,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "granite-4-experts": (
+        "GraniteMoeHybrid",
+        {
+            "num_local_experts": 6,
+            "num_experts_per_tok": 3,
+            "intermediate_size": 16,
+            "shared_intermediate_size": 24,
+            "layer_types": ["full_attention"] * 3,
+            "mamba_n_heads": 4,
+            "attention_multiplier": 0.35,
+        },
+    ),
     "ministral3": (
         "Ministral3",
         {

@@ -224,6 +224,21 @@ def test_kimi(read: Any) -> None:
     assert config.experts.sigmoid
 
 
+def test_granite_4(read: Any) -> None:
+    """The models without layers of state spaces, as they are published."""
+    shape = {"model_type": "granitemoehybrid", "num_local_experts": 0, "num_experts_per_tok": 0}
+    shape |= {"layer_types": ["attention"] * 3, "shared_intermediate_size": 24, "mamba_d_conv": 4}
+    shape |= {"normalization_function": "rmsnorm", "init_method": "mup", "mlp_bias": False}
+    config = read(**shape, position_embedding_type="rope")
+    assert (config.intermediate_size, config.experts) == (24, None)
+    assert None not in config.ropes
+    assert read(**shape, position_embedding_type="nope").rope is None
+    with pytest.raises(ConfigError, match="layers of state spaces aren't supported"):
+        read(**{**shape, "layer_types": ["attention", "mamba", "attention"]})
+    with pytest.raises(ConfigError, match="'position_embedding_type': 'alibi' isn't supported"):
+        read(**shape, position_embedding_type="alibi")
+
+
 def test_groups_of_experts_that_cannot_be(read: Any) -> None:
     shape = {"model_type": "deepseek_v3", "n_routed_experts": 8, "num_experts_per_tok": 3}
     shape |= {"moe_intermediate_size": 8, "num_key_value_heads": 4, "head_dim": 8}

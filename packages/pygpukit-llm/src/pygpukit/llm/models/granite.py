@@ -1,4 +1,4 @@
-"""Granite: Llama with multipliers, also with experts, one of which may be for every token."""
+"""Granite: Llama with multipliers, also with experts; Granite 4 where all layers are attention."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from pygpukit.llm.config import Experts, ModelConfig, read_attention_bias, read_decoder
+from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.models.family import Family, Gguf
 from pygpukit.llm.models.names import GGUF_LLAMA_NAMES, LLAMA_NAMES, renamed
 
-__all__ = ["GRANITE", "GRANITE_MOE", "GRANITE_MOE_SHARED"]
+__all__ = ["GRANITE", "GRANITE_MOE", "GRANITE_MOE_HYBRID", "GRANITE_MOE_SHARED"]
 
 
 def _read(keys: Keys, architecture: str, **facts: Any) -> ModelConfig:
@@ -95,4 +96,45 @@ GRANITE_MOE_SHARED = Family(
     read_config=_granite_moe_shared,
     names=_NAMES,
     ignored_keys=_IGNORED,
+)
+
+
+def _granite_moe_hybrid(keys: Keys) -> ModelConfig:
+    """The MLP that every token goes through is all there is where there are no experts."""
+    keys.expect("normalization_function", "rmsnorm")
+    keys.expect("mlp_bias", False)
+    keys.rename("layers_block_type", "layer_types")
+    types = keys.get("layer_types")
+    if not isinstance(types, list) or not set(types) <= {"attention", "full_attention"}:
+        raise ConfigError(
+            f"{keys.source}: key 'layer_types' must name attention for every layer, found "
+            f"{types!r}; layers of state spaces aren't supported"
+        )
+    shared_size = keys.integer("shared_intermediate_size", 1024)
+    if keys.integer("num_local_experts", 8, minimum=0):
+        config = _with_experts(keys, "granitemoehybrid", shared_size=shared_size)
+    else:
+        keys.get("num_experts_per_tok")
+        config = _read(keys, "granitemoehybrid", intermediate_size=shared_size)
+    keys.get("intermediate_size")
+    rotated = keys.get("position_embedding_type") == "rope"
+    if not rotated and keys.get("position_embedding_type") not in (None, "nope"):
+        keys.expect("position_embedding_type", "rope")
+    return config if rotated else replace(config, ropes=(None,) * config.num_layers)
+
+
+GRANITE_MOE_HYBRID = Family(
+    architecture="granitemoehybrid",
+    read_config=_granite_moe_hybrid,
+    names=renamed(
+        _NAMES,
+        up=f"{_LAYER}shared_mlp.input_linear",
+        down=f"{_LAYER}shared_mlp.output_linear",
+    ),
+    ignored_keys=_IGNORED
+    | {
+        *("mamba_chunk_size", "mamba_conv_bias", "mamba_d_conv", "mamba_d_head", "mamba_d_state"),
+        *("mamba_expand", "mamba_n_groups", "mamba_n_heads", "mamba_proj_bias"),
+        *("init_method", "time_step_limit"),
+    },
 )
