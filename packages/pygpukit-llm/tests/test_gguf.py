@@ -270,6 +270,27 @@ def test_metadata_is_read_strictly(gguf: Write, metadata: dict[str, object], mes
     assert str(caught.value).startswith(str(file))
 
 
+def test_heads_for_each_layer(gguf: Write, reference_models: Path) -> None:
+    """The same for all, they are those of the model."""
+    expected = logits(reference_models / "llama2")
+    same = gguf("llama2", {"llama.attention.head_count_kv": [2, 2, 2]})
+    np.testing.assert_array_equal(logits(same), expected)
+    with pytest.raises(ConfigError, match="'attention.head_count_kv' must be a whole number"):
+        logits(gguf("llama2", {"llama.attention.head_count_kv": [2, 4, 2]}))
+
+
+def test_granite_4(gguf: Write, reference_models: Path) -> None:
+    """Its files have keys about state spaces, and say whether there are positions."""
+    about_state_spaces = {"granite.ssm.conv_kernel": 4, "granite.ssm.time_step_rank": 4}
+    expected = logits(reference_models / "variants/granite")
+    found = logits(gguf("variants/granite", about_state_spaces))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
+    turned = LLM.from_pretrained(gguf("variants/granite"), device="cpu").config
+    still = {"granite.rope.scaling.finetuned": False}
+    assert turned.rope is not None
+    assert LLM.from_pretrained(gguf("variants/granite", still), device="cpu").config.rope is None
+
+
 def test_linear_scaling(gguf: Write) -> None:
     scaling = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
     rope = LLM.from_pretrained(gguf("llama2", scaling), device="cpu").config.rope

@@ -39,6 +39,9 @@ _KEYS = {
 _SOFTMAX, _SIGMOID = 1, 2
 """What scores experts (`enum llama_expert_gating_func_type`)."""
 
+_PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+"""Keys that some files have for each layer, which is supported where those are the same."""
+
 _IGNORED = frozenset({
     "expert_shared_count", "expert_shared_feed_forward_length", "interleave_moe_layer_step",
     "leading_dense_block_count", "n_deepstack_layers", "rope.dimension_sections",
@@ -195,6 +198,10 @@ def _architecture_keys(
     ends = [f"tokenizer.ggml.{kind}_token_id" for kind in ("eos", "eot", "eom")]
     values["eos_token_id"] = [metadata[key] for key in ends if key in metadata]
     values["tie_word_embeddings"] = "output.weight" not in tensors
+    for key in _PER_LAYER:
+        value = values.get(key)
+        if isinstance(value, list) and value and value.count(value[0]) == len(value):
+            values[key] = value[0]
     blocks, predicting = values.get("block_count"), values.pop("nextn_predict_layers", 0)
     if isinstance(blocks, int) and isinstance(predicting, int):
         values["block_count"] = blocks - predicting

@@ -32,8 +32,13 @@ def _granite(keys: Keys) -> ModelConfig:
 
 
 def _granite_gguf(config: ModelConfig, keys: Keys) -> ModelConfig:
+    """Those of Granite 4 have keys about state spaces also where there are none."""
+    for key in ("conv_kernel", "group_count", "inner_size", "state_size", "time_step_rank"):
+        keys.get(f"ssm.{key}")
+    rotated = keys.boolean("rope.scaling.finetuned", True)  # as llama.cpp takes it here
     return replace(
         config,
+        ropes=config.ropes if rotated else (None,) * config.num_layers,
         attention_scale=keys.number("attention.scale", config.attention_scale),
         embedding_scale=keys.number("embedding_scale", 1.0),
         residual_scale=keys.number("residual_scale", 1.0),
