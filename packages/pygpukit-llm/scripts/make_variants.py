@@ -383,13 +383,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "granite-4-experts": (
         "GraniteMoeHybrid",
         {
-            "num_local_experts": 6,
+            "num_local_experts": 4,
             "num_experts_per_tok": 3,
             "intermediate_size": 16,
             "shared_intermediate_size": 24,
             "layer_types": ["full_attention"] * 3,
             "mamba_n_heads": 4,
             "attention_multiplier": 0.35,
+            "residual_multiplier": 0.6,
         },
     ),
     "ministral3": (
@@ -487,6 +488,24 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_key_value_heads": 4,
         },
     ),
+    "hunyuan": (
+        "HunYuanDenseV1",
+        {
+            "head_dim": 16,
+            "tie_word_embeddings": True,
+            "rope_parameters": {
+                "rope_type": "dynamic",
+                "rope_theta": 1e4,
+                "alpha": 50.0,
+                "factor": 1.0,
+                "beta_fast": 32,
+                "beta_slow": 1,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+            },
+        },
+    ),
+    "hunyuan-biases": ("HunYuanDenseV1", {"attention_bias": True, "head_dim": 8}),
     "minicpm3": (
         "MiniCPM3",
         {

@@ -224,6 +224,21 @@ def test_kimi(read: Any) -> None:
     assert config.experts.sigmoid
 
 
+def test_hunyuan(read: Any) -> None:
+    """As it is published: the base of the rotation is stretched once and for all."""
+    scaling = {"alpha": 1000.0, "beta_fast": 32, "beta_slow": 1, "factor": 1.0, "type": "dynamic"}
+    scaling |= {"mscale": 1.0, "mscale_all_dim": 1.0}
+    shape = {"model_type": "hunyuan_v1_dense", "rope_scaling": scaling, "rope_theta": 10000.0}
+    shape |= {"use_qk_norm": True, "use_cla": False, "cla_share_factor": 2, "norm_type": "rms"}
+    shape |= {"add_classification_head": False, "dense_list": [4096, 0], "pool_type": "last"}
+    config = read(**shape, attention_head_dim=128, head_dim=128)
+    assert config.qk_norm == "rotated"
+    assert config.rope.theta == pytest.approx(10000 * 1000 ** (128 / 126))
+    for key, value in {"use_qk_norm": False, "use_cla": True, "norm_type": "layer"}.items():
+        with pytest.raises(ConfigError, match=f"'{key}': {value!r} isn't supported"):
+            read(**{**shape, key: value})
+
+
 def test_granite_4(read: Any) -> None:
     """The models without layers of state spaces, as they are published."""
     shape = {"model_type": "granitemoehybrid", "num_local_experts": 0, "num_experts_per_tok": 0}

@@ -75,6 +75,7 @@ FAMILIES = [
     "variants/granite-biases",
     "variants/granite-moe",
     "variants/granite-moe-shared",
+    "variants/hunyuan-biases",
     "variants/ministral3",
     "variants/olmo3",
     "variants/olmoe",
@@ -275,7 +276,7 @@ def test_heads_for_each_layer(gguf: Write, reference_models: Path) -> None:
     expected = logits(reference_models / "llama2")
     same = gguf("llama2", {"llama.attention.head_count_kv": [2, 2, 2]})
     np.testing.assert_array_equal(logits(same), expected)
-    with pytest.raises(ConfigError, match="'attention.head_count_kv' must be a whole number"):
+    with pytest.raises(ConfigError, match=r"'attention\.head_count_kv' must be a whole"):
         logits(gguf("llama2", {"llama.attention.head_count_kv": [2, 4, 2]}))
 
 

@@ -76,6 +76,7 @@ ARCHITECTURES = {
     "deepseek_v3": "deepseek2",
     "youtu": "deepseek2",
     "olmo3": "olmo2",
+    "hunyuan_v1_dense": "hunyuan-dense",
 }
 """Where they aren't called as in config.json."""
 
@@ -101,6 +102,8 @@ NAMES = {
     "self_attn.v_b_proj": "attn_v_b",
     "self_attn.kv_b_proj": "attn_kv_b",
     "self_attn.q_norm": "attn_q_norm",
+    "self_attn.query_layernorm": "attn_q_norm",
+    "self_attn.key_layernorm": "attn_k_norm",
     "self_attn.k_norm": "attn_k_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",

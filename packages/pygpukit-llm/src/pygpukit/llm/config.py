@@ -68,11 +68,12 @@ IGNORED = frozenset({
 IGNORED_PREFIXES = ("_attn_implementation", "_name_or_path", "transformers.js")
 
 
-QKNorm = Literal["head", "heads", "row"]
-"""What is normalised in queries and keys, each before the rotation.
+QKNorm = Literal["head", "heads", "row", "rotated"]
+"""What is normalised in queries and keys, all but the last before the rotation.
 
 "head": every head, with one weight for all (Qwen3); "heads": every head, each with a weight of its
-own (Command R+); "row": all heads of a token at once (OLMo 2).
+own (Command R+); "row": all heads of a token at once (OLMo 2); "rotated": as "head", but what has
+been rotated (Hunyuan).
 """
 
 

@@ -175,7 +175,7 @@ def _attention(config: ModelConfig, layer: int) -> Attention | LatentAttention:
         soft_cap=config.attention_soft_cap,
         interleaved=config.rope_interleaved,
         qk_norm=_norm(config),
-        normalised=config.qk_norm or "head",
+        normalised=config.qk_norm if config.qk_norm in ("heads", "row") else "head",
     )
 
 

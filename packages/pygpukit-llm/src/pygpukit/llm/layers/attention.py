@@ -22,12 +22,14 @@ class AttentionWeights(NamedTuple):
         q_norm: float32, where queries are normalised: (D,) for the heads one by one, (H, D) for
             each head by a weight of its own, (H · D,) for all at once.
         k_norm: The same of the keys, with KV in place of H.
+        rescale: (D, D), a diagonal matrix: what rotated queries are multiplied with.
     """
 
     qkv: LinearWeights
     output: LinearWeights
     q_norm: Tensor | None = None
     k_norm: Tensor | None = None
+    rescale: Tensor | None = None
 
 
 class LayerCache(NamedTuple):
@@ -72,6 +74,7 @@ def attend(
     interleaved: bool = False,
     q_norm: Norm | None = None,
     k_norm: Norm | None = None,
+    rescale: Tensor | None = None,
     window: int = 0,
     soft_cap: float = 0.0,
 ) -> Tensor:
@@ -86,6 +89,7 @@ def attend(
         interleaved: Whether dimensions 2i and 2i + 1 are rotated together.
         q_norm: Of each query head, first.
         k_norm: Of each key head.
+        rescale: (D, D), what each query head is multiplied with when it has been rotated.
         window: How many positions a token sees, itself included; 0 is all.
         soft_cap: Of the scores; 0 is none.
 
@@ -105,6 +109,9 @@ def attend(
         q_norm=q_norm,
         k_norm=k_norm,
     )
+    if rescale is not None:
+        rows = queries.reshape(-1, queries.shape[2])
+        queries = kernels.linear(rows, rescale).reshape(queries.shape)
     heads = kernels.attention(
         queries,
         cache.keys,
@@ -193,6 +200,7 @@ class Attention:
             interleaved=self.interleaved,
             q_norm=self._head_norm(weights.q_norm),
             k_norm=self._head_norm(weights.k_norm),
+            rescale=weights.rescale,
             window=self.window,
             soft_cap=self.soft_cap,
         )

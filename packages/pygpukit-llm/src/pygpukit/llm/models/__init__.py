@@ -19,6 +19,7 @@ from pygpukit.llm.models import (
     gpt2,
     gpt_neox,
     granite,
+    hunyuan,
     llama,
     llama_like,
     minicpm,
@@ -37,7 +38,7 @@ __all__ = ["FAMILIES", "GGUF_FAMILIES", "Family", "Gguf", "config_from_json", "f
 
 _MODULES = (
     *(llama, llama_like, qwen, gemma, phi3, gpt2, gpt_neox, cohere, olmo, starcoder2, deepseek),
-    *(granite, glm, exaone, minicpm, phi, stablelm),
+    *(granite, glm, exaone, hunyuan, minicpm, phi, stablelm),
     with_images,
 )
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import pygpukit.kernels as kernels
 from pygpukit.core import Device, Tensor, TensorMap, TensorView
 from pygpukit.llm.config import Latent, ModelConfig
 from pygpukit.llm.layers import (
@@ -17,6 +18,7 @@ from pygpukit.llm.layers import (
     MoEWeights,
     NormWeights,
 )
+from pygpukit.llm.tensors import floats, ints
 from pygpukit.llm.weights.plan import Placement, Plan, Source
 
 __all__ = ["ModelWeights", "load"]
@@ -69,7 +71,7 @@ def load(
             weight.wait()
             done += weight.nbytes
             progress(done, total)
-    return _assemble(plan.config, weights)
+    return _assemble(plan, weights)
 
 
 def _allocate(placements: Sequence[Placement], device: Device) -> dict[str, Tensor]:
@@ -120,13 +122,14 @@ def _stored(source: Source, placement: Placement, tensors: TensorMap) -> TensorV
     return view
 
 
-def _assemble(config: ModelConfig, weights: Mapping[str, Tensor]) -> ModelWeights:
+def _assemble(plan: Plan, weights: Mapping[str, Tensor]) -> ModelWeights:
     embedding = weights["embedding.weight"]
     return ModelWeights(
         embedding=embedding,
         position_embedding=weights.get("position_embedding.weight"),
         blocks=tuple(
-            _block(config, weights, f"layers.{layer}.") for layer in range(config.num_layers)
+            _block(_Layer(plan.config, weights, f"layers.{layer}.", plan.dtype))
+            for layer in range(plan.config.num_layers)
         ),
         norm=NormWeights(weights["norm.weight"], weights.get("norm.bias")),
         lm_head=LinearWeights(
@@ -135,9 +138,8 @@ def _assemble(config: ModelConfig, weights: Mapping[str, Tensor]) -> ModelWeight
     )
 
 
-def _block(config: ModelConfig, weights: Mapping[str, Tensor], prefix: str) -> BlockWeights:
-    layer = _Layer(config, weights, prefix)
-    attention_norm = layer.norm("attention_norm")
+def _block(layer: _Layer) -> BlockWeights:
+    config, attention_norm = layer.config, layer.norm("attention_norm")
     return BlockWeights(
         mlp_norm=attention_norm if config.shared_norm else layer.norm("mlp_norm"),
         mlp=layer.mlp(),
@@ -155,6 +157,7 @@ class _Layer:
     config: ModelConfig
     weights: Mapping[str, Tensor]
     prefix: str
+    dtype: str
 
     def linear(self, name: str) -> LinearWeights:
         return LinearWeights(self.weights[f"{self.prefix}{name}.weight"], self.get(f"{name}.bias"))
@@ -166,12 +169,15 @@ class _Layer:
         return None if self.get(f"{name}.weight") is None else NormWeights(*self.linear(name))
 
     def attention(self) -> AttentionWeights:
-        return AttentionWeights(
-            qkv=self.linear("qkv"),
-            output=self.linear("output"),
-            q_norm=self._head_norm("q_norm.weight"),
-            k_norm=self._head_norm("k_norm.weight"),
-        )
+        qkv, output = self.linear("qkv"), self.linear("output")
+        norms = self._head_norm("q_norm.weight"), self._head_norm("k_norm.weight")
+        if self.config.qk_norm == "rotated" and norms[0] is not None and norms[1] is not None:
+            # Rotations leave the mean square as it is, so the norms may as well come first, but for
+            # their weights. Those of both are on the queries: their products are what scores see.
+            ones = floats([1.0] * self.config.head_dim, output.weight.device)
+            rescale = _diagonal(norms[0], norms[1], self.dtype)
+            return AttentionWeights(qkv, output, ones, ones, rescale)
+        return AttentionWeights(qkv, output, *norms)
 
     def _head_norm(self, name: str) -> Tensor | None:
         gamma = self.get(name)
@@ -213,3 +219,15 @@ class _Layer:
         weight = self.linear(name).weight
         count = self.config.experts.count if self.config.experts else 1
         return weight.reshape(count, weight.shape[0] // count, weight.shape[1])
+
+
+def _diagonal(a: Tensor, b: Tensor, dtype: str) -> Tensor:
+    """The matrix with the products of two vectors' elements on its diagonal."""
+    products = [x * y for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    width = len(products)
+    elements = [0.0] * (width * width)
+    elements[:: width + 1] = products
+    matrix = floats(elements, a.device).reshape(width, width)
+    if dtype == "float32":
+        return matrix
+    return kernels.embedding(ints(range(width), a.device), matrix, dtype=dtype)

@@ -86,7 +86,7 @@ def _attention_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
     yield from _linear_slots(prefix + "qkv", rows, hidden, bias=config.qkv_bias)
     if config.qk_norm is not None:
         for name, length in zip(("q_norm", "k_norm"), rows, strict=False):
-            width = config.head_dim if config.qk_norm == "head" else length
+            width = config.head_dim if config.qk_norm in ("head", "rotated") else length
             yield Slot(f"{prefix}{name}.weight", (width,))
     yield from _linear_slots(prefix + "output", (hidden,), rows[0], bias=config.output_bias)
     if config.post_norm:
