@@ -106,6 +106,8 @@ def test_keys_that_are_known_to_change_nothing(read: Any) -> None:
         "_name_or_path": "x",
         "transformers.js_config": {"dtype": "q4"},
         "pretraining_tp": 2,
+        "max_sequence_length": 2048,
+        "_num_labels": 1,
         "rope_scaling": None,
         "is_llama_config": True,
         "rope_interleaved": False,

@@ -49,7 +49,6 @@ COHERE = Family(
     read_config=_cohere,
     names=LLAMA_NAMES,
     config_keys={"rms_norm_eps": "layer_norm_eps"},
-    ignored_keys=frozenset({"model_max_length"}),
     gguf=Gguf(architecture="command-r", facts=_FACTS, qk_norm="heads", adjust=_gguf),
 )
 
