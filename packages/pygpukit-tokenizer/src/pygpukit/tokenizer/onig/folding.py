@@ -5,6 +5,7 @@ Sets are closed under its simple case folding; texts may equal one character, as
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import cache
 
 from pygpukit.tokenizer.unicode import sets
@@ -21,11 +22,12 @@ _ASCII_MULTIPLE = ("ss", "ff", "fi", "fl", "st")
 
 def close(points: CodePoints, limit: int) -> CodePoints:
     """``points`` and everything that equals one of them but for case, below ``limit``."""
+    cased, groups = _cased(limit)
     extra: list[str] = []
-    for group in _classes(limit):
-        if any(sets.contains(points, ord(c)) for c in group):
+    for start, end in zip(points[::2], points[1::2], strict=True):
+        for group in groups[bisect_left(cased, start) : bisect_left(cased, end)]:
             extra += group
-    return sets.clip(sets.union(points, sets.from_text(extra)), limit)
+    return sets.clip(sets.union(points, sets.from_text(extra)) if extra else points, limit)
 
 
 def several(literals: Sequence[str]) -> tuple[int, str, str] | None:
@@ -70,6 +72,14 @@ def _classes(limit: int) -> Sequence[str]:
     from pygpukit.tokenizer.unicode._folding import CLASSES
 
     return CLASSES
+
+
+@cache
+def _cased(limit: int) -> tuple[list[int], list[str]]:
+    """The code points of all that equal others but for case, in order, and these with each."""
+    by_code_point = {ord(char): group for group in _classes(limit) for char in group}
+    cased = sorted(by_code_point)
+    return cased, list(map(by_code_point.__getitem__, cased))
 
 
 @cache

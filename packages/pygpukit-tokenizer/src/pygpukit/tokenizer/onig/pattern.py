@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import accumulate, pairwise
 
 from pygpukit.tokenizer.errors import PatternError
@@ -262,11 +262,12 @@ class _Compiled:
         bits = {p: 1 << i for i, p in enumerate(points)}
         self.classes = classes = Classes(sets.partition(points), limit)
 
-        def members(points: CodePoints) -> CodePoints:
+        @cache
+        def char_class(points: CodePoints) -> str:
             found = classes.members(points, bits[points])
-            return sets.without_first(found) if barred else found
+            return _char_class(sets.without_first(found) if barred else found)
 
-        self.pattern = re.compile(_emit(node, _Syntax(members, barred=barred)))
+        self.pattern = re.compile(_emit(node, _Syntax(char_class, barred=barred)))
 
 
 def _joined(texts: Sequence[str]) -> str | None:
@@ -325,12 +326,12 @@ def _spans_with_empty(pattern: re.Pattern[str], subject: str) -> list[tuple[int,
 
 
 class _Syntax:
-    """How sets and the ends of the text are written: ``members`` makes sets of the node's."""
+    """How sets and the ends of the text are written."""
 
-    __slots__ = ("assertions", "members")
+    __slots__ = ("assertions", "char_class")
 
-    def __init__(self, members: Callable[[CodePoints], CodePoints], *, barred: bool) -> None:
-        self.members = members
+    def __init__(self, char_class: Callable[[CodePoints], str], *, barred: bool) -> None:
+        self.char_class = char_class
         self.assertions = {"start": r"\A", "end": r"\Z"}
         if barred:
             self.assertions = {"start": r"(?:\A|(?<=\0))", "end": r"(?=\0|\Z)"}
@@ -339,7 +340,7 @@ class _Syntax:
 def _emit(node: Node, syntax: _Syntax) -> str:
     """The node as a pattern of ``re``."""
     if isinstance(node, Chars):
-        return _char_class(syntax.members(node.points))
+        return syntax.char_class(node.points)
     if isinstance(node, Concat):
         return "".join(
             f"(?:{_emit(item, syntax)})" if isinstance(item, Choice) else _emit(item, syntax)
@@ -350,6 +351,9 @@ def _emit(node: Node, syntax: _Syntax) -> str:
     if isinstance(node, Repeat):
         body = _emit(node.body, syntax)
         single = isinstance(node.body, Chars | Atomic)
+        if not single and (node.low, node.high, node.mode) == (0, 1, ""):
+            # It is the same, and faster.
+            return f"(?:{body}|)"
         return f"{body if single else f'(?:{body})'}{_bounds(node)}{node.mode}"
     if isinstance(node, Anchor):
         return f"(?:{_emit(node.body, syntax)})"

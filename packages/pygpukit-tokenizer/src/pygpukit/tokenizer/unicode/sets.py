@@ -6,6 +6,8 @@ point is a member when an odd number of boundaries lies at or below it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -65,8 +67,9 @@ def combine(sets: Sequence[CodePoints], keep: Callable[[int], bool]) -> CodePoin
     return tuple(result)
 
 
+@lru_cache(maxsize=16)
 def union(*sets: CodePoints) -> CodePoints:
-    """Members of any of the sets."""
+    """Members of any of the sets. Patterns have the same classes again and again."""
     return combine(sets, bool)
 
 
