@@ -139,6 +139,12 @@ class Pipeline:
         """The ids of a text, without those that post-processing adds."""
         if self._needs_origins:
             return self.encode(text, type_id=0, parse_special=parse_special).ids
+        if len(text) < _LONG_TEXT:
+            return self._text_ids(text, parse_special)
+        with CollectionPaused():
+            return self._text_ids(text, parse_special)
+
+    def _text_ids(self, text: str, parse_special: bool) -> list[int]:
         ids: list[int] = []
         position = 0
         for start, end, token in self._added.raw.find(text) if parse_special else ():
@@ -249,22 +255,22 @@ class Pipeline:
 
     def _word_tokens(self, word: str) -> Word:
         """The tokens of a word with their spans in characters of it."""
-        spelled = to_alphabet(word.encode()) if self._spells else word
-        pieces = self._model.pieces(spelled)
+        model = self._model
+        pieces = model.spelled_pieces(word) if self._spells else model.pieces(word)
         if pieces is None:
-            return self._tokens_by_bytes(word, spelled)
+            return self._tokens_by_bytes(word)
         if len(pieces) == 1:
-            return (self._model.vocab[pieces[0]],), (pieces[0],), (0,), (len(word) - 1,)
+            return (model.vocab[pieces[0]],), (pieces[0],), (0,), (len(word) - 1,)
         bounds = list(accumulate(map(len, pieces), initial=0))
         firsts, lasts = bounds[:-1], [bound - 1 for bound in bounds[1:]]
         if self._spells and not word.isascii():
             chars = [i for i, char in enumerate(word) for _ in char.encode()]
             firsts, lasts = [chars[i] for i in firsts], [chars[i] for i in lasts]
-        ids = map(self._model.vocab.__getitem__, pieces)
+        ids = map(model.vocab.__getitem__, pieces)
         return tuple(ids), tuple(pieces), tuple(firsts), tuple(lasts)
 
-    def _tokens_by_bytes(self, word: str, spelled: str) -> Word:
-        tokens = self._model.tokens(spelled)
+    def _tokens_by_bytes(self, word: str) -> Word:
+        tokens = self._model.tokens(to_alphabet(word.encode()) if self._spells else word)
         if self._spells:
             chars = [
                 i for i, c in enumerate(word) for b in c.encode() for _ in range(_SPELLED_SIZES[b])

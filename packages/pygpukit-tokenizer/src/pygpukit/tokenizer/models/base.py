@@ -68,6 +68,10 @@ class Model(Component):
         """
         return None
 
+    def spelled_pieces(self, word: str) -> list[str] | None:
+        """The same of a pre-token that is yet to be spelled in the byte alphabet."""
+        return self.pieces(to_alphabet(word.encode()))
+
     def tokens(self, word: str) -> list[Token]:
         """The tokens of one pre-token as (id, token, start, end).
 

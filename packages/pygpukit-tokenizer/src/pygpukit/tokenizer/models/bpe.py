@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pygpukit.tokenizer.byte_alphabet import ALPHABET
+from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
 from pygpukit.tokenizer.models.base import Model, tokens_by_id, vocab_from_spec
+from pygpukit.tokenizer.models.composing import Composed
 from pygpukit.tokenizer.models.cutting import MARK, word_pattern
 from pygpukit.tokenizer.models.merges import Merges
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Finding out how to cut takes longer than merging so many characters uncut.
 _WORTH_CUTTING = 1024
+# Finding out how bytes make characters takes longer than merging so many words byte by byte.
+_WORTH_COMPOSING = 2048
 # The same objects each time, with their hashes.
 _SYMBOLS = list(ALPHABET)
 
@@ -26,6 +29,8 @@ class BPE(Model):
     """The format's BPE model with all its options; ``dropout`` only as null or 0."""
 
     __slots__ = (
+        "_bytewise",
+        "_composed",
         "_continuing_subword_prefix",
         "_cuts",
         "_end_of_word_suffix",
@@ -73,6 +78,9 @@ class BPE(Model):
         complete = byte_fallback and all(map(vocab.__contains__, byte_tokens))
         drops = unk_token is None and not complete
         self._cuts = self._plain and not ignore_merges and not drops and MARK in vocab
+        # Made when it is worth it; so many words that aren't ASCII came before.
+        self._composed: Composed | None = None
+        self._bytewise = 0
         self._uncut = 0
         self._words: re.Pattern[str] | None = None
 
@@ -117,14 +125,31 @@ class BPE(Model):
         return None
 
     def spelled_ids(self, word: str) -> Sequence[int]:
-        if not self._spells:
+        pieces = self.spelled_pieces(word)
+        if pieces is None:
             return super().spelled_ids(word)
-        symbols = list(map(_SYMBOLS.__getitem__, word.encode()))
+        return tuple(map(self._vocab.__getitem__, pieces))
+
+    def spelled_pieces(self, word: str) -> list[str] | None:
+        if not self._spells:
+            return super().spelled_pieces(word)
         if self._ignore_merges:
-            id = self._vocab.get("".join(symbols))
-            if id is not None:
-                return (id,)
-        return tuple(map(self._vocab.__getitem__, self._merges.merge(symbols)))
+            token = to_alphabet(word.encode())
+            if token in self._vocab:
+                return [token]
+        # Behind a space characters may begin differently.
+        composed = None if word.isascii() or word.find(" ", 1) > 0 else self._composition()
+        if composed is None:
+            return self._merges.merge(list(map(_SYMBOLS.__getitem__, word.encode())))
+        return self._merges.merge(composed.symbols(word))
+
+    def _composition(self) -> Composed | None:
+        """What makes symbols of characters; None as long as that isn't worth it."""
+        if self._composed is None:
+            self._bytewise += 1
+            if self._bytewise > _WORTH_COMPOSING:
+                self._composed = Composed(self._merges)
+        return self._composed
 
     def cuts(self) -> bool:
         return self._cuts
