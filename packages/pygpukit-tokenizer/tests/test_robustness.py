@@ -104,17 +104,18 @@ def test_lone_surrogates_are_an_error_and_not_a_wrong_token() -> None:
         Tokenizer.from_dict(file()).encode_ids("a\ud800")
 
 
-def test_encoding_leaves_garbage_collection_as_it_was() -> None:
-    tokenizer = Tokenizer.from_dict(file())
+@pytest.mark.parametrize("method", ["encode", "encode_ids"])
+def test_encoding_leaves_garbage_collection_as_it_was(method: str) -> None:
+    encode = getattr(Tokenizer.from_dict(file()), method)
     long = "a b" * 10_000
-    tokenizer.encode(long)
+    encode(long)
     assert gc.isenabled()
     with pytest.raises(UnicodeEncodeError):
-        tokenizer.encode(long + "\ud800")
+        encode(long + "\ud800")
     assert gc.isenabled()
     gc.disable()
     try:
-        tokenizer.encode(long)
+        encode(long)
         assert not gc.isenabled()
     finally:
         gc.enable()

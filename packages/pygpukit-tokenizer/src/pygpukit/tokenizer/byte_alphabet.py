@@ -22,12 +22,10 @@ ALPHABET = _alphabet()
 # The codec has a fast form of such a map only for tables that begin with the code point 0.
 _TO_BYTES = codecs.charmap_build("\0" + ALPHABET[1:])
 
-_FROM_LATIN1 = dict(enumerate(ALPHABET))
-
 
 def to_alphabet(data: bytes) -> str:
     """Spell bytes in the alphabet."""
-    return data.decode("latin-1").translate(_FROM_LATIN1)
+    return codecs.charmap_decode(data, "strict", ALPHABET)[0]
 
 
 def to_bytes(token: str) -> bytes:
