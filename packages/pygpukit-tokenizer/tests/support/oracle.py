@@ -40,8 +40,9 @@ def attempt(call: Callable[[], Any]) -> Any:
 class Both:
     """One file loaded by the reference and by this package."""
 
-    def __init__(self, data: dict[str, Any]) -> None:
-        self.reference = tokenizers.Tokenizer.from_str(json.dumps(data))
+    def __init__(self, data: dict[str, Any], reference: Any = None) -> None:
+        """``reference`` is the reference's tokenizer of the file if it has loaded it already."""
+        self.reference = reference or tokenizers.Tokenizer.from_str(json.dumps(data))
         self.tokenizer = Tokenizer.from_dict(data)
 
     @classmethod
@@ -63,7 +64,7 @@ class Both:
                 Tokenizer.from_dict(data)
             return None
         try:
-            both = cls(data)
+            both = cls(data, reference)
         except TokenizerLoadError as error:
             if "the normalizer leaves nothing of" not in str(error):
                 raise
