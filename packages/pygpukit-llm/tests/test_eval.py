@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,16 @@ def llm(scripted: Callable[..., LLM]) -> LLM:
 
 def test_it_is_registered(llm: LLM) -> None:
     assert get_model("pygpukit") is PygpukitLM
+
+
+@pytest.mark.parametrize("name", ["model", "pretrained"])
+def test_a_model_by_its_place(reference_models: Path, name: str) -> None:
+    """As the harness's command line makes one."""
+    arguments = {name: str(reference_models / "llama2"), "device": "cpu"}
+    made = get_model("pygpukit").create_from_arg_obj(arguments, {"batch_size": 2})
+    assert made.llm.config.architecture == "llama"
+    with pytest.raises(TypeError, match="either model or pretrained"):
+        get_model("pygpukit").create_from_arg_obj({"device": "cpu"})
 
 
 def test_continuations(llm: LLM) -> None:

@@ -35,6 +35,7 @@ class PygpukitLM(TemplateLM):
 
     Args:
         model: An `LLM`, or what `LLM.from_pretrained` takes.
+        pretrained: The same, by the name that the harness's own models have for it.
         device: Of a model that isn't loaded yet.
         batch_size: Prompts that are continued at once; doesn't change what comes out.
         **options: What else `LLM.from_pretrained` takes.
@@ -42,14 +43,18 @@ class PygpukitLM(TemplateLM):
 
     def __init__(
         self,
-        model: LLM | str | os.PathLike[str],
+        model: LLM | str | os.PathLike[str] | None = None,
         *,
+        pretrained: str | os.PathLike[str] | None = None,
         device: str | None = None,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
+        if (model is None) == (pretrained is None):
+            raise TypeError("PygpukitLM takes either model or pretrained, which mean the same")
+        model = pretrained if model is None else model
         if isinstance(model, LLM):
             self.llm, self._name = model, model.config.architecture
         else:
