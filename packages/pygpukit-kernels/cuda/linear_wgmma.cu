@@ -1,31 +1,37 @@
-// Linear layer of many rows on Hopper's tensor cores.
+// Linear layer of more than a few rows on Hopper's tensor cores.
 //
-// A block makes a tile of 128 rows by BN weight rows, then the next. One thread has stages of 64 values of k copied into
-// a ring in shared memory; two warpgroups multiply, 64 rows each. Blocks work in pairs, clusters that make two tiles side
-// by side: of what both need, weight rows or rows of x, each block has one half copied to both. When gated, half of the
-// weight rows of a tile are those of the gate, the others those that they are multiplied with, and it makes BN / 2
-// columns.
+// A block makes a tile of BM rows by BN weight rows, then the next. Two threads have stages of 64 PANELS values of k
+// copied into a ring in shared memory; BM / 64 warpgroups multiply, 64 rows each. Blocks work in clusters that make tiles
+// side by side: the operand that all of them need, the weight or, where there is one tile of rows, x, the first one has
+// copied to all. When gated, half of the weight rows of a tile are those of the gate, the others those that they are
+// multiplied with, and it makes BN / 2 columns.
 //
-// Launch: 384 threads, clusters of two blocks in x, however many, dynamic shared memory
-// 1024 + STAGES (128 + BN) 128 + 16 STAGES bytes. The maps are of x, in boxes of 64 rows, and of the weight, in boxes of
-// BN / 2 rows, both of 64 values of k. The norm isn't applied.
+// With few rows all is about the stream of weights: tiles are narrow, so that all multiprocessors have one, stages long,
+// because each takes the threads that copy as long as it does whatever its size, and where x isn't shared weights are on
+// their way before the kernel waits for x.
+//
+// Launch: 128 + 2 BM threads, clusters of CLUSTER blocks in x, however many, dynamic shared memory
+// 1024 + STAGES ((BM + BN) PANELS 128 + 24) bytes. The maps have four dimensions: k, rows, parts (of a gated weight) and
+// one that is idle; or, if PANELS > 1, 64 values of k, rows, parts, and k / 64. Their boxes are of 64 values of k, of x as
+// many rows as there are, rounded up to a multiple of 8, and BM at most, of the weight BN rows (BN / 2 of each part of a
+// gated one), and PANELS in the last dimension. The norm isn't applied.
 #include "common/hopper.cuh"
 #include "common/launch.cuh"
 #include "common/linear.cuh"
 
-constexpr int BM = 128;
-constexpr int BK = 64;
-constexpr int CLUSTER = 2;
-constexpr int CONSUMERS = BM / 64;  // warpgroups
-constexpr int THREADS = (1 + CONSUMERS) * WARPGROUP;
+constexpr int PANEL = 64;  // values of k in a row of 128 bytes
 constexpr int PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;
 // Pairs of tiles of rows that run side by side, so that they find each other's operands in the L2 cache.
 constexpr int GROUP = 8;
 
-template <int BN_, int STAGES_>
+template <int BM_, int BN_, int PANELS_, int STAGES_, int CLUSTER_>
 struct Tiling {
-  static constexpr int BN = BN_, STAGES = STAGES_, TILES = BN / 8;
+  static constexpr int BM = BM_, BN = BN_, PANELS = PANELS_, STAGES = STAGES_, CLUSTER = CLUSTER_, TILES = BN / 8;
+  static constexpr int CONSUMERS = BM / 64;  // warpgroups
+  static constexpr int THREADS = (1 + CONSUMERS) * WARPGROUP;
+  static constexpr int BK = PANELS * PANEL;  // of a stage
   static constexpr int X_BYTES = BM * BK * 2, W_BYTES = BN * BK * 2, STAGE_BYTES = X_BYTES + W_BYTES;
+  static constexpr unsigned short ALL_BLOCKS = CLUSTER == 1 ? 0 : (1 << CLUSTER) - 1;
 };
 
 // Lane q of four gives pairs q of four tiles of eight columns, and gets the four pairs of tile q.
@@ -44,20 +50,25 @@ __device__ __forceinline__ void transpose_pairs(unsigned (&pairs)[4]) {
 template <class S, class T>
 struct Gemm {
   const LinearArgs<T>& a;
-  unsigned ring, full, empty;  // shared addresses: stages, and their barriers
+  // Shared addresses: stages, and their barriers. `ready` is used in the first block of a cluster.
+  unsigned ring, full, empty, ready;
   int columns;                 // of a tile
-  bool stacked;                // whether the tiles of a pair lie one below the other, or in one row
-  int pairs_m, pairs_n, steps;
+  bool stacked;                // whether a cluster's tiles lie one below the other, or in one row
+  int groups_m, groups_n;      // of tiles that a cluster makes
+  int steps;                   // stages of a tile
+  int x_rows;                  // of a stage
 
   __device__ __forceinline__ Gemm(const LinearArgs<T>& args, unsigned shared) : a(args) {
     ring = (shared + 1023) / 1024 * 1024;
     full = ring + S::STAGES * S::STAGE_BYTES;
     empty = full + S::STAGES * 8;
+    ready = empty + S::STAGES * 8;
     columns = a.gated ? S::BN / 2 : S::BN;
-    stacked = a.rows > BM;
-    pairs_m = ceil_div(a.rows, stacked ? CLUSTER * BM : BM);
-    pairs_n = ceil_div(a.n, stacked ? columns : CLUSTER * columns);
-    steps = ceil_div(a.k, BK);
+    stacked = S::CLUSTER == 2 && a.rows > S::BM;
+    groups_m = ceil_div(a.rows, stacked ? S::CLUSTER * S::BM : S::BM);
+    groups_n = ceil_div(a.n, stacked ? columns : S::CLUSTER * columns);
+    steps = ceil_div(a.k, S::BK);
+    x_rows = min(S::BM, ceil_div(a.rows, 8) * 8);
   }
 
   __device__ __forceinline__ unsigned stage(int slot) const { return ring + slot * S::STAGE_BYTES; }
@@ -65,7 +76,8 @@ struct Gemm {
   __device__ __forceinline__ void init_barriers() const {
     for (int i = 0; i < S::STAGES; ++i) {
       barrier_init(full + 8 * i, 1);
-      barrier_init(empty + 8 * i, CLUSTER * CONSUMERS * WARPGROUP / WARP);
+      barrier_init(empty + 8 * i, S::CONSUMERS * WARPGROUP / WARP);
+      barrier_init(ready + 8 * i, S::CLUSTER);
     }
     barrier_init_fence();
   }
@@ -74,63 +86,91 @@ struct Gemm {
   template <class Body>
   __device__ __forceinline__ void for_each_tile(Body body) const {
     const int rank = cluster_rank();
-    for (int pair = blockIdx.x / CLUSTER; pair < pairs_m * pairs_n; pair += gridDim.x / CLUSTER) {
-      const int first = pair / (GROUP * pairs_n) * GROUP;
-      const int height = min(GROUP, pairs_m - first), within = pair - first * pairs_n;
+    for (int tiles = blockIdx.x / S::CLUSTER; tiles < groups_m * groups_n; tiles += gridDim.x / S::CLUSTER) {
+      const int first = tiles / (GROUP * groups_n) * GROUP;
+      const int height = min(GROUP, groups_m - first), within = tiles - first * groups_n;
       const int row = first + within % height, column = within / height;
       if (stacked) {
-        body((row * CLUSTER + rank) * BM, column * columns);
+        body((row * S::CLUSTER + rank) * S::BM, column * columns);
       } else {
-        body(row * BM, (column * CLUSTER + rank) * columns);
+        body(row * S::BM, (column * S::CLUSTER + rank) * columns);
       }
     }
   }
 
-  // Has one operand of a stage copied, in two boxes: its own, or one that both blocks get.
-  static __device__ __forceinline__ void copy_operand(unsigned to, const TensorMap& map, int k, const int (&rows)[2],
-                                                      unsigned box_bytes, unsigned barrier, bool shared_by_pair) {
-    if (shared_by_pair) {
-      const int rank = cluster_rank();
-      copy_tile(to + rank * box_bytes, map, k, rank ? rows[1] : rows[0], barrier, (1 << CLUSTER) - 1);
-    } else {
-      copy_tile(to, map, k, rows[0], barrier);
-      copy_tile(to + box_bytes, map, k, rows[1], barrier);
-    }
-  }
-
-  // One thread: has the stages of all tiles copied, as places in the ring become free in both blocks.
-  __device__ __forceinline__ void produce(const TensorMap& x, const TensorMap& weight) const {
+  // Calls body(slot, step, first row, first column) for every stage of every tile of this block.
+  template <class Body>
+  __device__ __forceinline__ void for_each_stage(Body body) const {
     Slot<S::STAGES> slot;
     for_each_tile([&](int first_row, int first_column) {
-      const int x_rows[2] = {first_row, first_row + BM / 2};
-      const int weight_rows[2] = {first_column, first_column + (a.gated ? a.n : S::BN / 2)};
-      for (int step = 0; step < steps; ++step, slot.advance()) {
-        const unsigned at = stage(slot.index), barrier = full + 8 * slot.index;
-        barrier_wait(empty + 8 * slot.index, slot.parity ^ 1);
-        barrier_arrive_expecting(barrier, S::STAGE_BYTES);
-        copy_operand(at, x, step * BK, x_rows, S::X_BYTES / 2, barrier, !stacked);
-        copy_operand(at + S::X_BYTES, weight, step * BK, weight_rows, S::W_BYTES / 2, barrier, stacked);
+      for (int step = 0; step < steps; ++step, slot.advance()) body(slot, step, first_row, first_column);
+    });
+  }
+
+  // Has an operand of a stage copied, to all `blocks` of the cluster or, if 0, to this one. The maps number values of k,
+  // rows, parts of the weight and, where a stage has several, panels.
+  __device__ __forceinline__ void copy(unsigned to, const TensorMap& map, int slot, int step, int row,
+                                       unsigned short blocks) const {
+    const int k = S::PANELS == 1 ? step * PANEL : 0, panel = S::PANELS == 1 ? 0 : step * S::PANELS;
+    copy_tile(to, map, k, row, 0, panel, full + 8 * slot, blocks);
+  }
+  __device__ __forceinline__ void copy_x(const TensorMap& map, int slot, int step, int row, unsigned short blocks) const {
+    copy(stage(slot), map, slot, step, row, blocks);
+  }
+  __device__ __forceinline__ void copy_weight(const TensorMap& map, int slot, int step, int column,
+                                              unsigned short blocks) const {
+    copy(stage(slot) + S::X_BYTES, map, slot, step, column, blocks);
+  }
+
+  // One thread: has this block's own operand copied as places in its ring become free, and says so to the first block.
+  __device__ __forceinline__ void produce_own(const TensorMap& x, const TensorMap& weight) const {
+    if (stacked) wait_for_inputs();
+    for_each_stage([&](const Slot<S::STAGES>& slot, int step, int first_row, int first_column) {
+      barrier_wait(empty + 8 * slot.index, slot.parity ^ 1);
+      barrier_arrive_expecting(full + 8 * slot.index, x_rows * S::BK * 2 + S::W_BYTES);
+      barrier_arrive(ready + 8 * slot.index, 0);
+      if (stacked) {
+        copy_x(x, slot.index, step, first_row, 0);
+      } else {
+        copy_weight(weight, slot.index, step, first_column, 0);
+      }
+    });
+  }
+
+  // One thread of the first block: has the operand copied that all blocks need, as the place is free in all of them.
+  __device__ __forceinline__ void produce_shared(const TensorMap& x, const TensorMap& weight) const {
+    if (!stacked) wait_for_inputs();
+    for_each_stage([&](const Slot<S::STAGES>& slot, int step, int first_row, int first_column) {
+      barrier_wait(ready + 8 * slot.index, slot.parity);
+      if (stacked) {
+        copy_weight(weight, slot.index, step, first_column, S::ALL_BLOCKS);
+      } else {
+        copy_x(x, slot.index, step, first_row, S::ALL_BLOCKS);
       }
     });
   }
 
   __device__ __forceinline__ void release(int slot) const {
-    if (lane_index() < CLUSTER) barrier_arrive(empty + 8 * slot, lane_index());
+    if (lane_index() == 0) barrier_arrive(empty + 8 * slot);
   }
 
   // Begins the products of a stage with this warpgroup's rows of x.
   __device__ __forceinline__ void multiply_stage(float (&d)[S::TILES][4], int slot, int group, bool first) const {
-    const unsigned long long x = matrix_descriptor(stage(slot) + group * 64 * BK * 2);
-    const unsigned long long w = matrix_descriptor(stage(slot) + S::X_BYTES);
+    const unsigned x_panel = x_rows * PANEL * 2, w_panel = S::BN * PANEL * 2;
     products_begin();
 #pragma unroll
-    for (int k = 0; k < BK; k += 16) multiply_group<T>(d, x + k / 8, w + k / 8, !(first && k == 0));
+    for (int panel = 0; panel < S::PANELS; ++panel) {
+      const unsigned long long x = matrix_descriptor(stage(slot) + panel * x_panel + group * 64 * PANEL * 2);
+      const unsigned long long w = matrix_descriptor(stage(slot) + S::X_BYTES + panel * w_panel);
+#pragma unroll
+      for (int k = 0; k < PANEL; k += 16) multiply_group<T>(d, x + k / 8, w + k / 8, !(first && panel == 0 && k == 0));
+    }
     products_commit();
   }
 
   // The sums of this warpgroup's rows of a tile.
   __device__ __forceinline__ void multiply(float (&sum)[S::TILES][4], Slot<S::STAGES>& slot, int group) const {
-    constexpr int CHUNK_STEPS = CHUNK<T> / BK;
+    constexpr int CHUNK_STEPS = CHUNK<T> / S::BK;
     float d[S::TILES][4];
 #pragma unroll
     for (int i = 0; i < 4 * S::TILES; ++i) sum[i / 4][i % 4] = d[i / 4][i % 4] = 0.f;
@@ -181,9 +221,9 @@ struct Gemm {
     }
   }
 
-  // Whether eight columns of a row can be read and written at once.
+  // Whether eight columns of a row can be read and written at once, and there are enough of them in a tile.
   __device__ __forceinline__ bool is_vectorizable_result() const {
-    return !a.out_float32 && is_vectorizable(static_cast<const T*>(a.out), a.n, a.out_stride) &&
+    return S::TILES % (a.gated ? 8 : 4) == 0 && !a.out_float32 && is_vectorizable(static_cast<const T*>(a.out), a.n, a.out_stride) &&
            (!a.residual || is_vectorizable(a.residual, a.n, a.residual_stride));
   }
 
@@ -224,24 +264,32 @@ struct Gemm {
   }
 
   __device__ __forceinline__ void store_each(const float (&sum)[S::TILES][4], int own_row, int first_column) const {
+    constexpr int AT_ONCE = S::TILES < 4 ? 8 : 16;  // whose residuals are under way together
 #pragma unroll
-    for (int i = 0; i < 4 * S::TILES; ++i) {
-      if (a.gated && i >= 2 * S::TILES) break;
-      const int row = own_row + i / 2 % 2 * 8, column = first_column + i / 4 * 8 + lane_index() % 4 * 2 + i % 2;
-      if (row >= a.rows || column >= a.n) continue;
-      const float y = sum[i / 4][i % 4] * a.scale;
-      store(a, row, column, a.residual ? to_float(a.residual[row * a.residual_stride + column]) + y : y);
+    for (int first = 0; first < 4 * S::TILES; first += AT_ONCE) {
+      float residual[AT_ONCE];
+      const auto row = [&](int i) { return own_row + i / 2 % 2 * 8; };
+      const auto column = [&](int i) { return first_column + (first + i) / 4 * 8 + lane_index() % 4 * 2 + i % 2; };
+      const auto is_there = [&](int i) {
+        return row(i) < a.rows && column(i) < a.n && !(a.gated && first + i >= 2 * S::TILES);
+      };
+#pragma unroll
+      for (int i = 0; i < AT_ONCE; ++i)
+        residual[i] = a.residual && is_there(i) ? to_float(a.residual[row(i) * a.residual_stride + column(i)]) : 0.f;
+#pragma unroll
+      for (int i = 0; i < AT_ONCE; ++i) {
+        const float y = sum[(first + i) / 4][i % 4] * a.scale;
+        if (is_there(i)) store(a, row(i), column(i), a.residual ? residual[i] + y : y);
+      }
     }
   }
 
   __device__ __forceinline__ void finish(float (&sum)[S::TILES][4], int group, int first_row, int first_column) const {
     activate_sums(sum, first_column);
     const int own_row = first_row + group * 64 + warp_index() % 4 * 16 + lane_index() / 4;
-    if (is_vectorizable_result()) {
-      store_vectors(sum, own_row, first_column);
-    } else {
-      store_each(sum, own_row, first_column);
-    }
+    if constexpr (S::TILES % 4 == 0)
+      if (is_vectorizable_result()) return store_vectors(sum, own_row, first_column);
+    store_each(sum, own_row, first_column);
   }
 
   __device__ __forceinline__ void consume(int group) const {
@@ -265,28 +313,34 @@ __device__ __forceinline__ void linear_wgmma(const LinearArgs<T>& a, const Tenso
   }
   cluster_sync();
   start_dependents();
-  wait_for_inputs();
   if (threadIdx.x < WARPGROUP) {
-    give_registers<PRODUCER_REGISTERS>();
-    if (threadIdx.x == 0) gemm.produce(x, weight);
+    if constexpr (S::CONSUMERS > 1) give_registers<PRODUCER_REGISTERS>();
+    if (threadIdx.x == 0) gemm.produce_own(x, weight);
+    if (threadIdx.x == WARP && cluster_rank() == 0) gemm.produce_shared(x, weight);
   } else {
-    take_registers<CONSUMER_REGISTERS>();
+    if constexpr (S::CONSUMERS > 1) take_registers<CONSUMER_REGISTERS>();
+    wait_for_inputs();
     gemm.consume(threadIdx.x / WARPGROUP - 1);
   }
-  // A block's shared memory must be there until the other one has arrived at its barriers for the last time.
+  // A block's shared memory must be there until the others have written to it and arrived at its barriers.
   __syncwarp();
   cluster_sync();
 }
 
-using Tiling64 = Tiling<64, 8>;
-using Tiling128 = Tiling<128, 6>;
-using Tiling192 = Tiling<192, 5>;
+using Tiling64x32 = Tiling<64, 32, 2, 8, 1>;
+using Tiling64x64 = Tiling<64, 64, 2, 6, 1>;
+using Tiling128x32 = Tiling<128, 32, 2, 5, 1>;
+using Tiling128x64 = Tiling<128, 64, 1, 8, 2>;
+using Tiling128x128 = Tiling<128, 128, 1, 6, 2>;
+using Tiling128x192 = Tiling<128, 192, 1, 5, 2>;
 
-#define ENTRY(BN, T)                                                                                       \
-  extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                 \
-      linear_wgmma_##BN##_##T(const __grid_constant__ LinearArgs<T> a, const __grid_constant__ TensorMap x, \
-                              const __grid_constant__ TensorMap weight) {                                  \
-    linear_wgmma<Tiling##BN>(a, x, weight);                                                                \
+#define ENTRY(SIZE, T)                                                                                       \
+  extern "C" __global__ void __launch_bounds__(Tiling##SIZE::THREADS, 1)                                     \
+      linear_wgmma_##SIZE##_##T(const __grid_constant__ LinearArgs<T> a, const __grid_constant__ TensorMap x, \
+                                const __grid_constant__ TensorMap weight) {                                  \
+    linear_wgmma<Tiling##SIZE>(a, x, weight);                                                                \
   }
-#define ENTRIES(T) ENTRY(64, T) ENTRY(128, T) ENTRY(192, T)
+#define ENTRIES(T)                                       \
+  ENTRY(64x32, T) ENTRY(64x64, T) ENTRY(128x32, T)       \
+  ENTRY(128x64, T) ENTRY(128x128, T) ENTRY(128x192, T)
 FOR_EACH_16BIT(ENTRIES)

@@ -79,13 +79,7 @@ __device__ __forceinline__ void cluster_sync() {
 __device__ __forceinline__ void prefetch(const TensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
-__device__ __forceinline__ void copy_tile(unsigned to, const TensorMap& map, int column, int row, unsigned barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
-      "l"(&map), "r"(column), "r"(row), "r"(barrier)
-      : "memory");
-}
-// Of the matrices that the last two coordinates number.
+// Of a matrix among those that the last two coordinates number.
 __device__ __forceinline__ void copy_tile(unsigned to, const TensorMap& map, int column, int row, int inner, int outer,
                                           unsigned barrier) {
   asm volatile(
@@ -94,13 +88,15 @@ __device__ __forceinline__ void copy_tile(unsigned to, const TensorMap& map, int
       "l"(&map), "r"(column), "r"(row), "r"(inner), "r"(outer), "r"(barrier)
       : "memory");
 }
-// To the same place in every block of the cluster whose bit is set in `blocks`; each one's barrier counts the bytes.
-__device__ __forceinline__ void copy_tile(unsigned to, const TensorMap& map, int column, int row, unsigned barrier,
-                                          unsigned short blocks) {
+// To the same place in every block of the cluster whose bit is set in `blocks`; each one's barrier counts the bytes. To
+// this block alone if none is.
+__device__ __forceinline__ void copy_tile(unsigned to, const TensorMap& map, int column, int row, int inner, int outer,
+                                          unsigned barrier, unsigned short blocks) {
+  if (!blocks) return copy_tile(to, map, column, row, inner, outer, barrier);
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
-      "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-      "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(to),
+      "l"(&map), "r"(column), "r"(row), "r"(inner), "r"(outer), "r"(barrier), "h"(blocks)
       : "memory");
 }
 
@@ -142,9 +138,9 @@ __device__ __forceinline__ void products_fence(float (&d)[N][4]) {
 #define SUMS_1(t) "+f"(d[t][0]), "+f"(d[t][1]), "+f"(d[t][2]), "+f"(d[t][3])
 #define SUMS_4(t) SUMS_1(t), SUMS_1(t + 1), SUMS_1(t + 2), SUMS_1(t + 3)
 #define SUMS_16(t) SUMS_4(t), SUMS_4(t + 4), SUMS_4(t + 8), SUMS_4(t + 12)
-#define PLACES_32                                                               \
-  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,"  \
-  "%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define PLACES_8 "%0,%1,%2,%3,%4,%5,%6,%7"
+#define PLACES_16 PLACES_8 ",%8,%9,%10,%11,%12,%13,%14,%15"
+#define PLACES_32 PLACES_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define PLACES_64                                                                    \
   PLACES_32                                                                          \
   ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51," \
@@ -163,6 +159,20 @@ __device__ __forceinline__ void products_fence(float (&d)[N][4]) {
                : "memory")
 
 // Begins d = A B, or d += A B where `add` isn't 0; both are read from shared memory, B as (N, 16).
+template <class T>
+__device__ __forceinline__ void multiply_group(float (&d)[2][4], unsigned long long a, unsigned long long b, int add) {
+  if constexpr (same_type<T, bf16>)
+    WGMMA(16, "bf16", PLACES_8, "%8", "%9", "%10", SUMS_1(0), SUMS_1(1));
+  else
+    WGMMA(16, "f16", PLACES_8, "%8", "%9", "%10", SUMS_1(0), SUMS_1(1));
+}
+template <class T>
+__device__ __forceinline__ void multiply_group(float (&d)[4][4], unsigned long long a, unsigned long long b, int add) {
+  if constexpr (same_type<T, bf16>)
+    WGMMA(32, "bf16", PLACES_16, "%16", "%17", "%18", SUMS_4(0));
+  else
+    WGMMA(32, "f16", PLACES_16, "%16", "%17", "%18", SUMS_4(0));
+}
 template <class T>
 __device__ __forceinline__ void multiply_group(float (&d)[8][4], unsigned long long a, unsigned long long b, int add) {
   if constexpr (same_type<T, bf16>)

@@ -41,19 +41,31 @@ pub(super) fn launch(
     }
 }
 
-/// A matrix whose rows are `stride` elements apart, in boxes of `box_rows` rows of 64 elements.
+/// Matrices one below the other whose rows are `stride` elements apart, in boxes of 64 elements of
+/// `box_rows` rows, as linear_wgmma.cu has them: (columns, rows, parts, 1); or, where a box is to have
+/// several `panels` of 64 columns, (64, rows, parts, columns / 64).
 pub(super) fn matrix_map(
     address: u64,
     dtype: DType,
-    [rows, columns]: [usize; 2],
+    [parts, rows, columns]: [usize; 3],
     stride: i64,
-    box_rows: usize,
+    [box_parts, box_rows, panels]: [usize; 3],
 ) -> TensorMap {
-    let dimensions = vec![
-        TensorMapDimension { size: columns, stride: 1, box_size: 64 },
-        TensorMapDimension { size: rows, stride: stride as usize, box_size: box_rows as u32 },
-    ];
-    TensorMap { address, dtype, dimensions }
+    const PANEL: usize = 64;
+    let stride = stride as usize;
+    let dimension = |size, stride, box_size| TensorMapDimension {
+        size,
+        stride,
+        box_size: u32::try_from(box_size).expect("boxes are small"),
+    };
+    let [first, last] = if panels == 1 {
+        [dimension(columns, 1, PANEL), dimension(1, PANEL, 1)]
+    } else {
+        [dimension(PANEL, 1, PANEL), dimension(columns / PANEL, PANEL, panels)]
+    };
+    let [row, part] =
+        [dimension(rows, stride, box_rows), dimension(parts, rows * stride, box_parts)];
+    TensorMap { address, dtype, dimensions: vec![first, row, part, last] }
 }
 
 /// A cache of keys or values, in boxes of 64 rows of 64 elements of a head of a page.

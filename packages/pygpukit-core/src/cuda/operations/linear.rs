@@ -126,9 +126,10 @@ impl<'a> Linear<'a> {
 
     /// The matrix-vector kernel, if it can have the rows.
     fn gemv(&self, limits: &Limits) -> Option<CudaLaunch> {
-        const MOST_ROWS: usize = 8;
         const MOST_BLOCKS_PER_SM: usize = 4;
-        if self.rows > MOST_ROWS {
+        // From there on Hopper's tensor cores are faster.
+        let most_rows = if limits.is_hopper() { 3 } else { 8 };
+        if self.rows > most_rows {
             return None;
         }
         let shared = gemv_shared_bytes(self.rows, self.k, self.parts());
@@ -145,27 +146,35 @@ impl<'a> Linear<'a> {
         Some(CudaLaunch { reads_early: self.weight.addresses(), ..launch })
     }
 
-    /// The kernel for Hopper's tensor cores, if this is one and there are rows for it.
+    /// The kernel for Hopper's tensor cores, if this is one.
     fn wgmma(&self, limits: &Limits) -> Option<CudaLaunch> {
-        const ROWS_OF_MMA: usize = 64;
-        if !limits.is_hopper() || self.rows <= ROWS_OF_MMA {
+        if !limits.is_hopper() {
             return None;
         }
-        let tiling = WgmmaTiling::choose(self.rows, self.n, self.parts(), limits);
-        let blocks = 2 * tiling.pairs(self.rows, self.n, self.parts()).min(wgmma_pairs(limits));
+        let tiling = WgmmaTiling::choose(self.rows, self.n, self.parts(), self.k, limits);
+        let clusters = tiling.groups(self.rows, self.n, self.parts()).min(tiling.clusters(limits));
         let (arguments, dtype) = (&self.arguments, self.x.dtype);
-        let x = matrix_map(arguments.x, dtype, [self.rows, self.k], arguments.x_stride, 64);
+        let x = matrix_map(
+            arguments.x,
+            dtype,
+            [1, self.rows, self.k],
+            arguments.x_stride,
+            [1, tiling.rows.min(self.rows.next_multiple_of(8)), tiling.panels],
+        );
         let weight = matrix_map(
             arguments.weight,
             dtype,
-            [self.n * self.parts(), self.k],
+            [self.parts(), self.n, self.k],
             arguments.weight_stride,
-            tiling.columns / 2,
+            [self.parts(), tiling.columns / self.parts(), tiling.panels],
         );
         let (function, shared) = (tiling.function(dtype), tiling.shared_bytes());
-        let launch = launch("linear_wgmma", function, [blocks, 1, 1], 384, shared, *arguments);
+        let (grid, threads) = ([clusters * tiling.cluster, 1, 1], 128 + 2 * tiling.rows);
+        let launch = launch("linear_wgmma", function, grid, threads, shared, *arguments);
         let parameters = launch.parameters.tensor_map(x).tensor_map(weight);
-        Some(CudaLaunch { cluster: [2, 1, 1], parameters, ..launch })
+        let cluster = [tiling.cluster as u32, 1, 1];
+        let reads_early = self.weight.addresses();
+        Some(CudaLaunch { cluster, parameters, reads_early, ..launch })
     }
 
     fn mma(&self, limits: &Limits) -> CudaLaunch {
@@ -217,50 +226,78 @@ fn gemv_shared_bytes(rows: usize, k: usize, parts: usize) -> usize {
 /// A tiling of linear_wgmma.cu.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct WgmmaTiling {
+    /// Rows of x of a tile.
+    rows: usize,
     /// Weight rows of a tile.
     columns: usize,
+    /// Of 64 values of k in a stage.
+    panels: usize,
     stages: usize,
+    /// Blocks of a cluster.
+    cluster: usize,
 }
 
 impl WgmmaTiling {
-    const ROWS: usize = 128;
-    const ALL: [WgmmaTiling; 3] = [
-        WgmmaTiling { columns: 192, stages: 5 },
-        WgmmaTiling { columns: 128, stages: 6 },
-        WgmmaTiling { columns: 64, stages: 8 },
+    const ALL: [WgmmaTiling; 6] = [
+        WgmmaTiling { rows: 64, columns: 32, panels: 2, stages: 8, cluster: 1 },
+        WgmmaTiling { rows: 64, columns: 64, panels: 2, stages: 6, cluster: 1 },
+        WgmmaTiling { rows: 128, columns: 32, panels: 2, stages: 5, cluster: 1 },
+        WgmmaTiling { rows: 128, columns: 192, panels: 1, stages: 5, cluster: 2 },
+        WgmmaTiling { rows: 128, columns: 128, panels: 1, stages: 6, cluster: 2 },
+        WgmmaTiling { rows: 128, columns: 64, panels: 1, stages: 8, cluster: 2 },
     ];
 
-    /// The tiling whose blocks are done first: a tile takes as long as it has columns, and some more.
-    fn choose(rows: usize, n: usize, parts: usize, limits: &Limits) -> WgmmaTiling {
-        const REST: usize = 24;
+    /// The tiling whose blocks are done first.
+    fn choose(rows: usize, n: usize, parts: usize, k: usize, limits: &Limits) -> WgmmaTiling {
+        const PANEL: usize = 64;
+        let few = rows <= PANEL && k.is_multiple_of(PANEL);
+        let fits = |tiling: &WgmmaTiling| {
+            (tiling.panels == 1 || k.is_multiple_of(PANEL)) && few == (tiling.rows == 64)
+        };
         let rounds =
-            |tiling: WgmmaTiling| tiling.pairs(rows, n, parts).div_ceil(wgmma_pairs(limits));
-        let fastest = Self::ALL.into_iter().min_by_key(|&t| rounds(t) * (t.columns + REST));
-        fastest.expect("there are tilings")
+            |tiling: WgmmaTiling| tiling.groups(rows, n, parts).div_ceil(tiling.clusters(limits));
+        let fitting = Self::ALL.into_iter().filter(fits);
+        let fastest = fitting.min_by_key(|tiling| rounds(*tiling) * tiling.time(rows));
+        fastest.expect("there are tilings for any number of rows")
     }
 
-    /// Pairs of tiles: one below the other, or in one row where there is only one row of tiles.
-    fn pairs(self, rows: usize, n: usize, parts: usize) -> usize {
-        let (rows, columns) = (rows.div_ceil(Self::ROWS), n.div_ceil(self.columns / parts));
-        if rows > 1 { rows.div_ceil(2) * columns } else { columns.div_ceil(2) }
+    /// What a tile takes, about. With few rows that is copying both operands; else a tile takes as
+    /// long as it has columns, and some more.
+    fn time(self, rows: usize) -> usize {
+        const REST: usize = 24;
+        if rows <= self.rows { self.rows + self.columns } else { self.columns + REST }
+    }
+
+    /// Groups of tiles, of one cluster each: one below the other, or in one row where there is only
+    /// one row of tiles.
+    fn groups(self, rows: usize, n: usize, parts: usize) -> usize {
+        let (rows, columns) = (rows.div_ceil(self.rows), n.div_ceil(self.columns / parts));
+        if rows > 1 {
+            rows.div_ceil(self.cluster) * columns
+        } else {
+            columns.div_ceil(self.cluster)
+        }
+    }
+
+    /// Clusters that run at a time.
+    fn clusters(self, limits: &Limits) -> usize {
+        limits.sm_count as usize / self.cluster
     }
 
     fn shared_bytes(self) -> usize {
-        1024 + self.stages * ((Self::ROWS + self.columns) * 128 + 16)
+        1024 + self.stages * ((self.rows + self.columns) * self.panels * 128 + 24)
     }
 
     fn function(self, dtype: DType) -> &'static str {
-        match self.columns {
-            64 => entry!("linear_wgmma_64", dtype),
-            128 => entry!("linear_wgmma_128", dtype),
-            _ => entry!("linear_wgmma_192", dtype),
+        match (self.rows, self.columns) {
+            (64, 32) => entry!("linear_wgmma_64x32", dtype),
+            (64, _) => entry!("linear_wgmma_64x64", dtype),
+            (_, 32) => entry!("linear_wgmma_128x32", dtype),
+            (_, 64) => entry!("linear_wgmma_128x64", dtype),
+            (_, 128) => entry!("linear_wgmma_128x128", dtype),
+            _ => entry!("linear_wgmma_128x192", dtype),
         }
     }
-}
-
-/// Pairs of blocks of linear_wgmma.cu that run at a time.
-fn wgmma_pairs(limits: &Limits) -> usize {
-    limits.sm_count as usize / 2
 }
 
 /// A tiling of linear_mma.cu.

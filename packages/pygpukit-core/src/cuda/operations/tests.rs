@@ -120,20 +120,26 @@ fn the_linear_kernel_depends_on_the_rows_and_on_what_fits() {
     let plan = |linear: Linear, limits| functions(&linear.plan(limits).unwrap());
     let bf16 = |rows, n, k| Linear::of(rows, n, k, DType::BF16);
     assert_eq!(plan(bf16(1, 4096, 4096), H100), ["linear_gemv_bf16"]);
-    assert_eq!(plan(Linear { norm: true, ..bf16(8, 4096, 4096) }, H100), ["linear_gemv_bf16"]);
+    assert_eq!(plan(Linear { norm: true, ..bf16(8, 4096, 4096) }, A100), ["linear_gemv_bf16"]);
     // Eight rows of 14336 activations don't fit beside the ring.
-    assert_eq!(plan(bf16(8, 4096, 14336), H100), ["linear_mma_16x32_bf16"]);
+    assert_eq!(plan(bf16(8, 4096, 14336), A100), ["linear_mma_16x32_bf16"]);
     assert_eq!(plan(bf16(1, 4096, 14336), ADA), ["linear_gemv_bf16"]);
     let normalised = Linear { norm: true, ..bf16(16, 4096, 4096) };
-    assert_eq!(plan(normalised, H100), ["norm_bf16", "linear_mma_16x32_bf16"]);
-    assert_eq!(plan(bf16(64, 4096, 4096), H100), ["linear_mma_64x32_bf16"]);
+    assert_eq!(plan(normalised, A100), ["norm_bf16", "linear_mma_16x32_bf16"]);
+    assert_eq!(plan(bf16(64, 4096, 4096), A100), ["linear_mma_64x32_bf16"]);
+    assert_eq!(plan(bf16(3, 4096, 4096), H100), ["linear_gemv_bf16"]);
+    assert_eq!(plan(bf16(4, 4096, 4096), H100), ["linear_wgmma_64x32_bf16"]);
+    assert_eq!(plan(bf16(64, 6144, 4096), H100), ["linear_wgmma_64x64_bf16"]);
+    assert_eq!(plan(bf16(65, 4096, 4096), H100), ["linear_wgmma_128x32_bf16"]);
+    // Rows that don't end with a panel of 64 values.
+    assert_eq!(plan(bf16(16, 4096, 4104), H100), ["linear_wgmma_128x64_bf16"]);
     assert_eq!(plan(bf16(4096, 4096, 4096), A100), ["linear_mma_128x128_bf16"]);
     assert_eq!(plan(bf16(512, 2048, 8192), A100), ["linear_mma_128x64_bf16"]);
-    assert_eq!(plan(bf16(4096, 6144, 4096), H100), ["linear_wgmma_192_bf16"]);
-    assert_eq!(plan(bf16(4096, 4096, 4096), H100), ["linear_wgmma_128_bf16"]);
-    assert_eq!(plan(bf16(512, 2048, 8192), H100), ["linear_wgmma_64_bf16"]);
+    assert_eq!(plan(bf16(4096, 6144, 4096), H100), ["linear_wgmma_128x192_bf16"]);
+    assert_eq!(plan(bf16(4096, 4096, 4096), H100), ["linear_wgmma_128x128_bf16"]);
+    assert_eq!(plan(bf16(512, 2048, 8192), H100), ["linear_wgmma_128x64_bf16"]);
     let normalised = Linear { norm: true, ..bf16(65, 4096, 4096) };
-    assert_eq!(plan(normalised, H100), ["norm_bf16", "linear_wgmma_64_bf16"]);
+    assert_eq!(plan(normalised, H100), ["norm_bf16", "linear_wgmma_128x32_bf16"]);
     // 16 bytes can't be copied at a time.
     assert_eq!(plan(bf16(3, 100, 33), H100), ["linear_plain_tiled_bf16_bf16"]);
     let f32 = |rows, k, weight| Linear {
@@ -161,9 +167,15 @@ fn launches_of_the_linear_kernels_fit_their_tiles() {
     let launches = gated.plan(H100).unwrap();
     let [wgmma] = &launches[..] else { panic!("one launch") };
     assert_eq!((wgmma.grid, wgmma.cluster), ([2 * 2 * 32, 1, 1], [2, 1, 1]));
-    assert_eq!(wgmma.shared_bytes, 1024 + 8 * (192 * 128 + 16));
+    assert_eq!(wgmma.shared_bytes, 1024 + 8 * (192 * 128 + 24));
     // The maps start at multiples of 64.
     assert_eq!(wgmma.parameters.bytes().len(), 192 + 2 * 128);
+    // 128 tiles of 64 rows by 32 weight rows, and a ring of eight stages of two panels.
+    let launches = Linear::of(16, 4096, 4096, DType::BF16).plan(H100).unwrap();
+    let [few] = &launches[..] else { panic!("one launch") };
+    assert_eq!((few.grid, few.block, few.cluster), ([128, 1, 1], [256, 1, 1], [1, 1, 1]));
+    assert_eq!(few.shared_bytes, 1024 + 8 * (96 * 2 * 128 + 24));
+    assert!(!few.reads_early.is_empty());
 }
 
 #[test]
@@ -234,6 +246,9 @@ fn attention_splits_long_contexts_over_the_gpu() {
     assert!(launches[0].shared_bytes <= ADA.shared_bytes_per_block);
     let short = Attention { context: 512, ..decode };
     assert_eq!(short.plan(H100)[0].grid, [1, 8, 2]);
+    // Blocks enough without sharing spans: each merges its own.
+    let many = Attention { tokens: 100, sequences: 100, ..decode };
+    assert_eq!(functions(&many.plan(H100)), ["attention_decode_128_4_bf16"]);
 }
 
 #[test]
