@@ -1,5 +1,6 @@
-// Attention of tokens that stand alone, as in decoding, by blocks for each key/value head and share of the spans;
-// attention_merge then merges the spans. How long the contexts are is read on the device.
+// Attention of tokens that stand alone, as in decoding, by blocks for each key/value head and share of the spans. Where
+// blocks share the spans of a head, attention_decode_merge then merges them; a block that has all of them does it itself.
+// How long the contexts are is read on the device.
 //
 // Launch of attention_decode: 32 WARPS threads; blocks (tokens, kv_heads ⌈group / 16⌉, splits), splits as many as fill
 // the GPU; dynamic shared memory as in common/attention_decode.cuh.
@@ -7,35 +8,15 @@
 #include "common/attention_decode.cuh"
 #include "common/launch.cuh"
 
-template <int DIM, int WARPS, class T>
-__device__ __forceinline__ void attention_decode(const AttentionArgs<T>& a) {
-  extern __shared__ __align__(128) unsigned char shared[];
-  start_dependents();
-  wait_for_inputs();
-  const int token = blockIdx.x;
-  Decode<DIM, WARPS, T> decode(a, shared, Share(a, token, blockIdx.y, blockIdx.z, gridDim.z));
-  if (!decode.locate()) return;
-  CopySource<DIM, WARPS, T> source(decode);
-  decode.run(source, [&](int head, int span, int column, float sum, const Softmax& softmax) {
-    const SpanResults<T> results(a, token, head);
-    results.sums[static_cast<long long>(span) * a.dim + column] = sum;
-    if (column == 0) {
-      results.softmax[2 * span] = softmax.largest;
-      results.softmax[2 * span + 1] = softmax.weight;
-    }
-  });
-}
-
+// Merges the spans of `heads` heads from `first_head` on, by all threads of the block.
 template <class T>
-__device__ __forceinline__ void attention_merge(const AttentionArgs<T>& a) {
-  start_dependents();
-  wait_for_inputs();
-  const int token = blockIdx.x, head = blockIdx.y;
+__device__ __forceinline__ void merge_heads(const AttentionArgs<T>& a, int token, int first_head, int heads) {
   const int sequence = a.sequences[token], position = a.positions[token];
   const int first = a.first_visible(position) / SPAN_KEYS;
   const int end = a.pages.holds(sequence, position) ? position / SPAN_KEYS + 1 : first;
-  const SpanResults<T> results(a, token, head);
-  for (int i = threadIdx.x; i < a.dim; i += blockDim.x) {
+  for (int element = threadIdx.x; element < heads * a.dim; element += blockDim.x) {
+    const int head = first_head + element / a.dim, i = element % a.dim;
+    const SpanResults<T> results(a, token, head);
     constexpr int AHEAD = 8;
     const float out = merge_spans<AHEAD>(first, end, [&](int span, int count, float* sums, Softmax* softmax) {
 #pragma unroll
@@ -50,13 +31,42 @@ __device__ __forceinline__ void attention_merge(const AttentionArgs<T>& a) {
   }
 }
 
+template <int DIM, int WARPS, class T>
+__device__ __forceinline__ void attention_decode(const AttentionArgs<T>& a) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  const int token = blockIdx.x;
+  Decode<DIM, WARPS, T> decode(a, shared, Share(a, token, blockIdx.y, blockIdx.z, gridDim.z));
+  start_dependents();
+  decode.prefetch();
+  wait_for_inputs();
+  if (decode.locate()) {
+    CopySource<DIM, WARPS, T> source(decode);
+    decode.run(source, [&](int head, int span, int column, float sum, const Softmax& softmax) {
+      const SpanResults<T> results(a, token, head);
+      results.sums[static_cast<long long>(span) * a.dim + column] = sum;
+      if (column == 0) {
+        results.softmax[2 * span] = softmax.largest;
+        results.softmax[2 * span + 1] = softmax.weight;
+      }
+    });
+  }
+  if (decode.splits == 1) merge_heads(a, token, decode.head, decode.queries);
+}
+
+template <class T>
+__device__ __forceinline__ void attention_merge(const AttentionArgs<T>& a) {
+  start_dependents();
+  wait_for_inputs();
+  merge_heads(a, blockIdx.x, blockIdx.y, 1);
+}
+
 #define ENTRY(DIM, WARPS, T)                                                                                  \
   extern "C" __global__ void __launch_bounds__(WARPS* WARP)                                                   \
       attention_decode_##DIM##_##WARPS##_##T(const __grid_constant__ AttentionArgs<T> a) {                    \
     attention_decode<DIM, WARPS>(a);                                                                          \
   }
 #define ENTRIES(T)                                                                                            \
-  ENTRY(64, 4, T) ENTRY(128, 4, T) ENTRY(128, 2, T) ENTRY(256, 2, T) ENTRY(256, 1, T)                         \
+  ENTRY(64, 4, T) ENTRY(128, 4, T) ENTRY(128, 2, T) ENTRY(256, 2, T) ENTRY(256, 1, T)                           \
   extern "C" __global__ void __launch_bounds__(128) attention_decode_merge_##T(const __grid_constant__ AttentionArgs<T> a) { \
     attention_merge(a);                                                                                       \
   }

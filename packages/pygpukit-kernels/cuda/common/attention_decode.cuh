@@ -109,6 +109,23 @@ struct Decode : Share {
     return begin / SPAN_KEYS + split <= position / SPAN_KEYS;
   }
 
+  // Has this warp's first keys and values fetched into the L2 cache. Where positions and tables aren't those of this
+  // step yet, others are fetched.
+  __device__ __forceinline__ void prefetch() {
+    if (!locate()) return;
+    KeyPlaces places;
+    places.locate(a.pages, sequence, first_chunk(), begin, end - 1);
+    const bool there = places.begin < places.end && places.together && places.page[0] >= 0;
+    if (!there || lane_index() != 0) return;
+    const auto fetch = [&](const T* cache, const CacheStrides& strides) {
+      const long long row = places.row[0] + places.begin;
+      prefetch_bulk(cache + kv_head * strides.head + places.page[0] * strides.page + row * strides.row,
+                    (places.end - places.begin) * strides.row * sizeof(T));
+    };
+    fetch(a.k_cache, a.k_strides);
+    fetch(a.v_cache, a.v_strides);
+  }
+
   // This warp's first chunk.
   __device__ __forceinline__ int first_chunk() const {
     return (begin / SPAN_KEYS + split) * SPAN_CHUNKS + warp;

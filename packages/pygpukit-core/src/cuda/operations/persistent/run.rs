@@ -58,8 +58,16 @@ impl Run {
         match launch.source {
             "linear_gemv" => self.linear(launch).map(|()| 1),
             "rope" if launch.function.starts_with("rope_append_kv") => {
-                let [append, attention, merge] = launches.first_chunk()?;
-                self.heads(append, attention, merge, limits).map(|()| 3)
+                let [append, attention] = launches.first_chunk()?;
+                // Blocks that have all spans of their heads merge them themselves.
+                let merged = attention.grid[2] == 1;
+                let is_merge =
+                    |launch: &&CudaLaunch| launch.function.starts_with("attention_decode_merge");
+                if !merged && !launches.get(2).is_some_and(is_merge) {
+                    return None;
+                }
+                self.heads(append, attention, limits)?;
+                Some(if merged { 2 } else { 3 })
             }
             _ => None,
         }
@@ -96,7 +104,6 @@ impl Run {
         &mut self,
         append: &CudaLaunch,
         attention: &CudaLaunch,
-        merge: &CudaLaunch,
         limits: &Limits,
     ) -> Option<()> {
         let first: AppendArgs = arguments(append)?;
@@ -112,7 +119,6 @@ impl Run {
         let group = second.heads / second.kv_heads;
         let blocks = second.kv_heads * group.cast_unsigned().div_ceil(16).cast_signed();
         let expected = attention.function.starts_with(function)
-            && merge.function.starts_with("attention_decode_merge")
             && self.dtype.is_some_and(|dtype| attention.function.ends_with(dtype))
             && self.attention.is_none_or(|known| alike(&known, &second))
             && second.tokens == 1
