@@ -102,6 +102,7 @@ struct Sampler {
     const Weight kept_total = block_sum(kept ? weight : 0, shared.scratch), target = settings.target(kept_total);
     if (!kept) return true;
     Weight before = 0;
+#pragma unroll 8
     for (int j = 0; j < shared.kept; ++j)
       if (shared.sorted[j] != ranked && token(shared.sorted[j]) < token(ranked)) before += shared.weights[j];
     if (before <= target && target < before + weight) shared.drawn = token(ranked);
@@ -161,19 +162,16 @@ struct Sampler {
     draw_from_row(least);
   }
 
-  // `maximum`: the thread's share of the maxima, sorted.
+  // `maximum`: the thread's share of the maxima.
   __device__ __forceinline__ void draw(Ranked maximum) const {
     // Among the k first logits of parts of the row, the last is not above the k-th logit. Without top-k the head that
     // top-p keeps is hoped to be among some hundreds.
     constexpr int HOPE = 384;
     const int count = settings.top_k ? settings.top_k : HOPE;
     if (count <= ROW_THREADS && (settings.top_k || settings.top_p < 1.f || settings.min_p > 0.f)) {
-      if (threadIdx.x == count - 1) shared.sorted[0] = maximum;
-      __syncthreads();
-      const Ranked least = static_cast<Ranked>(key(shared.sorted[0])) << 32;
-      shared.candidates.gather_from_parts(row, least, maximum, shared.sorted);
+      shared.candidates.gather_from_parts(row, reached_by(count, maximum), maximum, shared.sorted);
       if (shared.candidates.count <= ROW_THREADS) {
-        Ranked ranked = sort_descending(shared.candidates.list[threadIdx.x], shared.sorted);
+        Ranked ranked = shared.candidates.sorted(shared.sorted);
         const Weight all = settings.top_k ? 0 : total();
         if (settings.top_k) {
           __syncthreads();
@@ -194,11 +192,8 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) sample_rows(const __gr
   start_dependents();
   wait_for_inputs();
   const int index = blockIdx.x;
-  const Ranked maximum = sort_descending(a.maxima[index * MAXIMA + threadIdx.x], shared.sorted);
-  __syncthreads();
-  if (threadIdx.x == 0) shared.sorted[0] = maximum;
-  __syncthreads();
-  const Ranked first = shared.sorted[0];
+  const Ranked maximum = a.maxima[index * MAXIMA + threadIdx.x];
+  const Ranked first = block_reduce<ROW_WARPS>(maximum, shared.sorted, Later());
   if (threadIdx.x == 0) shared.drawn = is_sound(first) ? token(first) : -1;
   const Settings settings(a, index, logit(first));
   const Row row = {a.logits + index * a.logits_stride, a.vocabulary};

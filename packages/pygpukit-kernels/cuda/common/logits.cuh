@@ -72,25 +72,36 @@ struct Row {
   }
 };
 
-// Sorts one number of each thread, the largest to thread 0. Bitonic (Batcher 1968). `scratch` holds ROW_THREADS.
-__device__ __forceinline__ Ranked sort_descending(Ranked x, Ranked* scratch) {
+// Sorts one number of each of the first `size` threads, the largest to thread 0; `size` is a power of two, 32 at least,
+// and the others' numbers stay. Bitonic (Batcher 1968). `scratch` holds as many.
+__device__ __forceinline__ Ranked sort_descending(Ranked x, int size, Ranked* scratch) {
+  const bool sorts = threadIdx.x < size;
 #pragma unroll 1
-  for (int size = 2; size <= ROW_THREADS; size *= 2)
+  for (int length = 2; length <= size; length *= 2)
 #pragma unroll 1
-    for (int step = size / 2; step; step /= 2) {
-      Ranked other;
-      if (step < WARP) {
+    for (int step = length / 2; step; step /= 2) {
+      Ranked other = x;
+      if (step >= WARP) {
+        __syncthreads();
+        if (sorts) scratch[threadIdx.x] = x;
+        __syncthreads();
+        if (sorts) other = scratch[threadIdx.x ^ step];
+      } else if (sorts) {
         other = __shfl_xor_sync(~0u, x, step);
-      } else {
-        __syncthreads();
-        scratch[threadIdx.x] = x;
-        __syncthreads();
-        other = scratch[threadIdx.x ^ step];
       }
-      const bool lower = !(threadIdx.x & step), descending = !(threadIdx.x & size);
-      x = (lower == descending) == (x > other) ? x : other;
+      const bool lower = !(threadIdx.x & step), descending = !(threadIdx.x & length);
+      if (sorts) x = (lower == descending) == (x > other) ? x : other;
     }
   return x;
+}
+
+// The largest key that the numbers of `count` threads reach, as the least rank that has it; 0 if there are fewer.
+__device__ __forceinline__ Ranked reached_by(int count, Ranked x) {
+  unsigned reached = 0;
+#pragma unroll 1
+  for (unsigned bit = 1u << 31; bit; bit >>= 1)
+    if (__syncthreads_count(key(x) >= (reached | bit)) >= count) reached |= bit;
+  return static_cast<Ranked>(reached) << 32;
 }
 
 // Weights in units of 2^-40: whole numbers, whose sums don't depend on the order.
@@ -121,7 +132,7 @@ __device__ __forceinline__ Weight block_scan(Weight x, Weight* scratch) {
 // kept.
 struct Candidates {
   Ranked list[ROW_THREADS];
-  int count;
+  int count, parts;
 
   __device__ __forceinline__ void gather(const Row& row, Ranked least, Ranked most = UNSOUND) {
     clear();
@@ -133,21 +144,34 @@ struct Candidates {
     __syncthreads();
   }
 
-  // The same without `most`, where the maxima of the parts are known: thread i has the i-th of them, sorted. Only those
-  // parts are read that have a candidate. `maxima` holds ROW_THREADS.
+  // The same without `most`, where the maxima of the parts are known, one to each thread: only those parts are read that
+  // have a candidate. `maxima` holds ROW_THREADS.
   __device__ __forceinline__ void gather_from_parts(const Row& row, Ranked least, Ranked maximum, Ranked* maxima) {
     clear();
-    maxima[threadIdx.x] = maximum;
-    const int parts = __syncthreads_count(maximum && maximum >= least);
+    if (threadIdx.x == 0) parts = 0;
+    __syncthreads();
+    if (maximum && maximum >= least) maxima[atomicAdd(&parts, 1)] = maximum;
+    __syncthreads();
     const int runs = ceil_div(row.vocabulary, PART_STRIDE);
-    for (int i = threadIdx.x; i < parts * runs * PART_RUN; i += ROW_THREADS) {
-      const int run = i / PART_RUN, start = token(maxima[run / runs]) % PART_STRIDE / PART_RUN * PART_RUN;
-      const int own = run % runs * PART_STRIDE + start + i % PART_RUN;
-      if (own >= row.vocabulary) continue;
-      const Ranked ranked = rank(row.logits[own], own);
-      if (ranked >= least) add(ranked);
+    for (int i = threadIdx.x; i < parts * runs; i += ROW_THREADS) {
+      const int start = token(maxima[i / runs]) % PART_STRIDE / PART_RUN * PART_RUN + i % runs * PART_STRIDE;
+      float run[PART_RUN];
+#pragma unroll
+      for (int j = 0; j < PART_RUN; ++j) run[j] = start + j < row.vocabulary ? row.logits[start + j] : 0.f;
+#pragma unroll
+      for (int j = 0; j < PART_RUN; ++j) {
+        const Ranked ranked = rank(run[j], start + j);
+        if (start + j < row.vocabulary && ranked >= least) add(ranked);
+      }
     }
     __syncthreads();
+  }
+
+  // Those that are kept, the largest to thread 0. `scratch` holds ROW_THREADS.
+  __device__ __forceinline__ Ranked sorted(Ranked* scratch) const {
+    int size = WARP;
+    while (size < min(count, ROW_THREADS)) size *= 2;
+    return sort_descending(list[threadIdx.x], size, scratch);
   }
 
  private:
@@ -231,7 +255,7 @@ struct Selection {
       count = counted - uncounted;
     }
     candidates.gather(row, low, high - 1);
-    const Ranked ranked = sort_descending(candidates.list[threadIdx.x], sorted);
+    const Ranked ranked = candidates.sorted(sorted);
     const Weight weight = ranked ? weigh(logit(ranked), ranked) : 0, sum = above + block_scan(weight, scratch);
     if (threadIdx.x == 0) found = low;
     __syncthreads();
