@@ -175,6 +175,23 @@ def test_models_share_a_device() -> None:
     assert first.stats().running == second.stats().running == 1
 
 
+def test_models_take_turns() -> None:
+    share = SchedulerShare(1000)
+    models = [share.add(CONFIG, 10), share.add(CONFIG, 10)]
+    assert share.turn() is None
+    for scheduler in models:
+        scheduler.submit([1, 2], 30, now=0)
+    tokens = [0, 0]
+    for _ in range(20):
+        model = share.turn()
+        plan = models[model].schedule(0)
+        tokens[model] += plan.tokens
+        models[model].complete(plan.step, [7], [False])
+    assert abs(tokens[0] - tokens[1]) <= 2
+    models[0].clear()
+    assert (models[0].busy, models[0].stats().requests, share.turn()) == (False, 0, 1)
+
+
 def test_a_simulation() -> None:
     config = SchedulerConfig(pages=100, page_size=4, step_tokens=16, max_running=4)
     arrivals = [(0, 10, 3, 0, 0, 0, 0), (500, 10, 3, 0, 0, 1, 0)]

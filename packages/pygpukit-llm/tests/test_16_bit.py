@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pygpukit.core import Device, DeviceError
-from pygpukit.llm import LLM
+from pygpukit.llm import LLM, DtypeError
 from pygpukit.llm.config import read_json
 from pygpukit.llm.hub import bundled_model
 from reference_names import HERE, NAMES
@@ -106,5 +106,5 @@ def test_a_real_model_is_sure_of_the_same_ids(load_path: Load) -> None:
 
 
 def test_a_cpu_has_no_float16(reference_models: Path) -> None:
-    with pytest.raises(ValueError, match="expected float32 or bfloat16 on cpu, found 'float16'"):
+    with pytest.raises(DtypeError, match="expected float32 or bfloat16 on cpu, found 'float16'"):
         LLM.from_pretrained(reference_models / "llama2", device="cpu", dtype="float16")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from pygpukit.llm import __version__
+from pygpukit.llm.cli.serve import divided
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-I", "-m", "pygpukit.llm.cli"]
@@ -150,6 +151,33 @@ def test_info(model: Callable[..., Path]) -> None:
     assert "  chat_template: no\n" in shown
 
 
+def test_the_dtype_of_activations(model: Callable[..., Path]) -> None:
+    folder = model("Hello")
+    types = {}
+    for dtype in ("float32", "bfloat16"):
+        given = ["--device", "cpu", "--model", folder, "--dtype", dtype]
+        assert run("generate", *given, "Hi").stdout == "Hello\n"
+        facts = json.loads(run("info", *given, "--json").stdout)["model"]
+        types[dtype] = facts["activation_type"], facts["cache_bytes_per_token"]
+    assert types["float32"] == ("float32", 2 * types["bfloat16"][1])
+    assert types["bfloat16"][0] == "bfloat16"
+
+
+def test_serving_needs_names_that_differ(model: Callable[..., Path]) -> None:
+    pytest.importorskip("uvicorn", reason="the extra: serve", exc_type=ImportError)
+    folder = model("x")
+    done = run("serve", "--device", "cpu", folder, "--model", folder)
+    assert done.returncode == 2
+    assert f"two models are called {folder.name!r}; name one of them" in done.stderr
+
+
+def test_memory_is_divided_by_what_is_wanted() -> None:
+    assert divided(90, [100, 100, 100]) == [30, 30, 30]
+    assert divided(90, [10, 100, 100]) == [10, 40, 40]
+    assert divided(90, [100, 20, 30]) == [40, 20, 30]
+    assert divided(0, [5]) == [0]
+
+
 def test_info_of_the_machine_alone() -> None:
     facts = json.loads(run("info", "--json").stdout)
     assert {"cpu"} < set(facts["devices"])
@@ -179,6 +207,12 @@ def test_version_and_help() -> None:
         (["info", "--model", "absent.gguf"], "absent.gguf: no such file"),
         (["chat", "--top-k", "-1"], "top_k must be a whole number from 0"),
         (["serve", "--max-running", "0"], "--max-running: expected more than 0, found 0"),
+        (["serve", "absent.gguf"], "absent.gguf: no such file"),
+        (["serve", "x=absent.gguf"], "absent.gguf: no such file"),
+        (["serve", "x="], "expected MODEL or NAME=MODEL, found 'x='"),
+        (["serve", "a", "b", "--name", "x"], "--name: expected one model beside it, found 2"),
+        (["generate", "Hi", "--device", "cpu", "--dtype", "int8"], "found 'int8'"),
+        (["info", "--device", "cpu", "--dtype", "float16"], "dtype: expected float32 or bfloat16"),
     ],
     ids=str,
 )

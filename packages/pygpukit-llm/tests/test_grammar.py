@@ -56,6 +56,18 @@ def test_json_of_a_schema(llm: LLM) -> None:
         assert 0 <= value["count"] <= 99
 
 
+def test_a_mask_that_stays_is_the_same_object(llm: LLM) -> None:
+    constraint = llm.grammars.regex("[ab]{3}c")
+    biases = []
+    for id_ in b"aba":
+        biases.append(constraint.bias())
+        constraint.take(id_)
+    assert biases[0] is biases[1] is biases[2]
+    changed = constraint.bias()
+    assert changed != biases[0]
+    assert memoryview(changed).cast("f")[ord("c")] == 0
+
+
 def test_a_regular_expression_and_a_grammar(llm: LLM) -> None:
     (date,) = run(llm.engine, prepared(llm, 1, llm.grammars.regex(r"[0-9]{4}-[01][0-9]")))
     assert re.fullmatch(r"[0-9]{4}-[01][0-9]", date)

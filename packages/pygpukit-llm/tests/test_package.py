@@ -45,7 +45,7 @@ def test_errors_have_one_base() -> None:
     from pygpukit.core import PygpukitError
 
     errors = [name for name in llm.__all__ if name.endswith("Error")]
-    assert len(errors) == 11
+    assert len(errors) == 12
     for name in errors:
         error = getattr(llm, name)
         assert issubclass(error, PygpukitError)

@@ -208,3 +208,24 @@ def test_colours(hello: LLM, page: playwright.Page, scheme: str) -> None:
         playwright.expect(page.get_by_role("alert")).to_be_visible()
         for selector in ("h1", ".error", "small"):
             assert page.evaluate(contrast, selector) > 4.5, selector
+
+
+def test_the_model_is_chosen(scripted: Callable[..., LLM], page: playwright.Page) -> None:
+    expect = playwright.expect
+    with served({"one": model(scripted, "1st"), "two": model(scripted, "2nd")}) as address:
+        page.goto(address)
+        expect(page).to_have_title("one")
+        chosen = page.get_by_role("combobox", name="Model")
+        expect(chosen).to_have_value("one")
+        field, log = page.get_by_role("textbox", name="Message"), page.get_by_role("log")
+        expect(field).to_be_focused()
+        page.keyboard.type("x")
+        page.keyboard.press("Enter")
+        expect(log.get_by_role("article", name="Model")).to_have_text("1st")
+        page.get_by_role("button", name="New conversation").click()
+        chosen.select_option("two")
+        expect(page).to_have_title("two")
+        field.focus()
+        page.keyboard.type("x")
+        page.keyboard.press("Enter")
+        expect(log.get_by_role("article", name="Model")).to_have_text("2nd")

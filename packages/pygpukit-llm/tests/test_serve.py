@@ -15,14 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pygpukit.llm import LLM
+from pygpukit.llm import LLM, PromptError
 from pygpukit.llm.cache import PAGE_SIZE
 from pygpukit.llm.engine import EngineConfig
+from pygpukit.llm.hub import bundled_model
 
 pytest.importorskip("uvicorn", reason="the extra: serve", exc_type=ImportError)
 openai = pytest.importorskip("openai", reason="OpenAI's client", exc_type=ImportError)
 
 import httpx2 as httpx  # noqa: E402  # which the client needs itself
+from pygpukit.llm.serve import create_app  # noqa: E402
 from serving import CHAT, client_of, served  # noqa: E402
 
 
@@ -222,6 +224,12 @@ def test_other_refusals(hello: LLM) -> None:
                 client.completions.create(model="test", prompt="x" * 300)
             assert caught.value.status_code == 413
         assert httpx.get(f"{address}/health").json() == {"status": "ok"}
+        for response, status in [
+            (httpx.get(f"{address}/v1/engines"), 404),
+            (httpx.get(f"{address}/v1/completions"), 405),
+        ]:
+            assert response.status_code == status
+            assert response.json()["error"]["type"] == "invalid_request_error"
         response = httpx.post(
             f"{address}/v1/completions", content=b"{", headers={"Authorization": "Bearer first"}
         )
@@ -240,11 +248,11 @@ def test_tokens_page_and_metrics(hello: LLM) -> None:
         assert "<title>pygpukit</title>" in httpx.get(address).text
         httpx.post(f"{address}/v1/completions", json={"prompt": "x", "max_tokens": 4})
         metrics = httpx.get(f"{address}/metrics").text
-    assert "pygpukit_output_tokens_total 4.0" in metrics
+    assert 'pygpukit_output_tokens_total{model="test"} 4.0' in metrics
     assert 'pygpukit_responses_total{path="/v1/completions",status="200"} 1.0' in metrics
-    assert "pygpukit_time_to_first_token_seconds_count 1.0" in metrics
-    assert "pygpukit_pages 64.0" in metrics
-    assert "pygpukit_pages_in_use 0.0" in metrics
+    assert 'pygpukit_time_to_first_token_seconds_count{model="test"} 1.0' in metrics
+    assert 'pygpukit_pages{model="test"} 64.0' in metrics
+    assert 'pygpukit_pages_in_use{model="test"} 0.0' in metrics
 
 
 @pytest.fixture
@@ -267,7 +275,7 @@ def test_a_client_that_goes_away_ends_its_request(endless: LLM) -> None:
                 break
             time.sleep(0.02)
         assert (scheduler_stats().requests, scheduler_stats().pages_in_use) == (0, 0)
-        assert "pygpukit_cancelled_total 2.0" in httpx.get(f"{address}/metrics").text
+        assert 'pygpukit_cancelled_total{model="test"} 2.0' in httpx.get(f"{address}/metrics").text
 
 
 def test_without_a_limit_an_answer_is_as_long_as_the_pages_allow(
@@ -290,12 +298,52 @@ def test_metrics_show_the_scheduler_that_runs(
     with served(endless) as address:
         with monkeypatch.context() as broken:
             broken.setattr(endless.engine._runner, "decode", None)
-            assert httpx.post(f"{address}/v1/completions", json=request).status_code == 500
+            failed = httpx.post(f"{address}/v1/completions", json=request)
+            assert (failed.status_code, failed.json()["error"]["type"]) == (500, "server_error")
         assert httpx.post(f"{address}/v1/completions", json=request).status_code == 200
         computed = endless.engine.scheduler.stats().computed_tokens
         assert computed > 0
         metrics = httpx.get(f"{address}/metrics").text
-        assert f"pygpukit_computed_tokens_total {computed}.0" in metrics
+        assert f'pygpukit_computed_tokens_total{{model="test"}} {computed}.0' in metrics
+
+
+def test_several_models(scripted: Callable[..., LLM]) -> None:
+    files = {"tokenizer_config": {"chat_template": CHAT, "eos_token": "<|end|>"}}
+    models = {
+        "short": scripted([*b"short", 257], **files),
+        "owner/long": scripted("long" * 50, context_length=256, **files),
+    }
+    with served(models) as address, client_of(address) as client:
+        assert [model.id for model in client.models.list().data] == ["short", "owner/long"]
+        assert client.models.retrieve("owner/long").id == "owner/long"
+        messages = [{"role": "user", "content": "x"}]
+        long = client.completions.create(
+            model="owner/long", prompt="x", stream=True, max_tokens=200
+        )
+        text = next(iter(long)).choices[0].text
+        answer = client.chat.completions.create(model="short", messages=messages)
+        assert (answer.model, answer.choices[0].message.content) == ("short", "short")
+        assert text + "".join(chunk.choices[0].text for chunk in long) == "long" * 50
+        with pytest.raises(openai.NotFoundError, match="no 'x', only 'short', 'owner/long'") as no:
+            client.completions.create(model="x", prompt="x")
+        assert no.value.code == "model_not_found"
+        unnamed = httpx.post(f"{address}/v1/completions", json={"prompt": "x"})
+        assert unnamed.status_code == 400
+        assert "expected one of 'short', 'owner/long'" in unnamed.json()["error"]["message"]
+        found = httpx.post(f"{address}/tokenize", json={"model": "owner/long", "prompt": "x"})
+        assert found.json()["max_model_len"] == 256
+        metrics = httpx.get(f"{address}/metrics").text
+    for name, tokens in {"short": 6, "owner/long": 200}.items():
+        assert f'pygpukit_output_tokens_total{{model="{name}"}} {tokens}.0' in metrics
+        assert f'pygpukit_pages_in_use{{model="{name}"}} 0.0' in metrics
+
+
+def test_what_an_app_needs(hello: LLM, logits_model: Callable[..., Path]) -> None:
+    mute = LLM.from_pretrained(logits_model([[0.0] * 260] * 8), device="cpu")
+    with pytest.raises(ValueError, match="expected one, or a device they share; found 2"):
+        create_app({"one": hello, "other": hello})
+    with pytest.raises(PromptError, match="the model 'mute' has no tokenizer"):
+        create_app({"mute": mute})
 
 
 def test_overload_and_time_limit(endless: LLM) -> None:
@@ -385,21 +433,24 @@ def test_ending_the_server_ends_what_is_under_way(endless: LLM) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="ends it by a signal")
-def test_the_command() -> None:
+def test_the_command(logits_model: Callable[..., Path], byte_tokenizer) -> None:
+    other = logits_model([[0.0] * 260] * 8, tokenizer=byte_tokenizer())
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = [sys.executable, "-I", "-m", "pygpukit.llm.cli", "serve", "--device", "cpu"]
-    command += ["--port", str(port), "--name", "small", "--cache-memory", "0.05", "--api-key", "k"]
+    command += [f"small={bundled_model()}", f"other={other}", "--dtype", "float32"]
+    command += ["--port", str(port), "--cache-memory", "0.1", "--api-key", "k"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         with client_of(f"http://127.0.0.1:{port}", "k") as client:
             for _ in range(300):
                 assert process.poll() is None, process.stdout.read().decode()
                 try:
-                    client.models.list()
+                    names = [model.id for model in client.models.list().data]
                     break
                 except openai.APIConnectionError:
                     time.sleep(0.1)
+            assert names == ["small", "other"]
             messages = [{"role": "user", "content": "What is the capital of France?"}]
             answer = client.chat.completions.create(
                 model="small", messages=messages, temperature=0, max_tokens=24

@@ -272,7 +272,17 @@ impl PyScheduler {
     /// Args:
     ///     now: Microseconds since the same moment as in `submit`.
     fn schedule(&self, now: Micros) -> PyStepPlan {
-        PyStepPlan(self.with(|scheduler| scheduler.schedule(now)))
+        PyStepPlan(match &self.0 {
+            Owner::Alone(scheduler) => lock(scheduler).schedule(now),
+            Owner::Share(share, model) => lock(share).schedule_model(*model, now),
+        })
+    }
+
+    /// Forgets everything: requests, steps under way, cached pages, weights and counters.
+    ///
+    /// All pages can be handed out again.
+    fn clear(&self) {
+        self.with(Scheduler::clear);
     }
 
     /// Takes what the oldest step under way has chosen, for each row that samples, in order.

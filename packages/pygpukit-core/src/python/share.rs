@@ -45,7 +45,8 @@ impl PySchedulerShare {
     ///     weight: How many tokens it computes where one of weight 1 computes one.
     ///
     /// Returns:
-    ///     Its scheduler, to submit, cancel and complete; steps are planned by the share.
+    ///     Its scheduler. Steps are planned by the share, or by the scheduler of the model whose `turn`
+    ///     it is.
     ///
     /// Raises:
     ///     ValueError: Its pages don't fit beside the others', or the weight is 0.
@@ -68,5 +69,13 @@ impl PySchedulerShare {
     ///     None if no model has anything to run or to tell.
     fn schedule(&self, now: Micros) -> Option<(ModelId, PyStepPlan)> {
         lock(&self.0).schedule(now).map(|(model, plan)| (model, PyStepPlan(plan)))
+    }
+
+    /// Whose turn it is to plan a step: the number of the model, in the order of adding.
+    ///
+    /// Returns:
+    ///     None if no model has requests or steps under way.
+    fn turn(&self) -> Option<ModelId> {
+        lock(&self.0).turn()
     }
 }

@@ -112,23 +112,49 @@ impl Share {
 
     /// The next step, and whose it is; `None` if no model has anything to run or to tell.
     pub fn schedule(&mut self, now: Micros) -> Option<(ModelId, StepPlan)> {
+        self.order().into_iter().find_map(|id| {
+            let plan = self.schedule_model(id, now);
+            (!plan.is_empty()).then_some((id, plan))
+        })
+    }
+
+    /// Whose turn it is: of the models with requests or steps under way the one that has computed the
+    /// fewest tokens for its weight.
+    pub fn turn(&mut self) -> Option<ModelId> {
+        self.order().first().copied()
+    }
+
+    /// The next step of a model, whosever turn it is; what it computes counts.
+    ///
+    /// # Panics
+    /// If there is no such model.
+    pub fn schedule_model(&mut self, model: ModelId, now: Micros) -> StepPlan {
+        self.catch_up();
+        let model = &mut self.models[model];
+        let plan = model.scheduler.schedule(now);
+        if !plan.rows.is_empty() {
+            self.turn = self.turn.max(model.served);
+            model.served += u64::from(plan.tokens()) * UNIT / model.weight;
+        }
+        plan
+    }
+
+    /// The models that have something to do, in the order of their turns.
+    fn order(&mut self) -> Vec<ModelId> {
+        self.catch_up();
+        let mut order: Vec<ModelId> = (0..self.models.len()).collect();
+        order.retain(|&id| self.models[id].busy);
+        order.sort_by_key(|&id| (self.models[id].served, id));
+        order
+    }
+
+    /// Lets models that have just got something to do begin where the others are.
+    fn catch_up(&mut self) {
         for model in &mut self.models {
             let was_busy = std::mem::replace(&mut model.busy, model.scheduler.is_busy());
             if model.busy && !was_busy {
                 model.served = model.served.max(self.turn);
             }
         }
-        let mut order: Vec<ModelId> = (0..self.models.len()).collect();
-        order.retain(|&id| self.models[id].busy);
-        order.sort_by_key(|&id| (self.models[id].served, id));
-        order.into_iter().find_map(|id| {
-            let model = &mut self.models[id];
-            let plan = model.scheduler.schedule(now);
-            if !plan.rows.is_empty() {
-                self.turn = self.turn.max(model.served);
-                model.served += u64::from(plan.tokens()) * UNIT / model.weight;
-            }
-            (!plan.is_empty()).then_some((id, plan))
-        })
     }
 }

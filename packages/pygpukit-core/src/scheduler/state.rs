@@ -144,6 +144,16 @@ impl Scheduler {
         self.pages.provide(pages.min(self.config.pages));
     }
 
+    /// Forgets everything: requests, steps under way, cached pages, weights and counters. All pages can be
+    /// handed out again.
+    pub fn clear(&mut self) {
+        let mut requests = std::mem::take(&mut self.requests);
+        requests.clear();
+        let fresh = Scheduler::new(self.config).expect("the bounds have been checked");
+        // What went by these numbers before is never taken for something new.
+        *self = Scheduler { requests, next_step: self.next_step, ..fresh };
+    }
+
     /// Chooses what runs in the next step.
     pub fn schedule(&mut self, now: Micros) -> StepPlan {
         let mut plan = StepPlan { step: self.next_step, ..StepPlan::default() };

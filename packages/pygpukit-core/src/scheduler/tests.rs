@@ -462,6 +462,37 @@ fn models_share_a_device_under_quotas() {
     assert!(!share.scheduler(first).is_busy() && !share.scheduler(second).is_busy());
 }
 
+#[test]
+fn the_turn_is_that_of_the_model_that_has_computed_least() {
+    let one = NonZeroU32::MIN;
+    let mut share = Share::new(1000);
+    let [first, second] = [(); 2].map(|()| share.add(config(5, 4), 100, one).unwrap());
+    assert_eq!(share.turn(), None);
+    share.scheduler_mut(second).submit(Request::new(prompt(1, 2), 8), 0).unwrap();
+    assert_eq!(share.turn(), Some(second));
+    let plan = share.schedule_model(second, 0);
+    share.scheduler_mut(first).submit(Request::new(prompt(1, 2), 8), 0).unwrap();
+    assert_eq!(share.turn(), Some(first), "the other has had two tokens");
+    share.scheduler_mut(second).complete(plan.step, &[Chosen { token: 1, stop: false }]).unwrap();
+    assert_eq!(share.schedule(0).map(|(model, _)| model), Some(first));
+}
+
+#[test]
+fn a_cleared_scheduler_is_a_new_one_that_gives_no_number_twice() {
+    let mut scheduler = Scheduler::new(config(6, 4)).unwrap();
+    let before = scheduler.submit(Request::new(prompt(1, 9), 3), 0).unwrap();
+    let plan = scheduler.schedule(0);
+    scheduler.clear();
+    assert!(!scheduler.is_busy());
+    assert_eq!(scheduler.stats(), Stats::default());
+    assert!(!scheduler.cancel(before));
+    scheduler.complete(plan.step, &[Chosen { token: 1, stop: false }]).unwrap_err();
+    let request = scheduler.submit(Request::new(prompt(1, 9), 3), 0).unwrap();
+    assert_ne!(request, before);
+    assert_ne!(scheduler.schedule(0).step, plan.step);
+    assert_eq!(scheduler.stats().cached_tokens, 0);
+}
+
 const COST: StepCost = StepCost { step: 1000.0, token: 10.0, position: 0.0 };
 
 #[test]

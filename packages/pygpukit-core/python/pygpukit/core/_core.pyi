@@ -1005,6 +1005,11 @@ class Scheduler:
         It is at least as many as have ever been handed out.
         Until all are there, requests may have to wait for ever.
         """
+    def clear(self) -> None:
+        """Forgets everything: requests, steps under way, cached pages, weights and counters.
+
+        All pages can be handed out again.
+        """
     def schedule(self, now: int) -> StepPlan:
         """Chooses what runs in the next step.
 
@@ -1056,7 +1061,8 @@ class SchedulerShare:
             weight: How many tokens it computes where one of weight 1 computes one.
 
         Returns:
-            Its scheduler, to submit, cancel and complete; steps are planned by the share.
+            Its scheduler. Steps are planned by the share, or by the scheduler of the model whose
+            `turn` it is.
 
         Raises:
             ValueError: Its pages don't fit beside the others', or the weight is 0.
@@ -1066,6 +1072,12 @@ class SchedulerShare:
 
         Returns:
             None if no model has anything to run or to tell.
+        """
+    def turn(self) -> int | None:
+        """Whose turn it is to plan a step: the number of the model, in the order of adding.
+
+        Returns:
+            None if no model has requests or steps under way.
         """
 
 @final

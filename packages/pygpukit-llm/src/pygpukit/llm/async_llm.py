@@ -28,7 +28,8 @@ class AsyncLLM:
 
     def __init__(self, llm: LLM) -> None:
         self._llm = llm
-        self._driver = Driver(llm.engine)
+        self._engine = llm.engine
+        self._driver = Driver(self._engine)
 
     async def __aenter__(self) -> AsyncLLM:
         """Starts the thread."""
@@ -81,7 +82,7 @@ class AsyncLLM:
 
     async def _generate(self, ids: Sequence[int], options: GenerationOptions) -> Generation:
         output = self._llm.prepare(ids, self._llm.defaults.updated(options))
-        async with aclosing(self._driver.run([output])) as steps:
+        async with aclosing(self._driver.run(self._engine, [output])) as steps:
             async for _ in steps:
                 pass
         return output.result()
@@ -90,7 +91,7 @@ class AsyncLLM:
         return self._pieces(self._llm.prepare_stream(ids, self._llm.defaults.updated(options)))
 
     async def _pieces(self, output: Output) -> AsyncGenerator[str, None]:
-        async with aclosing(self._driver.run([output])) as steps:
+        async with aclosing(self._driver.run(self._engine, [output])) as steps:
             async for _ in steps:
                 if text := output.take().text:
                     yield text

@@ -10,7 +10,7 @@ from pygpukit.core import Device, Tensor
 from pygpukit.llm.config import ModelConfig
 from pygpukit.llm.layers import LayerCache
 
-__all__ = ["PAGE_SIZE", "PagedCache", "pages_for"]
+__all__ = ["PAGE_SIZE", "PagedCache", "page_bytes", "pages_for"]
 
 PAGE_SIZE = 64
 """Positions in a page."""
@@ -19,6 +19,11 @@ PAGE_SIZE = 64
 def pages_for(positions: int) -> int:
     """Pages that hold `positions` positions."""
     return -(-positions // PAGE_SIZE)
+
+
+def page_bytes(config: ModelConfig, dtype: str) -> int:
+    """Bytes of a page: keys and values of all layers."""
+    return config.cache_bytes(PAGE_SIZE, element_bytes=4 if dtype == "float32" else 2)
 
 
 class PagedCache:

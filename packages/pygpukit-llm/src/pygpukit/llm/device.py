@@ -8,7 +8,14 @@ from typing import NamedTuple
 
 from pygpukit.core import Device, DeviceError
 
-__all__ = ["Choice", "NoGpuWarning", "choose_device", "step_tokens", "warn_no_gpu"]
+__all__ = [
+    "Choice",
+    "NoGpuWarning",
+    "choose_device",
+    "served_step_tokens",
+    "step_tokens",
+    "warn_no_gpu",
+]
 
 
 class NoGpuWarning(UserWarning):
@@ -39,6 +46,11 @@ def choose_device(name: str) -> Choice:
 def step_tokens(device: Device) -> int:
     """Tokens that go through the layers at once: they fill a CPU's caches, or a whole GPU."""
     return 512 if device.name == "cpu" else 4096
+
+
+def served_step_tokens(device: Device) -> int:
+    """The same for a server, where a prompt is not to hold up the answers that are under way."""
+    return 128 if device.name == "cpu" else 512
 
 
 @functools.cache

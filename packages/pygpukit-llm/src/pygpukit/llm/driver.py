@@ -6,25 +6,39 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
 
 from pygpukit.llm.engine import Engine
 from pygpukit.llm.errors import RequestCancelledError
 from pygpukit.llm.output import Output
 
-__all__ = ["Driver"]
+__all__ = ["Driver", "Steps"]
+
+
+class Steps(Protocol):
+    """What runs steps: an `Engine`, or several on a `SharedDevice`."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests have not ended."""
+        ...
+
+    def advance(self) -> None:
+        """Runs a step."""
+        ...
 
 
 class Driver:
-    """Runs the steps of an engine in a thread of its own.
+    """Runs the steps of engines in a thread of its own.
 
     It belongs to the event loop in which it is entered: `async with Driver(engine) as driver`.
 
     Args:
-        engine: What runs the requests.
+        steps: An engine, or the device that several share.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
         self._waiting: set[_Waiter] = set()
         self._work = threading.Condition()
         self._closing = False
@@ -39,16 +53,20 @@ class Driver:
     async def __aexit__(self, *exception: object) -> None:
         """Ends what is under way, and the thread."""
         for waiter in list(self._waiting):
-            waiter.end(self._engine, RequestCancelledError("the engine is closing"))
+            waiter.end(RequestCancelledError("the engine is closing"))
         with self._work:
             self._closing = True
             self._work.notify()
         await asyncio.to_thread(self._thread.join)
 
-    async def run(self, outputs: Sequence[Output]) -> AsyncGenerator[None, None]:
+    async def run(self, engine: Engine, outputs: Sequence[Output]) -> AsyncGenerator[None, None]:
         """Runs requests to their end; yields whenever one has something new.
 
         Leaving the iterator early cancels them.
+
+        Args:
+            engine: The driver's, or the one of its engines that the requests are for.
+            outputs: What becomes of the requests.
 
         Raises:
             RequestCancelledError: The driver has been left meanwhile.
@@ -57,10 +75,10 @@ class Driver:
             RequestExpiredError: The deadline of one has passed.
             LogitsError: A logit of one was NaN or infinite.
         """
-        waiter = _Waiter([output for output in outputs if output.has_room])
+        waiter = _Waiter(engine, [output for output in outputs if output.has_room])
         try:
             for output in waiter.outputs:
-                self._engine.submit(output.request)
+                engine.submit(output.request)
             with self._work:
                 self._waiting.add(waiter)
                 self._work.notify()
@@ -73,17 +91,17 @@ class Driver:
                 yield
         finally:
             self._waiting.discard(waiter)
-            waiter.end(self._engine)
+            waiter.end()
 
     def _run(self) -> None:
         while True:
             with self._work:
-                self._work.wait_for(lambda: self._closing or self._engine.busy)
+                self._work.wait_for(lambda: self._closing or self._steps.busy)
                 if self._closing:
                     return
             # Whoever waits finds the error at its request.
             with contextlib.suppress(Exception):
-                self._engine.advance()
+                self._steps.advance()
             with contextlib.suppress(RuntimeError):  # the loop has been closed
                 self._loop.call_soon_threadsafe(self._wake)
 
@@ -95,7 +113,8 @@ class Driver:
 class _Waiter:
     """What one coroutine waits for."""
 
-    def __init__(self, outputs: Sequence[Output]) -> None:
+    def __init__(self, engine: Engine, outputs: Sequence[Output]) -> None:
+        self._engine = engine
         self.outputs = outputs
         self.changed = asyncio.Event()
         self._seen = 0
@@ -116,9 +135,9 @@ class _Waiter:
             if output.request.error is not None:
                 raise output.request.error
 
-    def end(self, engine: Engine, error: Exception | None = None) -> None:
+    def end(self, error: Exception | None = None) -> None:
         for output in self.outputs:
             if not output.request.done:
                 output.request.error = error
-            engine.cancel(output.request)
+            self._engine.cancel(output.request)
         self.changed.set()

@@ -9,8 +9,15 @@ from collections.abc import Iterator, Sequence
 from heapq import nlargest
 from typing import NamedTuple
 
-from pygpukit.core import Device, OutOfMemoryError, Scheduler, SchedulerConfig, StepRow
-from pygpukit.llm.cache import PAGE_SIZE, PagedCache, pages_for
+from pygpukit.core import (
+    Device,
+    OutOfMemoryError,
+    Scheduler,
+    SchedulerConfig,
+    SchedulerShare,
+    StepRow,
+)
+from pygpukit.llm.cache import PAGE_SIZE, PagedCache, page_bytes, pages_for
 from pygpukit.llm.decoder import Decoder
 from pygpukit.llm.device import step_tokens
 from pygpukit.llm.errors import LogitsError, RequestExpiredError
@@ -90,9 +97,11 @@ class Engine:
         device: Where it runs.
         config: How much runs at once.
         capture: Whether steps are captured and replayed, which changes no bit of the results.
+        share: What gives the pages of a fixed number their quota among other models' on the device.
 
     Raises:
         OutOfMemoryError: The device can't hold the pages that the cache is to have.
+        ValueError: The share has no room for the pages, or they are to have no fixed number.
     """
 
     def __init__(
@@ -102,6 +111,7 @@ class Engine:
         config: EngineConfig | None = None,
         *,
         capture: bool = True,
+        share: SchedulerShare | None = None,
     ) -> None:
         self.config = config or EngineConfig()
         self._decoder = decoder
@@ -118,7 +128,7 @@ class Engine:
         self._decoding = False  # whether the newest step was one of all that is in the slots
         self._requests: dict[int, Request] = {}
         self._resized = False
-        self._scheduler = self._new_scheduler()
+        self._scheduler = self._new_scheduler(share)
         if self.config.pages is not None:
             self._cache = self._new_cache(self.config.pages)
         self._lock = threading.RLock()  # of the three above
@@ -390,7 +400,9 @@ class Engine:
     def _begin_anew(self) -> None:
         self._under_way.clear()
         self._decoding = False
-        self._scheduler = self._new_scheduler()
+        self._scheduler.clear()
+        if self.config.pages is None:
+            self._scheduler.provide(0)
 
     def _abort(self, error: BaseException) -> None:
         """Ends the requests that a step has failed for; if it was only interrupted, none."""
@@ -404,19 +416,23 @@ class Engine:
                 else:
                     self._submit(request)
 
-    def _new_scheduler(self) -> Scheduler:
+    def _new_scheduler(self, share: SchedulerShare | None) -> Scheduler:
         config, pages = self.config, self.config.pages
-        scheduler = Scheduler(
-            SchedulerConfig(
-                pages=pages or MOST_PAGES,
-                page_size=PAGE_SIZE,
-                step_tokens=self._step_tokens,
-                max_running=min(config.max_running, self._step_tokens),
-                max_waiting=config.max_waiting,
-                max_length=max(self._decoder.config.context_length, 2),
-                reserved_pages=None if pages else 0,
-            )
+        bounds = SchedulerConfig(
+            pages=pages or MOST_PAGES,
+            page_size=PAGE_SIZE,
+            step_tokens=self._step_tokens,
+            max_running=min(config.max_running, self._step_tokens),
+            max_waiting=config.max_waiting,
+            max_length=max(self._decoder.config.context_length, 2),
+            reserved_pages=None if pages else 0,
         )
+        if share is None:
+            scheduler = Scheduler(bounds)
+        elif pages is not None:
+            scheduler = share.add(bounds, page_bytes(self._decoder.config, self._decoder.dtype))
+        else:
+            raise ValueError("pages: a model that shares its device needs a number of them")
         if pages is None:
             scheduler.provide(0)
         return scheduler

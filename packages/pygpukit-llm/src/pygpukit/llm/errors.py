@@ -8,6 +8,7 @@ __all__ = [
     "ChatTemplateError",
     "ConfigError",
     "ContextLengthError",
+    "DtypeError",
     "GrammarError",
     "LogitsError",
     "ModelNotFoundError",
@@ -31,6 +32,10 @@ class ConfigError(PygpukitError, ValueError):
 
 class WeightsError(PygpukitError, ValueError):
     """Tensors of the checkpoint are missing, left over, or of the wrong shape or dtype."""
+
+
+class DtypeError(PygpukitError, ValueError):
+    """The device has no activations of the type that was asked for."""
 
 
 class PromptError(PygpukitError, ValueError):

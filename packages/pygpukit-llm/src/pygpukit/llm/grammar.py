@@ -30,15 +30,23 @@ class Constraint:
     def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
         self._matcher = matcher
         self._vocab_size = vocab_size
+        self._allowed = b""
+        self._bias = b""
 
     def bias(self) -> bytes:
-        """float32 for each id: 0 where it may come next, -∞ where not."""
+        """float32 for each id: 0 where it may come next, -∞ where not.
+
+        As long as the same ids may come it is the same object, which isn't copied again.
+        """
         import numpy as np
 
-        allowed = np.frombuffer(self._matcher.compute_logit_bias(), np.uint8)[: self._vocab_size]
-        bias = np.full(self._vocab_size, -np.inf, np.float32)
-        bias[: len(allowed)][allowed > 0] = 0
-        return bias.tobytes()
+        mask = self._matcher.compute_logit_bias()
+        if not self._bias or mask != self._allowed:
+            allowed = np.frombuffer(mask, np.uint8)[: self._vocab_size]
+            bias = np.full(self._vocab_size, -np.inf, np.float32)
+            bias[: len(allowed)][allowed > 0] = 0
+            self._allowed, self._bias = mask, bias.tobytes()
+        return self._bias
 
     def take(self, id_: int) -> None:
         """Goes on to the next step.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
-from pygpukit.core import Device
+from pygpukit.core import Device, SchedulerShare
 from pygpukit.llm.chat import ChatTemplate, Message
 from pygpukit.llm.checkpoint import Checkpoint, open_checkpoint
 from pygpukit.llm.config import ModelConfig
@@ -140,7 +140,7 @@ class LLM:
             TokenizerLoadError: Its tokenizer isn't understood.
             DeviceError: There is no such device.
             OutOfMemoryError: The device can't hold it.
-            ValueError: The device has no activations of that dtype.
+            DtypeError: The device has no activations of that dtype.
         """
         chosen, no_gpu = choose_device(device)
         path = locate(model, revision=revision, token=token, local_files_only=local_files_only)
@@ -277,15 +277,20 @@ class LLM:
         """What runs all generations of this model."""
         return self._engine
 
-    def configure(self, config: EngineConfig) -> None:
+    def configure(self, config: EngineConfig, *, share: SchedulerShare | None = None) -> None:
         """Says how much runs at once, and how much memory is kept between requests.
 
         It changes no bit of the results. Generations that are under way end as they began.
 
+        Args:
+            config: How much.
+            share: What gives the model its quota among others on the device: see `SharedDevice`.
+
         Raises:
             OutOfMemoryError: The device can't hold the pages that the cache is to have.
+            ValueError: The share has no room for the pages, or they are to have no fixed number.
         """
-        self._engine = Engine(self._decoder, self.device, config)
+        self._engine = Engine(self._decoder, self.device, config, share=share)
 
     @functools.cached_property
     def grammars(self) -> Grammars:

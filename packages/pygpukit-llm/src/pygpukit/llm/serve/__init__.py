@@ -1,4 +1,4 @@
-"""An HTTP server with OpenAI's endpoints, of the extra `serve`: `pygpukit serve --model MODEL`."""
+"""An HTTP server with OpenAI's endpoints, of the extra `serve`: `pygpukit serve MODEL`."""
 
 from __future__ import annotations
 

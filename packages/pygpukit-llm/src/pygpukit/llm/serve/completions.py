@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from pygpukit.llm.driver import Driver
+from pygpukit.llm.engine import Engine
 from pygpukit.llm.errors import PromptError
 from pygpukit.llm.llm import LLM
 from pygpukit.llm.output import News, Output
@@ -27,7 +28,7 @@ from pygpukit.llm.serve.answers import Answers, ChatAnswers, TextAnswers, event
 from pygpukit.llm.serve.body import Body
 from pygpukit.llm.serve.errors import ApiError, as_api_error
 from pygpukit.llm.serve.messages import read_messages
-from pygpukit.llm.serve.metrics import Metrics, Timer
+from pygpukit.llm.serve.metrics import ModelMetrics, Timer
 from pygpukit.llm.serve.options import (
     IGNORED,
     MOST_LOGPROBS,
@@ -59,7 +60,7 @@ class Completions:
     """
 
     def __init__(
-        self, llm: LLM, metrics: Metrics, model: str, tenant: int, deadline: float | None
+        self, llm: LLM, metrics: ModelMetrics, model: str, tenant: int, deadline: float | None
     ) -> None:
         if llm.tokenizer is None:
             raise PromptError("the model has no tokenizer, which a server needs")
@@ -95,7 +96,7 @@ class Completions:
             shown,
         )
         answers = ChatAnswers(self._model, self._tokenizer, choices, tools)
-        return Job(outputs, answers, stream, self._metrics)
+        return Job(self._llm.engine, outputs, answers, stream, self._metrics)
 
     def text(self, body: Body) -> Job:
         """A request to /v1/completions."""
@@ -119,7 +120,7 @@ class Completions:
         ]
         echoes = texts if echo else [""] * len(texts)
         answers = TextAnswers(self._model, self._tokenizer, choices, echoes)
-        return Job(outputs, answers, stream, self._metrics)
+        return Job(self._llm.engine, outputs, answers, stream, self._metrics)
 
     def _outputs(
         self,
@@ -159,6 +160,7 @@ class Job:
     """One request, ready to run.
 
     Args:
+        engine: The model's.
         outputs: One for each choice.
         answers: What they become.
         streaming: How it is sent.
@@ -166,8 +168,14 @@ class Job:
     """
 
     def __init__(
-        self, outputs: list[Output], answers: Answers, streaming: _Streaming, metrics: Metrics
+        self,
+        engine: Engine,
+        outputs: list[Output],
+        answers: Answers,
+        streaming: _Streaming,
+        metrics: ModelMetrics,
     ) -> None:
+        self._engine = engine
         self._outputs = outputs
         self._answers = answers
         self._streaming = streaming
@@ -215,7 +223,7 @@ class Job:
             await events.aclose()
 
     async def _whole(self, driver: Driver) -> Response:
-        async with aclosing(driver.run(self._outputs)) as steps:
+        async with aclosing(driver.run(self._engine, self._outputs)) as steps:
             async for _ in steps:
                 for choice in range(len(self._outputs)):
                     self._take(choice)
@@ -227,7 +235,7 @@ class Job:
         under_way = [output.has_room for output in self._outputs]
         begun = False
         try:
-            async with aclosing(driver.run(self._outputs)) as steps:
+            async with aclosing(driver.run(self._engine, self._outputs)) as steps:
                 async for _ in steps:
                     if not begun:
                         begun = True

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pygpukit.core import Device, TensorMap, TensorView
 from pygpukit.llm.config import ModelConfig
-from pygpukit.llm.errors import WeightsError
+from pygpukit.llm.errors import DtypeError, WeightsError
 from pygpukit.llm.models.names import Names
 from pygpukit.llm.weights.slots import Slot, slots
 
@@ -110,12 +110,12 @@ class Plan:
                 the matrices' numbers are held in.
 
         Raises:
-            ValueError: The device has no activations of that type.
+            DtypeError: The device has no activations of that type.
         """
         on_cpu = device.name == "cpu"
         known = _CPU_DTYPES if on_cpu else MATRIX_DTYPES
         if dtype is not None and dtype not in known:
-            raise ValueError(f"dtype: expected {' or '.join(known)} on {device}, found {dtype!r}")
+            raise DtypeError(f"dtype: expected {' or '.join(known)} on {device}, found {dtype!r}")
         if dtype == "float32" or (on_cpu and dtype is None):
             return self
         numbers: Counter[str] = Counter()
