@@ -1,82 +1,170 @@
-"""Decoding many sequences at once: tokens a second, and what the engine adds to each step.
+"""Decoding many sequences at once, beside peers in the same run: tokens a second and their limit.
 
-`python benchmarks/batching.py [--model MODEL] [--device cuda] [--batches 1,8,64]`
+`python benchmarks/batching.py` on a GPU takes models of Llama-3.2-1B's and 3.1-8B's shapes with
+random weights, `python benchmarks/batching.py --device cpu` SmolLM2. Each engine runs in a process
+of its own. Contexts are around 512 tokens.
+
+The limit of a step is the bytes of weights, keys and values that it reads over what a copy within
+the device's memory reads and writes in a second, or, where that takes longer, the additions and
+multiplications of its matrices over what a large product reaches; both measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
+import importlib.util
+import json
+import shutil
+import subprocess
+import tempfile
 import time
+from datetime import date
+from pathlib import Path
+from typing import Any
 
-from pygpukit.llm import LLM, SamplingParams
-from pygpukit.llm.engine import Engine
-from pygpukit.llm.hub import bundled_model
-from pygpukit.llm.request import Request
+import random_model
+from batching_workers import CONTEXT
+from gpu import copy_bandwidth, driver_version, worker
 
-PROMPT_TOKENS = 32
+PEERS = ("transformers", "llama.cpp")
+LLAMA_BENCH = "llama-batched-bench"
+SQUARE = 8192
 
 
-def requests(count: int, new: int) -> list[Request]:
-    """Prompts that are all different, and end after `new` tokens."""
-    params = SamplingParams(max_new_tokens=new)
-    return [
-        Request(
-            [1000 + 37 * position % 20000 + row for position in range(PROMPT_TOKENS)],
-            PROMPT_TOKENS + new,
-            params,
-            lambda id_, logprobs: False,
-        )
-        for row in range(count)
+def product_rate() -> float:
+    """FLOP/s of a large product of matrices in bfloat16: the best of some."""
+    from pygpukit import kernels
+    from pygpukit.core import Device, Tensor
+
+    device = Device("cuda")
+    x, weight = (Tensor.zeros((SQUARE, SQUARE), "bfloat16", device=device) for _ in range(2))
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        kernels.linear(x, weight)[:1, :1].numpy()
+        seconds.append(time.perf_counter() - start)
+    return 2 * SQUARE**3 / min(seconds)
+
+
+def llama_cpp(model: Path, batches: list[int]) -> dict[str, Any]:
+    """llama.cpp's own benchmark of batches; prompts are followed by tokens that are timed alone."""
+    file = model / "model.gguf"
+    random_model.write_gguf(file, model.name)
+    prompt, new = CONTEXT - 32, 64
+    command = [LLAMA_BENCH, "-m", str(file), "-ngl", "99", "-fa", "on", "--output-format", "jsonl"]
+    command += ["-c", str(max(batches) * (prompt + new)), "-b", "2048", "-ub", "2048"]
+    command += ["-npp", str(prompt), "-ntg", str(new), "-npl", ",".join(map(str, batches))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    file.unlink()
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        return {"error": done.stderr[-2000:]}
+    return {"batches": {str(line["pl"]): {"tokens_per_second": line["speed_tg"]} for line in lines}}
+
+
+def installed(peer: str) -> bool:
+    if peer == "llama.cpp":
+        return shutil.which(LLAMA_BENCH) is not None
+    return importlib.util.find_spec(peer) is not None
+
+
+def limits(measured: dict[str, Any], weights: int, bandwidth: float, flops: float | None) -> None:
+    """Adds to each batch the limit of tokens a second, and what share of it was reached."""
+    for rows, batch in measured["batches"].items():
+        if "error" in batch:
+            continue
+        count = int(rows)
+        read = weights + count * batch["context"] * measured["cache_bytes_per_token"]
+        seconds = read / bandwidth
+        if flops is not None:
+            # Two bytes and two operations for each weight and row.
+            seconds = max(seconds, count * weights / flops)
+        batch["limit_tokens_per_second"] = count / seconds
+        batch["share_of_limit"] = batch["tokens_per_second"] * seconds / count
+
+
+def measure(name: str, model: str, options: argparse.Namespace, about: dict[str, Any]) -> Any:
+    """All engines on one model."""
+    arguments = ["--device", options.device, "--batches", *map(str, options.batches)]
+    engines = {"pygpukit": worker("batching_workers.py", "pygpukit", model, *arguments)}
+    print(name, "pygpukit", json.dumps(engines["pygpukit"]), flush=True)
+    ours = engines["pygpukit"]
+    if "error" not in ours and about["copy_bytes_per_second"] and name in random_model.CONFIGS:
+        weights = random_model.weight_bytes_per_token(name)
+        limits(ours, weights, about["copy_bytes_per_second"], about["product_flops"])
+    for peer in options.peers:
+        if not installed(peer):
+            engines[peer] = {"error": "not installed"}
+        elif peer == "llama.cpp":
+            engines[peer] = llama_cpp(Path(model), options.batches)
+        else:
+            engines[peer] = worker("batching_workers.py", peer, model, *arguments)
+        print(name, peer, json.dumps(engines[peer]), flush=True)
+    return engines
+
+
+def table(models: dict[str, Any]) -> str:
+    lines = [
+        "| model | engine | batch | tok/s | of the limit | ms a step |",
+        "|---|---|---|---|---|---|",
     ]
-
-
-def decode(engine: Engine, count: int, steps: int) -> tuple[float, float]:
-    """Seconds of a step, and those of them that the host spends outside of it: medians."""
-    inside = 0.0
-    decode = engine._runner.decode
-
-    def timed_decode(*arguments: object) -> object:
-        nonlocal inside
-        start = time.perf_counter()
-        chosen = decode(*arguments)  # type: ignore[arg-type]
-        inside += time.perf_counter() - start
-        return chosen
-
-    engine._runner.decode = timed_decode  # type: ignore[method-assign, assignment]
-    for request in requests(count, steps + 8):
-        engine.submit(request)
-    while engine.scheduler.stats().computed_tokens < count * (PROMPT_TOKENS + 4):
-        engine.advance()
-    whole, outside = [], []
-    for _ in range(steps - 2):
-        inside = 0.0
-        start = time.perf_counter()
-        engine.advance()
-        whole.append(time.perf_counter() - start)
-        outside.append(whole[-1] - inside)
-    engine._runner.decode = decode  # type: ignore[method-assign]
-    while engine.busy:
-        engine.advance()
-    return statistics.median(whole), statistics.median(outside)
+    for name, engines in models.items():
+        for engine, measured in engines.items():
+            if "error" in measured:
+                lines.append(f"| {name} | {engine} | | {measured['error'][-60:]!r} | | |")
+            for rows, batch in measured.get("batches", {}).items():
+                if "error" in batch:
+                    lines.append(f"| {name} | {engine} | {rows} | {batch['error'][-60:]!r} | | |")
+                    continue
+                rate, share = batch["tokens_per_second"], batch.get("share_of_limit")
+                lines.append(
+                    f"| {name} | {engine} | {rows} | {rate:,.0f} "
+                    f"| {'' if share is None else f'{share:.0%}'} | {int(rows) / rate * 1e3:.2f} |"
+                )
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default=None)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batches", default="1,8,64")
-    parser.add_argument("--steps", type=int, default=48)
-    arguments = parser.parse_args()
-    llm = LLM.from_pretrained(arguments.model or bundled_model(), device=arguments.device)
-    info = llm.device.info()
-    print(f"{info.name}, {info.cores} cores, {platform.platform()}")
-    print(f"{'sequences':>10}{'tokens/s':>12}{'ms a step':>12}{'µs outside':>12}")
-    for count in map(int, arguments.batches.split(",")):
-        step, outside = decode(llm.engine, count, arguments.steps)
-        print(f"{count:10}{count / step:12.1f}{step * 1e3:12.2f}{outside * 1e6:12.0f}")
-    # On a GPU the time outside includes waiting for the step before.
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--models", nargs="*", help="paths, or names of random models")
+    parser.add_argument("--batches", type=int, nargs="*")
+    parser.add_argument("--peers", nargs="*", default=None, choices=PEERS)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    from pygpukit.core import Device, __version__
+    from pygpukit.llm.hub import bundled_model
+
+    device = Device(options.device)
+    on_cpu = device.name == "cpu"
+    options.batches = options.batches or ([1, 8, 64] if on_cpu else [1, 8, 64, 256])
+    if options.peers is None:
+        options.peers = [] if on_cpu else list(PEERS)
+    info = device.info()
+    result: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "device": info.name,
+        "driver": None if on_cpu else driver_version(),
+        "cuda": ".".join(map(str, info.cuda_version or ())) or None,
+        "version": __version__,
+        "context": CONTEXT,
+        "copy_bytes_per_second": None if on_cpu else copy_bandwidth(),
+        "product_flops": None if on_cpu else product_rate(),
+        "models": {},
+    }
+    default = [str(bundled_model())] if on_cpu else ["Llama-3.2-1B", "Llama-3.1-8B"]
+    for name in options.models or default:
+        with tempfile.TemporaryDirectory() as folder:
+            model = name
+            if name in random_model.CONFIGS:
+                model = str(Path(folder) / name)
+                random_model.write(Path(model), name)
+            result["models"][Path(name).name] = measure(name, model, options, result)
+    print(table(result["models"]))
+    text = json.dumps(result, indent=1)
+    if options.output:
+        options.output.write_text(text + "\n", encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

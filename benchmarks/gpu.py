@@ -41,6 +41,16 @@ def copy_bandwidth() -> float:
     return 2 * source.nbytes / best
 
 
+def driver_version() -> str | None:
+    """Of the NVIDIA driver, where nvidia-smi says it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.split()[0]
+
+
 def worker(script: str, *arguments: str) -> dict[str, Any]:
     """Run a script in a fresh process; returns the JSON object that it prints, or its error."""
     command = [sys.executable, str(HERE / script), *arguments]
@@ -100,6 +110,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "date": date.today().isoformat(),
         "card": info.name,
+        "driver": driver_version(),
         "cuda": ".".join(map(str, info.cuda_version or ())),
         "copy_bytes_per_second": copy_bandwidth(),
         "models": {},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +103,29 @@ def weight_bytes_per_token(name: str) -> int:
     return sum(sizes.values())
 
 
-def write(folder: Path, name: str) -> int:
-    """Write config.json and model.safetensors, bfloat16; returns the bytes of all tensors.
+def words(tensors: dict[str, tuple[int, ...]]) -> Iterator[Iterator[np.ndarray]]:
+    """The bfloat16 words of each tensor, in pieces.
 
     Matrices are cut out of one long row of random numbers, at a place of its own for each.
     """
+    rng = np.random.default_rng(0)
+    numbers = rng.standard_normal(1 << 25, np.float32) * 0.02
+    random = (numbers.view(np.uint32) >> 16).astype(np.uint16)
+    ones = np.full(1 << 16, 0x3F80, np.uint16)
+
+    def pieces(source: np.ndarray, left: int) -> Iterator[np.ndarray]:
+        at = int(rng.integers(0, len(source) - left)) if left < len(source) else 0
+        while left:
+            part = source[at : at + left]
+            yield part
+            left, at = left - len(part), 0
+
+    for shape in tensors.values():
+        yield pieces(ones if len(shape) == 1 else random, math.prod(shape))
+
+
+def write(folder: Path, name: str) -> int:
+    """Write config.json and model.safetensors, bfloat16; returns the bytes of all tensors."""
     config = {**CONFIGS[name], "torch_dtype": "bfloat16", "eos_token_id": 2, "bos_token_id": 1}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -114,22 +133,59 @@ def write(folder: Path, name: str) -> int:
     end = 0
     tensors = shapes(config)
     for tensor, shape in tensors.items():
-        start, end = end, end + 2 * int(np.prod(shape))
+        start, end = end, end + 2 * math.prod(shape)
         header[tensor] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    rng = np.random.default_rng(0)
-    numbers = rng.standard_normal(1 << 25, np.float32) * 0.02
-    random = (numbers.view(np.uint32) >> 16).astype(np.uint16)
-    ones = np.full(1 << 16, 0x3F80, np.uint16)
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for shape in tensors.values():
-            left = int(np.prod(shape))
-            source = ones if len(shape) == 1 else random
-            at = int(rng.integers(0, len(source) - left)) if left < len(source) else 0
-            while left:
-                part = source[at : at + left]
+        for parts in words(tensors):
+            for part in parts:
                 file.write(part.tobytes())
-                left, at = left - len(part), 0
     return end
+
+
+def write_gguf(path: Path, name: str) -> None:
+    """Write a Llama model as a GGUF file without a vocabulary, for llama.cpp; needs gguf.
+
+    Norms are float32, as llama.cpp wants them.
+    """
+    import gguf
+    import smollm2
+
+    config = CONFIGS[name]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    writer.add_tokenizer_model("no_vocab")
+    for add, key in [
+        (writer.add_vocab_size, "vocab_size"),
+        (writer.add_context_length, "max_position_embeddings"),
+        (writer.add_embedding_length, "hidden_size"),
+        (writer.add_feed_forward_length, "intermediate_size"),
+        (writer.add_block_count, "num_hidden_layers"),
+        (writer.add_head_count, "num_attention_heads"),
+        (writer.add_head_count_kv, "num_key_value_heads"),
+        (writer.add_rope_dimension_count, "head_dim"),
+        (writer.add_rope_freq_base, "rope_theta"),
+        (writer.add_layer_norm_rms_eps, "rms_norm_eps"),
+    ]:
+        add(config[key])
+    names = {hf: ours for ours, hf in smollm2.NAMES.items()} | {"lm_head.weight": "output.weight"}
+    tensors = shapes(config)
+    for tensor, shape in tensors.items():
+        layer = tensor.split(".")[2] if ".layers." in tensor else ""
+        key = names[tensor.replace(f".layers.{layer}.", ".layers.{}.")].format(layer)
+        if len(shape) == 1:
+            writer.add_tensor_info(key, shape, np.dtype(np.float32), 4 * shape[0])
+            continue
+        size, kind = 2 * math.prod(shape), gguf.GGMLQuantizationType.BF16
+        # The shape is that of the bytes.
+        in_bytes = (*shape[:-1], 2 * shape[-1])
+        writer.add_tensor_info(key, in_bytes, np.dtype(np.uint8), size, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for shape, parts in zip(tensors.values(), words(tensors), strict=True):
+        data = np.concatenate(list(parts))
+        writer.write_tensor_data(data.view(np.uint8) if len(shape) > 1 else np.ones(shape, "f4"))
+    writer.close()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 KIT = Path(__file__).parent
 PACKAGES = ("core", "kernels", "llm")
+BENCHMARKS = ("gpu", "gpu_upload", "batching", "trace")
 
 
 def environment() -> Path:
@@ -69,7 +70,7 @@ def main() -> None:
     python = environment()
     codes = [test(python, package) for package in PACKAGES]
     if options.benchmarks:
-        codes += [benchmark(python, "gpu"), benchmark(python, "gpu_upload")]
+        codes += [benchmark(python, name) for name in BENCHMARKS]
     sys.exit(max(codes))
 
 
