@@ -231,6 +231,7 @@ def test_bad_models(model: Callable[..., Path], tmp_path: Path) -> None:
     for arguments, message in [
         ([*fails, folder, "a" * 200], "200 tokens, more than the model's context of 128"),
         ([*fails, folder, ""], "the prompt is empty"),
+        ([*fails, folder, "\udcff"], "half of a character"),
         ([*fails, folder, "Hi", "--system", "x"], "--system needs a chat template"),
         (["chat", "--device", "cpu", "--model", folder], "no chat template"),
         ([*fails, tmp_path / "absent", "Hi"], "absent: no such file"),

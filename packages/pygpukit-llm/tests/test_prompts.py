@@ -67,6 +67,7 @@ def test_rows_of_an_array_are_prompts(llm: LLM) -> None:
         ("", "the prompt is empty"),
         ([], "the prompt is empty"),
         (["a", ""], r"prompt\[1\] is empty"),
+        ("a\ud800", r"the prompt has '\\ud800', half of a character"),
         ([[1], []], r"prompt\[1\] is empty"),
         ([1, 260], "token id 260, which isn't in the vocabulary"),
         ([-1], "token id -1"),

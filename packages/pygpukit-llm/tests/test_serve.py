@@ -171,6 +171,23 @@ def test_response_formats(scripted: Callable[..., LLM]) -> None:
             )
 
 
+def test_a_template_that_fails_does_not_tell_where_it_is(scripted: Callable[..., LLM]) -> None:
+    template = "{{ messages[0].content + 1 }}"
+    llm = scripted("x", tokenizer_config={"chat_template": template})
+    body = {"messages": [{"role": "user", "content": "x"}]}
+    with served(llm) as address:
+        response = httpx.post(f"{address}/v1/chat/completions", json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("chat template: can only concatenate")
+
+
+def test_emoji_come_through_escapes(hello: LLM) -> None:
+    with served(hello) as address:
+        content = b'{"prompt": "\\ud83d\\ude00"}'
+        response = httpx.post(f"{address}/tokenize", content=content)
+    assert response.json()["tokens"] == [*"😀".encode()]
+
+
 def test_biases_and_a_least_length(hello: LLM) -> None:
     request = {"model": "test", "messages": [{"role": "user", "content": "x"}]}
     with served(hello) as address, client_of(address) as client:
@@ -197,6 +214,9 @@ def test_biases_and_a_least_length(hello: LLM) -> None:
         ({"best_of": 3}, "best_of: isn't supported; leave it out"),
         ({"messages": "x"}, "messages: expected a list of objects, found 'x'"),
         ({"messages": [{"content": "x"}]}, "with a 'role'"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content: expected a text or a list"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "half of a pair of surrogates"),
+        ({"n": 32}, "n: 32 answers at once are more than may wait, 20; ask for fewer"),
         ({"messages": [{"role": "user", "content": "x" * 65}]}, "more than the model's context"),
         ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
         ({"stop": [""]}, "stop: expected a text or a list of texts"),
@@ -204,8 +224,8 @@ def test_biases_and_a_least_length(hello: LLM) -> None:
 )
 def test_what_is_wrong_is_named(hello: LLM, changes: dict[str, object], message: str) -> None:
     body = {"messages": [{"role": "user", "content": "x"}], **changes}
-    with served(hello) as address:
-        response = httpx.post(f"{address}/v1/chat/completions", json=body)
+    with served(hello, EngineConfig(pages=64, max_waiting=20)) as address:
+        response = httpx.post(f"{address}/v1/chat/completions", content=json.dumps(body))
     assert response.status_code == 400
     error = response.json()["error"]
     assert message in error["message"]
@@ -245,6 +265,8 @@ def test_tokens_page_and_metrics(hello: LLM) -> None:
         assert chat["tokens"] == [72, 105]
         text = httpx.post(f"{address}/detokenize", json={"tokens": [72, 105]}).json()
         assert text == {"prompt": "Hi"}
+        wrong = httpx.post(f"{address}/detokenize", json={"tokens": "Hi"})
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "tokens")
         assert "<title>pygpukit</title>" in httpx.get(address).text
         httpx.post(f"{address}/v1/completions", json={"prompt": "x", "max_tokens": 4})
         metrics = httpx.get(f"{address}/metrics").text
@@ -368,6 +390,7 @@ def test_overload_and_time_limit(endless: LLM) -> None:
         with pytest.raises(openai.RateLimitError) as caught:
             create()
         assert int(caught.value.response.headers["Retry-After"]) > 0
+        assert caught.value.type == "rate_limit_error"
         with pytest.raises(openai.APIError, match="deadline has passed"):
             for _ in running:
                 pass

@@ -77,7 +77,13 @@ class PromptEncoder:
     def _encode_text(self, text: str, add_special_tokens: bool, name: str) -> list[int]:
         if self._tokenizer is None:
             raise PromptError(f"{name} is a text, but the model has no tokenizer; give token ids")
-        ids = self._tokenizer.encode_ids(text, add_special_tokens=add_special_tokens)
+        try:
+            ids = self._tokenizer.encode_ids(text, add_special_tokens=add_special_tokens)
+        except UnicodeEncodeError as error:
+            raise PromptError(
+                f"{name} has {error.object[error.start]!a}, half of a character, where a character "
+                "must be; decode its source with the right encoding"
+            ) from error
         bos = self._bos_token
         if bos and add_special_tokens and text.startswith(bos):
             bos_id = self._tokenizer.token_to_id(bos)

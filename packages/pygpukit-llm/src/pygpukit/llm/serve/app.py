@@ -198,8 +198,12 @@ class _Server:
         self._tenant(request)
         name, body = await self._body(request)
         llm = self._models[name]
-        ids = llm.encode(body.take("tokens") or [])
+        tokens = body.take("tokens")
         body.finish()
+        if not isinstance(tokens, list):
+            message = f"tokens: expected a list of ids, found {tokens!r:.80}"
+            raise ApiError(400, message, param="tokens")
+        ids = llm.encode(tokens) if tokens else []
         assert llm.tokenizer is not None
         return JSONResponse({"prompt": llm.tokenizer.decode(ids)})
 

@@ -29,7 +29,13 @@ class Body:
             ApiError: It is no JSON object.
         """
         try:
-            values = json.loads(content)
+            text = content.decode()
+            values = json.loads(text)
+            if "\\u" in text:  # only so can a text have halves of characters
+                json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            message = "the body has half of a pair of surrogates, a text that nothing can encode"
+            raise ApiError(400, message) from error
         except (ValueError, RecursionError) as error:
             raise ApiError(400, f"the body is no JSON: {error}") from error
         if not isinstance(values, dict):

@@ -130,6 +130,10 @@ class Completions:
         constraint: Callable[[], Constraint] | None,
         shown: Mapping[int, str] = MappingProxyType({}),
     ) -> list[Output]:
+        count, most = len(prompts) * len(params), self._llm.engine.config.max_waiting
+        if count > most:
+            message = f"n: {count} answers at once are more than may wait, {most}; ask for fewer"
+            raise ApiError(400, message, param="n")
         outputs = []
         for ids in prompts:
             self._metrics.prompt_tokens.inc(len(ids))

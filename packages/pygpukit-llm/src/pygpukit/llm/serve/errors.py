@@ -50,6 +50,7 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """The JSON object of the response."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
+        kind = "rate_limit_error" if self.status == 429 else kind
         return {
             "error": {
                 "message": str(self),
@@ -80,6 +81,8 @@ def as_api_error(error: Exception) -> ApiError | None:
         case ContextLengthError() | RequestRefusedError():
             return ApiError(400, message, code="context_length_exceeded")
         case ChatTemplateError():
+            # Where the model's files are is nothing for clients.
+            message = message[max(0, message.find("chat template:")) :]
             return ApiError(400, message, param="messages")
         case GrammarError():
             return ApiError(400, message, param="response_format")

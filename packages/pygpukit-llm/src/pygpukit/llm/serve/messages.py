@@ -17,7 +17,7 @@ def read_messages(body: Body) -> list[Json]:
     """The messages: contents as one text, and the arguments of calls as objects.
 
     Raises:
-        ApiError: There are none, or a part of a content isn't text.
+        ApiError: There are none, one that isn't the model's has no content, or a part isn't text.
     """
     messages = body.objects("messages")
     if messages is None:
@@ -27,6 +27,9 @@ def read_messages(body: Body) -> list[Json]:
 
 def _message(index: int, message: Json) -> Json:
     content, calls = message.get("content"), message.get("tool_calls")
+    if content is None and message.get("role") != "assistant":
+        what = f"messages[{index}].content: expected a text or a list of parts, found none"
+        raise ApiError(400, what, param="messages")
     if isinstance(content, list):
         where = f"messages[{index}].content"
         texts = [_part(f"{where}[{at}]", part) for at, part in enumerate(content)]
