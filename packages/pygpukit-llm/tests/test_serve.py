@@ -386,6 +386,7 @@ def test_overload_and_time_limit(endless: LLM) -> None:
         waiting = threading.Thread(target=wait)
         waiting.start()
         while endless.engine.scheduler.stats().waiting == 0:
+            assert waiting.is_alive(), "it waits behind the one that runs"
             time.sleep(0.01)
         with pytest.raises(openai.RateLimitError) as caught:
             create()
