@@ -1,6 +1,6 @@
 """A trace of mixed prompts through the engine: how evenly the tokens of running streams come.
 
-`python benchmarks/trace.py` on a GPU runs a model of Llama-3.2-1B's shape with random weights, on
+`python benchmarks/traffic.py` on a GPU runs a model of Llama-3.2-1B's shape with random weights, on
 the CPU SmolLM2. First the engine is kept full, which measures how many requests a second it can
 serve; then as large a share of them arrives at random (`--load`), and the time between the tokens
 of each stream is measured. Prints one JSON object. Needs only pygpukit and NumPy.
@@ -43,7 +43,7 @@ class Traffic:
 
     def request(self) -> Stream:
         """The next one."""
-        length, new = self._length(self._options.prompt), self._length(self._options.output)
+        length, new = self._length(self._options.prompt), self._length(self._options.answer)
         ids = self._rng.integers(10, self._vocab_size, length).tolist()
         return Stream(ids, new)
 
@@ -125,7 +125,7 @@ def measure(
     llm: LLM, options: argparse.Namespace, step_tokens: int, seconds: float
 ) -> dict[str, Any]:
     """Capacity and trace for steps of so many tokens at most."""
-    length = options.prompt[1] + options.output[1]
+    length = options.prompt[1] + options.answer[1]
     config = EngineConfig(
         pages=options.running * pages_for(length),
         step_tokens=max(step_tokens, options.running),
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--load", type=float, default=0.8, help="share of the capacity")
     parser.add_argument("--seconds", type=float, default=70.0, help="for all that is measured")
     parser.add_argument("--prompt", type=int, nargs=2, metavar=("LEAST", "MOST"))
-    parser.add_argument("--output", type=int, nargs=2, metavar=("LEAST", "MOST"))
+    parser.add_argument("--answer", type=int, nargs=2, metavar=("LEAST", "MOST"))
     parser.add_argument("--running", type=int, help="requests that run at once")
     parser.add_argument(
         "--step-tokens", type=int, nargs="*", help="one or more, in turn (default: the server's)"
@@ -183,7 +183,7 @@ def main() -> None:
     options.device = device.name
     on_cpu = device.name == "cpu"
     options.prompt = options.prompt or ((32, 512) if on_cpu else (32, 4096))
-    options.output = options.output or ((16, 64) if on_cpu else (64, 256))
+    options.answer = options.answer or ((16, 64) if on_cpu else (64, 256))
     options.running = options.running or (8 if on_cpu else 64)
     if options.model is None and not on_cpu:
         options.model = "Llama-3.2-1B"
@@ -200,7 +200,7 @@ def main() -> None:
         "version": __version__,
         "model": options.model or bundled_model().name,
         "prompt_tokens": options.prompt,
-        "output_tokens": options.output,
+        "answer_tokens": options.answer,
         "load": options.load,
         "max_running": options.running,
     }
