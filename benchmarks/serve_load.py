@@ -178,8 +178,10 @@ async def run(options: argparse.Namespace, watch: Watch) -> dict[str, Any]:
     async with httpx.AsyncClient(base_url=options.url, timeout=None, limits=limits) as client:
         load = Load(client, options)
         await load.ask_alone()
-        # Pages have been used and steps of all sizes captured once all have asked at once.
-        await asyncio.gather(*(load.ask(load.next_kind(), None) for _ in range(options.streams)))
+        # A page takes memory from its first use on; by then all have been used.
+        for _ in range(3):
+            asked = (load.ask(load.next_kind(), None) for _ in range(options.streams))
+            await asyncio.gather(*asked)
         load.forget()
         await asyncio.sleep(2)
         process = {"before": watch.look()}

@@ -52,14 +52,14 @@ class PygpukitLM(TemplateLM):
         **options: Any,
     ) -> None:
         super().__init__()
-        if (model is None) == (pretrained is None):
+        given = [each for each in (model, pretrained) if each is not None]
+        if len(given) != 1:
             raise TypeError("PygpukitLM takes either model or pretrained, which mean the same")
-        model = pretrained if model is None else model
-        if isinstance(model, LLM):
-            self.llm, self._name = model, model.config.architecture
+        if isinstance(given[0], LLM):
+            self.llm, self._name = given[0], given[0].config.architecture
         else:
-            self.llm = LLM.from_pretrained(model, device=device or "auto", **options)
-            self._name = os.fspath(model)
+            self.llm = LLM.from_pretrained(given[0], device=device or "auto", **options)
+            self._name = os.fspath(given[0])
         automatic = batch_size is None or str(batch_size).startswith("auto")
         self._batch_size = max_batch_size or 8 if automatic else int(str(batch_size))
 
