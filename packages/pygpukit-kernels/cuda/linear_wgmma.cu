@@ -31,6 +31,7 @@ struct Tiling {
   static constexpr int THREADS = (1 + CONSUMERS) * WARPGROUP;
   static constexpr int BK = PANELS * PANEL;  // of a stage
   static constexpr int X_BYTES = BM * BK * 2, W_BYTES = BN * BK * 2, STAGE_BYTES = X_BYTES + W_BYTES;
+  static_assert(TILES % 4 == 0, "columns are stored four tiles at a time");
   static constexpr unsigned short ALL_BLOCKS = CLUSTER == 1 ? 0 : (1 << CLUSTER) - 1;
 };
 
@@ -221,9 +222,10 @@ struct Gemm {
     }
   }
 
-  // Whether eight columns of a row can be read and written at once, and there are enough of them in a tile.
+  // Whether eight columns of a row can be read and written at once, and a tile has enough of them.
   __device__ __forceinline__ bool is_vectorizable_result() const {
-    return S::TILES % (a.gated ? 8 : 4) == 0 && !a.out_float32 && is_vectorizable(static_cast<const T*>(a.out), a.n, a.out_stride) &&
+    return S::TILES % (a.gated ? 8 : 4) == 0 && !a.out_float32 &&
+           is_vectorizable(static_cast<const T*>(a.out), a.n, a.out_stride) &&
            (!a.residual || is_vectorizable(a.residual, a.n, a.residual_stride));
   }
 
@@ -264,7 +266,7 @@ struct Gemm {
   }
 
   __device__ __forceinline__ void store_each(const float (&sum)[S::TILES][4], int own_row, int first_column) const {
-    constexpr int AT_ONCE = S::TILES < 4 ? 8 : 16;  // whose residuals are under way together
+    constexpr int AT_ONCE = 16;  // whose residuals are under way together
 #pragma unroll
     for (int first = 0; first < 4 * S::TILES; first += AT_ONCE) {
       float residual[AT_ONCE];
@@ -287,9 +289,11 @@ struct Gemm {
   __device__ __forceinline__ void finish(float (&sum)[S::TILES][4], int group, int first_row, int first_column) const {
     activate_sums(sum, first_column);
     const int own_row = first_row + group * 64 + warp_index() % 4 * 16 + lane_index() / 4;
-    if constexpr (S::TILES % 4 == 0)
-      if (is_vectorizable_result()) return store_vectors(sum, own_row, first_column);
-    store_each(sum, own_row, first_column);
+    if (is_vectorizable_result()) {
+      store_vectors(sum, own_row, first_column);
+    } else {
+      store_each(sum, own_row, first_column);
+    }
   }
 
   __device__ __forceinline__ void consume(int group) const {

@@ -138,8 +138,7 @@ __device__ __forceinline__ void products_fence(float (&d)[N][4]) {
 #define SUMS_1(t) "+f"(d[t][0]), "+f"(d[t][1]), "+f"(d[t][2]), "+f"(d[t][3])
 #define SUMS_4(t) SUMS_1(t), SUMS_1(t + 1), SUMS_1(t + 2), SUMS_1(t + 3)
 #define SUMS_16(t) SUMS_4(t), SUMS_4(t + 4), SUMS_4(t + 8), SUMS_4(t + 12)
-#define PLACES_8 "%0,%1,%2,%3,%4,%5,%6,%7"
-#define PLACES_16 PLACES_8 ",%8,%9,%10,%11,%12,%13,%14,%15"
+#define PLACES_16 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
 #define PLACES_32 PLACES_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define PLACES_64                                                                    \
   PLACES_32                                                                          \
@@ -159,13 +158,6 @@ __device__ __forceinline__ void products_fence(float (&d)[N][4]) {
                : "memory")
 
 // Begins d = A B, or d += A B where `add` isn't 0; both are read from shared memory, B as (N, 16).
-template <class T>
-__device__ __forceinline__ void multiply_group(float (&d)[2][4], unsigned long long a, unsigned long long b, int add) {
-  if constexpr (same_type<T, bf16>)
-    WGMMA(16, "bf16", PLACES_8, "%8", "%9", "%10", SUMS_1(0), SUMS_1(1));
-  else
-    WGMMA(16, "f16", PLACES_8, "%8", "%9", "%10", SUMS_1(0), SUMS_1(1));
-}
 template <class T>
 __device__ __forceinline__ void multiply_group(float (&d)[4][4], unsigned long long a, unsigned long long b, int add) {
   if constexpr (same_type<T, bf16>)

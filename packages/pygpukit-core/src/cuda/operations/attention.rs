@@ -173,7 +173,6 @@ impl<'a> Attention<'a> {
     fn decode(mut self, plan: &mut Plan, padded: usize) {
         let results = self.tokens * self.heads * self.most_spans;
         self.arguments.spans = plan.scratch(4 * results * (self.dim + 2)).addr() as u64;
-        let blocks = self.kv_heads * self.group().div_ceil(DECODE_QUERIES);
         let (warps, shared) = decode_shape(padded, self.group(), plan.limits());
         let function = match (padded, warps) {
             (64, _) => entry!("attention_decode_64_4", self.q.dtype),
@@ -182,6 +181,7 @@ impl<'a> Attention<'a> {
             (_, 2) => entry!("attention_decode_256_2", self.q.dtype),
             _ => entry!("attention_decode_256_1", self.q.dtype),
         };
+        let blocks = self.kv_heads * self.group().div_ceil(DECODE_QUERIES);
         let splits = self.splits(self.tokens * blocks, shared, plan.limits());
         let grid = [self.tokens, blocks, splits];
         let name = "attention_decode";
