@@ -2,17 +2,19 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use super::error::LaunchError;
 use super::graph::Graph;
 use super::kernel::Kernel;
-use super::launch::{Argument, Entry, Launch};
+use super::launch::{Argument, Entry, Launch, Used};
 use crate::cuda;
 use crate::device::{Device, PerDevice};
 use crate::error::Result;
 use crate::host;
+use crate::memory::{Kept, MemoryPool, Storage};
 
 /// Launches the kernels of one device: checks the arguments, orders them after the copies that fill
 /// them, runs, queues or captures, counts.
@@ -44,6 +46,9 @@ struct Recording {
     /// The controller's counters, which tell controllers apart.
     controller: Arc<Counters>,
     launches: Vec<Launch>,
+    /// What lends memory to the tensors that nobody has beside the launches, and those.
+    arena: Option<Kept>,
+    lent: Vec<(Weak<Storage>, Range<usize>)>,
 }
 
 thread_local! {
@@ -112,7 +117,7 @@ impl KernelDispatchController {
     /// # Errors
     /// What `work` returns; [`LaunchError::Capture`] if this thread is capturing already.
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
-        self.begin_capture()?;
+        self.begin_capture(None)?;
         let guard = DiscardOnDrop(self);
         work()?;
         std::mem::forget(guard);
@@ -122,14 +127,20 @@ impl KernelDispatchController {
     /// From here on launches of this thread are recorded; [`Self::capture`] in two halves, for callers
     /// that can't pass a closure.
     ///
+    /// Tensors of `arena` that are dropped before the end of the capture lend their memory to those that
+    /// come after them. Graphs of one arena work in the same memory: a replay leaves nothing in it that
+    /// another replay doesn't overwrite, but for tensors that are alive when their capture ends.
+    ///
     /// # Errors
     /// [`LaunchError::Capture`] if this thread is capturing already, on any device.
-    pub fn begin_capture(&self) -> Result<(), LaunchError> {
+    pub fn begin_capture(&self, arena: Option<&Arc<MemoryPool>>) -> Result<(), LaunchError> {
         RECORDING.with_borrow_mut(|recording| match recording {
             Some(_) => Err(LaunchError::Capture("this thread is capturing a graph already")),
             None => {
                 let controller = Arc::clone(&self.counters);
-                *recording = Some(Recording { controller, launches: Vec::new() });
+                let arena = arena.map(MemoryPool::keep);
+                let (launches, lent) = (Vec::new(), Vec::new());
+                *recording = Some(Recording { controller, launches, arena, lent });
                 Ok(())
             }
         })
@@ -142,8 +153,11 @@ impl KernelDispatchController {
     /// the launches.
     pub fn end_capture(&self) -> Result<Graph> {
         let missing = LaunchError::Capture("this thread has not begun to capture on this device");
-        let recording = self.take_recording().ok_or(missing)?;
-        Graph::new(self.device, recording.launches, recording.controller)
+        let Recording { controller, launches, arena, lent } =
+            self.take_recording().ok_or(missing)?;
+        let alive = |(storage, range): (Weak<Storage>, _)| Some((storage.upgrade()?, range));
+        let alive = lent.into_iter().filter_map(alive).collect();
+        Graph::new(self.device, launches, controller, alive, arena)
     }
 
     /// Ends the capture of this thread, if there is one on this controller, and forgets it.
@@ -173,7 +187,7 @@ impl KernelDispatchController {
     fn record(&self, launch: Launch) -> Option<Launch> {
         RECORDING.with_borrow_mut(|recording| match recording {
             Some(recording) if Arc::ptr_eq(&recording.controller, &self.counters) => {
-                recording.launches.push(launch);
+                recording.push(launch);
                 None
             }
             _ => Some(launch),
@@ -186,6 +200,17 @@ impl KernelDispatchController {
             device: self.device.to_string(),
             known: self.kernels().join(", "),
         }
+    }
+}
+
+impl Recording {
+    fn push(&mut self, mut launch: Launch) {
+        if let Some(arena) = &self.arena {
+            let lends = |used: &mut Used| Arc::ptr_eq(used.0.pool(), arena.pool());
+            let lent = launch.memory.extract_if(.., lends);
+            self.lent.extend(lent.map(|(storage, range)| (Arc::downgrade(&storage), range)));
+        }
+        self.launches.push(launch);
     }
 }
 

@@ -148,6 +148,45 @@ fn a_graph_keeps_its_tensors_and_sees_what_is_written_into_them() {
 }
 
 #[test]
+fn tensors_of_an_arena_lend_their_memory_until_the_last_graph_is_gone() {
+    let controller = controller();
+    let arena = MemoryPool::new(Device::Cpu, None);
+    let zeros = || Tensor::zeros(&arena, DType::F32, vec![2]).unwrap();
+    let (start, end) = (zeros(), zeros());
+    // end = 3 start, each sum in a tensor that the next one no longer has.
+    let tripled = |controller: &KernelDispatchController| {
+        controller.begin_capture(Some(&arena)).unwrap();
+        let mut sums = vec![start.clone()];
+        for _ in 0..2 {
+            let sum = Tensor::empty(&arena, DType::F32, vec![2]).unwrap();
+            for (term, scale) in [(&sum, -1.0), (&sums[0], 1.0), (&start, 1.0)] {
+                controller.launch("axpy", add(term, &sum, scale)).unwrap();
+            }
+            sums = vec![sum];
+        }
+        for (term, scale) in [(&end, -1.0), (&sums[0], 1.0)] {
+            controller.launch("axpy", add(term, &end, scale)).unwrap();
+        }
+        drop(sums);
+        controller.end_capture().unwrap()
+    };
+    let graphs = [tripled(&controller), tripled(&controller)];
+    let stats = arena.stats();
+    assert_eq!((stats.live_blocks, stats.allocations - stats.reuses), (2, 4));
+    for (graph, value) in graphs.iter().zip([1.5_f32, -4.0]) {
+        start.write(&[value, 2.0 * value].map(f32::to_le_bytes).concat()).unwrap();
+        assert_eq!(arena.trim(), 0);
+        graph.replay().unwrap();
+        assert_eq!(values(&end), [3.0 * value, 6.0 * value]);
+    }
+    drop((start, end));
+    assert_eq!(arena.stats().live_blocks, 2); // the graphs have them
+    drop(graphs);
+    let held = arena.stats().held;
+    assert_eq!((arena.stats().live_blocks, arena.trim()), (0, held));
+}
+
+#[test]
 fn a_node_describes_its_arguments() {
     let (controller, y) = (controller(), tensor(&[0.0; 3]));
     let arguments = vec![Argument::None, (&y).into(), Argument::Float(0.5)];
@@ -182,8 +221,8 @@ fn captures_neither_nest_nor_leave_their_thread() {
     let ones = || vec![Argument::None, (&y).into(), Argument::Float(1.0)];
     let graph = controller
         .capture(|| {
-            assert!(matches!(controller.begin_capture(), Err(LaunchError::Capture(_))));
-            assert!(matches!(other.begin_capture(), Err(LaunchError::Capture(_))));
+            assert!(matches!(controller.begin_capture(None), Err(LaunchError::Capture(_))));
+            assert!(matches!(other.begin_capture(None), Err(LaunchError::Capture(_))));
             assert!(matches!(other.end_capture(), Err(Error::Launch(LaunchError::Capture(_)))));
             // Another controller's launches and another thread's run as ever.
             other.launch("axpy", ones())?;

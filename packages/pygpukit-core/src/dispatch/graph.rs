@@ -10,11 +10,13 @@ use super::launch::{Entry, Launch, Used};
 use crate::cuda::{self, CudaKernel};
 use crate::device::Device;
 use crate::error::Result;
+use crate::memory::Kept;
 
 /// A list of launches, in order, with the tensors that they use.
 ///
 /// It is made by [`super::KernelDispatchController::capture`]. The tensors stay alive and in place as
-/// long as the graph does, so a replay sees what was written into them since.
+/// long as the graph does, so a replay sees what was written into them since; those of an arena that were
+/// dropped before the end of the capture have none but what the replay itself puts there.
 pub struct Graph {
     launches: Vec<Launch>,
     /// Every storage once, with the range that some launch uses.
@@ -24,6 +26,8 @@ pub struct Graph {
     counters: Arc<Counters>,
     /// What a GPU runs in place of the launches.
     program: Option<cuda::Program>,
+    /// Keeps the memory of the tensors that `memory` doesn't have.
+    _arena: Option<Kept>,
     /// Two replays at once would work on the same tensors.
     replaying: Mutex<()>,
 }
@@ -33,17 +37,22 @@ impl Graph {
         device: Device,
         launches: Vec<Launch>,
         counters: Arc<Counters>,
+        alive: Vec<Used>,
+        arena: Option<Kept>,
     ) -> Result<Self> {
         let program = match device {
             Device::Cpu => None,
             Device::Cuda(ordinal) => Some(cuda::Program::new(ordinal, cuda_operations(&launches))?),
         };
         Ok(Graph {
-            memory: distinct_memory(&launches),
+            memory: distinct_memory(
+                launches.iter().flat_map(|launch| &launch.memory).chain(&alive),
+            ),
             kernels: distinct_kernels(&launches),
             launches,
             counters,
             program,
+            _arena: arena,
             replaying: Mutex::new(()),
         })
     }
@@ -88,10 +97,10 @@ fn cuda_operations(
     })
 }
 
-fn distinct_memory(launches: &[Launch]) -> Vec<Used> {
+fn distinct_memory<'a>(used: impl Iterator<Item = &'a Used>) -> Vec<Used> {
     let mut memory: Vec<Used> = Vec::new();
     let mut places = std::collections::HashMap::new();
-    for (storage, range) in launches.iter().flat_map(|launch| &launch.memory) {
+    for (storage, range) in used {
         let place = *places.entry(Arc::as_ptr(storage)).or_insert_with(|| {
             memory.push((Arc::clone(storage), range.clone()));
             memory.len() - 1

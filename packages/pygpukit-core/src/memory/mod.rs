@@ -13,7 +13,7 @@ mod tensor;
 pub use error::{OutOfMemory, TensorError};
 pub use fetch::Fetch;
 pub use layout::Layout;
-pub use pool::{Block, MemoryPool, PoolStats};
+pub use pool::{Block, Kept, MemoryPool, PoolStats};
 pub use scalar::Scalar;
 pub use storage::Storage;
 pub use tensor::Tensor;

@@ -60,7 +60,12 @@ struct Chunk {
 struct State {
     stats: PoolStats,
     free: FreeChunks,
+    /// How many [`Kept`] there are.
+    keepers: usize,
 }
+
+/// As long as it lives, its pool holds what it holds: free blocks stay where they are.
+pub struct Kept(Arc<MemoryPool>);
 
 static DEFAULT_POOLS: PerDevice<Arc<MemoryPool>> = PerDevice::new();
 
@@ -70,6 +75,7 @@ impl MemoryPool {
         let state = State {
             stats: PoolStats { quota, ..PoolStats::default() },
             free: FreeChunks::default(),
+            keepers: 0,
         };
         Arc::new(MemoryPool { device, state: Mutex::new(state) })
     }
@@ -116,7 +122,13 @@ impl MemoryPool {
     pub fn set_quota(&self, quota: Option<usize>) {
         let mut state = self.state();
         state.stats.quota = quota;
-        while state.stats.held > state.limit() && state.give_back_oldest() {}
+        state.obey_limit();
+    }
+
+    /// Sees to it that blocks don't go back to the device, for what works in free ones.
+    pub fn keep(self: &Arc<Self>) -> Kept {
+        self.state().keepers += 1;
+        Kept(Arc::clone(self))
     }
 
     /// The counters, as of now.
@@ -175,6 +187,21 @@ impl Drop for Block {
     }
 }
 
+impl Kept {
+    /// The pool that it keeps.
+    pub fn pool(&self) -> &Arc<MemoryPool> {
+        &self.0
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.keepers -= 1;
+        state.obey_limit();
+    }
+}
+
 impl State {
     fn limit(&self) -> usize {
         self.stats.quota.unwrap_or(usize::MAX)
@@ -196,7 +223,9 @@ impl State {
             _ => return Ok(None),
         };
         while self.stats.held > room {
-            self.give_back_oldest();
+            if !self.give_back_oldest() {
+                return Ok(None);
+            }
         }
         let memory = loop {
             match device.backend().allocate(needed)? {
@@ -209,7 +238,14 @@ impl State {
         Ok(Some(Chunk { memory, bytes: needed }))
     }
 
+    fn obey_limit(&mut self) {
+        while self.stats.held > self.limit() && self.give_back_oldest() {}
+    }
+
     fn give_back_oldest(&mut self) -> bool {
+        if self.keepers > 0 {
+            return false;
+        }
         let oldest = self.free.take_oldest();
         self.stats.held -= oldest.as_ref().map_or(0, |chunk| chunk.bytes);
         oldest.is_some()
@@ -218,11 +254,8 @@ impl State {
     fn take_back(&mut self, chunk: Chunk) {
         self.stats.in_use -= chunk.bytes;
         self.stats.live_blocks -= 1;
-        if self.stats.held > self.limit() {
-            self.stats.held -= chunk.bytes;
-        } else {
-            self.free.put(chunk);
-        }
+        self.free.put(chunk);
+        self.obey_limit();
     }
 
     fn out_of_memory(&self, device: Device, needed: usize) -> OutOfMemory {

@@ -187,6 +187,23 @@ fn threads_never_share_a_block() {
 }
 
 #[test]
+fn what_is_kept_stays_whatever_the_quota() {
+    let pool = MemoryPool::new(Device::Cpu, Some(8192));
+    drop(pool.allocate(4096).unwrap());
+    let kept = [pool.keep(), pool.keep()];
+    assert_eq!(pool.trim(), 0);
+    pool.set_quota(Some(2048));
+    assert!(pool.allocate(1024).is_err(), "the quota is full of what is kept");
+    assert_eq!(pool.stats().held, 4096);
+    let [first, last] = kept;
+    drop(first);
+    assert_eq!(pool.stats().held, 4096);
+    drop(last);
+    assert_eq!(pool.stats().held, 0);
+    assert!(pool.allocate(1024).is_ok());
+}
+
+#[test]
 fn only_memory_fresh_from_the_system_counts_as_zeroed() {
     let pool = MemoryPool::new(Device::Cpu, None);
     assert!(pool.allocate(100).unwrap().is_zeroed());

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyTuple, PyType};
 
 use super::device::PyDevice;
+use super::memory::PyMemoryPool;
 use super::tensor::PyTensor;
 use crate::cuda;
 use crate::device::Device;
 use crate::dispatch::{
     ArgValue, Argument, DispatchStats, Graph, KernelDispatchController, Launch, LaunchError,
 };
+use crate::memory::MemoryPool;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyKernelDispatchController>()?;
@@ -73,8 +75,26 @@ impl PyKernelDispatchController {
     /// A graph that records this thread's launches, and runs none of them.
     ///
     /// Use it as `with controller.capture() as graph:`. Captures don't nest.
-    fn capture(&self) -> PyGraph {
-        PyGraph { controller: self.0, graph: OnceLock::new() }
+    ///
+    /// Args:
+    ///     arena: A pool of the device whose tensors are not kept for the graph: those that are gone
+    ///         when the capture ends lend their memory to later ones. Graphs of one arena work in the
+    ///         same memory, which goes back to the device only after the last of them; what a replay
+    ///         leaves in its other tensors lasts until the next replay of any of these graphs.
+    ///
+    /// Raises:
+    ///     ValueError: The arena is of another device.
+    #[pyo3(signature = (arena=None))]
+    fn capture(&self, arena: Option<&PyMemoryPool>) -> PyResult<PyGraph> {
+        let arena = arena.map(|arena| Arc::clone(&arena.0));
+        if let Some(other) = arena.as_ref().map(|arena| arena.device())
+            && other != self.0.device()
+        {
+            let device = self.0.device();
+            let message = format!("arena: expected a pool of {device}, found one of {other}");
+            return Err(PyValueError::new_err(message));
+        }
+        Ok(PyGraph { controller: self.0, arena, graph: OnceLock::new() })
     }
 
     /// The files of compiled kernels that a GPU has loaded so far, by source.
@@ -144,6 +164,7 @@ fn argument(kernel: &str, index: usize, arg: &Bound<'_, PyAny>) -> PyResult<Argu
 #[pyclass(name = "Graph", module = "pygpukit.core", frozen)]
 pub(super) struct PyGraph {
     controller: &'static KernelDispatchController,
+    arena: Option<Arc<MemoryPool>>,
     graph: OnceLock<Graph>,
 }
 
@@ -161,7 +182,7 @@ impl PyGraph {
         if graph.graph.get().is_some() {
             return Err(LaunchError::Capture("the graph has been captured already").into());
         }
-        graph.controller.begin_capture()?;
+        graph.controller.begin_capture(graph.arena.as_ref())?;
         Ok(slf)
     }
 

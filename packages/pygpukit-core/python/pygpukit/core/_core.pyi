@@ -281,6 +281,17 @@ class TensorView:
         Raises:
             LoadError: It isn't a matrix, the number of scales is another, or either can't be read.
         """
+    def mxfp4(self, scales: TensorView) -> TensorView:
+        """Blocks of MXFP4, (…, n, 16) uint8 with two elements a byte, as float32 of (…, 32 n).
+
+        That is how gpt-oss is stored. The numbers are exact in bfloat16, too.
+
+        Args:
+            scales: (…, n) uint8: the exponents of the blocks, 127 for 1.
+
+        Raises:
+            LoadError: The shapes or types are others, or either can't be read.
+        """
     def transpose(self) -> TensorView:
         """The transpose of a matrix.
 
@@ -808,10 +819,20 @@ class KernelDispatchController:
             DeviceError: The GPU has no such kernel.
             PygpukitError: What went wrong with a copy that was to fill one of the tensors.
         """
-    def capture(self) -> Graph:
+    def capture(self, arena: MemoryPool | None = None) -> Graph:
         """A graph that records this thread's launches, and runs none of them.
 
         Use it as `with controller.capture() as graph:`. Captures don't nest.
+
+        Args:
+            arena: A pool of the device whose tensors are not kept for the graph: those that are
+                gone when the capture ends lend their memory to later ones. Graphs of one arena work
+                in the same memory, which goes back to the device only after the last of them; what
+                a replay leaves in its other tensors lasts until the next replay of any of these
+                graphs.
+
+        Raises:
+            ValueError: The arena is of another device.
         """
     def images(self) -> dict[str, Path]:
         """The files of compiled kernels that a GPU has loaded so far, by source.
