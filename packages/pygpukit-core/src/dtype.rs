@@ -37,6 +37,7 @@ pub enum DType {
     Q6K,
     IQ4NL,
     IQ4XS,
+    MXFP4,
 }
 
 /// The pattern of the block-quantised types: a `match` with it still names every type.
@@ -54,13 +55,14 @@ macro_rules! quantised {
             | $crate::dtype::DType::Q6K
             | $crate::dtype::DType::IQ4NL
             | $crate::dtype::DType::IQ4XS
+            | $crate::dtype::DType::MXFP4
     };
 }
 pub(crate) use quantised;
 
 impl DType {
     /// Every type, in declaration order.
-    pub const ALL: [DType; 27] = [
+    pub const ALL: [DType; 28] = [
         DType::F64,
         DType::F32,
         DType::F16,
@@ -88,6 +90,7 @@ impl DType {
         DType::Q6K,
         DType::IQ4NL,
         DType::IQ4XS,
+        DType::MXFP4,
     ];
 
     /// The name used in Python and in error messages: NumPy's where NumPy has the type.
@@ -120,6 +123,7 @@ impl DType {
             DType::Q6K => "q6_k",
             DType::IQ4NL => "iq4_nl",
             DType::IQ4XS => "iq4_xs",
+            DType::MXFP4 => "mxfp4",
         }
     }
 
@@ -131,9 +135,13 @@ impl DType {
     /// Elements in one block: 1 for plain types, 32 or 256 for the quantised ones.
     pub const fn block_elements(self) -> usize {
         match self {
-            DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 | DType::IQ4NL => {
-                32
-            }
+            DType::Q4_0
+            | DType::Q4_1
+            | DType::Q5_0
+            | DType::Q5_1
+            | DType::Q8_0
+            | DType::IQ4NL
+            | DType::MXFP4 => 32,
             DType::Q2K | DType::Q3K | DType::Q4K | DType::Q5K | DType::Q6K | DType::IQ4XS => 256,
             _ => 1,
         }
@@ -157,6 +165,7 @@ impl DType {
             DType::Q5K => 176,
             DType::Q6K => 210,
             DType::IQ4XS => 136,
+            DType::MXFP4 => 17,
         }
     }
 

@@ -11,7 +11,7 @@ from weight_files import IQ2_XXS, Q4_0, gguf_file, gguf_tensor
 
 gguf = pytest.importorskip("gguf", reason="the oracle: gguf")
 
-BLOCKS = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL"]
+BLOCKS = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4"]
 SUPER_BLOCKS = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
 TYPES = ["F32", "F16", "BF16", *BLOCKS, *SUPER_BLOCKS]
 NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

@@ -6,10 +6,12 @@
 
 mod float;
 mod kquant;
+mod mxfp4;
 mod quant;
 
 use crate::dtype::DType;
 pub(crate) use float::float8_e4m3_to_f32;
+pub(crate) use mxfp4::{BLOCK as MXFP4_BLOCK, decode_pairs};
 
 /// Elements that are converted at a time: a multiple of every type's block.
 pub(crate) const CHUNK: usize = 1024;
@@ -97,6 +99,7 @@ fn convert_portable(from: DType, to: DType, input: &[u8], output: &mut [u8]) {
         DType::Q5K => kquant::decode_q5_k(input, values),
         DType::Q6K => kquant::decode_q6_k(input, values),
         DType::IQ4XS => kquant::decode_iq4_xs(input, values),
+        DType::MXFP4 => mxfp4::decode(input, values),
         _ => float::decode(from, input, values),
     }
     float::encode(to, values, output);

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::file::WeightFile;
-use crate::convert::{self, CHUNK};
+use crate::convert::{self, CHUNK, MXFP4_BLOCK};
 use crate::dtype::DType;
 
 /// One step, with those beneath it.
@@ -23,6 +23,8 @@ pub(crate) enum Layout {
     Transposed { inner: Arc<Layout>, rows: usize, columns: usize },
     /// The elements of `inner`, each times the scale of its block, as float32.
     Scaled { inner: Arc<Layout>, scales: Arc<BlockScales> },
+    /// The elements of blocks of MXFP4, as float32: `pairs` has two in each byte.
+    Mxfp4 { pairs: Arc<Layout>, exponents: Arc<[u8]> },
     /// The elements of `inner` from `start` on.
     Window { inner: Arc<Layout>, start: usize },
 }
@@ -55,7 +57,7 @@ impl Layout {
         match self {
             Layout::Stored { dtype, .. } => *dtype,
             Layout::Cast { to, .. } => *to,
-            Layout::Scaled { .. } => DType::F32,
+            Layout::Scaled { .. } | Layout::Mxfp4 { .. } => DType::F32,
             Layout::Rows { inner, .. }
             | Layout::Transposed { inner, .. }
             | Layout::Window { inner, .. } => inner.dtype(),
@@ -68,6 +70,7 @@ impl Layout {
             Layout::Stored { file, range, .. } => (file, range.clone()),
             Layout::Cast { inner, .. }
             | Layout::Scaled { inner, .. }
+            | Layout::Mxfp4 { pairs: inner, .. }
             | Layout::Rows { inner, .. }
             | Layout::Transposed { inner, .. }
             | Layout::Window { inner, .. } => inner.stored(),
@@ -78,6 +81,7 @@ impl Layout {
     pub(crate) fn granularity(&self) -> usize {
         match self {
             Layout::Stored { dtype, .. } => dtype.block_elements(),
+            Layout::Mxfp4 { .. } => MXFP4_BLOCK,
             Layout::Cast { inner, .. }
             | Layout::Scaled { inner, .. }
             | Layout::Rows { inner, .. }
@@ -92,9 +96,10 @@ impl Layout {
             return Arc::clone(self);
         }
         Arc::new(match &**self {
-            Layout::Stored { .. } | Layout::Cast { .. } | Layout::Scaled { .. } => {
-                Layout::Cast { inner: Arc::clone(self), to }
-            }
+            Layout::Stored { .. }
+            | Layout::Cast { .. }
+            | Layout::Scaled { .. }
+            | Layout::Mxfp4 { .. } => Layout::Cast { inner: Arc::clone(self), to },
             Layout::Rows { inner, row, indices } => {
                 Layout::Rows { inner: inner.cast(to), row: *row, indices: Arc::clone(indices) }
             }
@@ -131,9 +136,10 @@ impl Layout {
             Layout::Window { inner, start: offset } => {
                 Layout::Window { inner: Arc::clone(inner), start: offset + start }
             }
-            Layout::Rows { .. } | Layout::Transposed { .. } | Layout::Scaled { .. } => {
-                Layout::Window { inner: Arc::clone(self), start }
-            }
+            Layout::Rows { .. }
+            | Layout::Transposed { .. }
+            | Layout::Scaled { .. }
+            | Layout::Mxfp4 { .. } => Layout::Window { inner: Arc::clone(self), start },
         })
     }
 
@@ -146,6 +152,7 @@ impl Layout {
             }
             Layout::Cast { inner, to } => read_cast(inner, *to, start, out),
             Layout::Scaled { inner, scales } => read_scaled(inner, scales, start, out),
+            Layout::Mxfp4 { pairs, exponents } => read_mxfp4(pairs, exponents, start, out),
             Layout::Rows { inner, row, indices } => read_rows(inner, *row, indices, start, out),
             Layout::Transposed { inner, rows, columns } => {
                 super::transpose::read(inner, *rows, *columns, start, out);
@@ -177,6 +184,21 @@ fn read_scaled(inner: &Layout, scales: &BlockScales, start: usize, out: &mut [u8
             *value = f32::from_le_bytes(bytes);
         }
         scales.apply(start, values);
+        for (bytes, value) in piece.as_chunks_mut().0.iter_mut().zip(values) {
+            *bytes = value.to_le_bytes();
+        }
+    }
+}
+
+fn read_mxfp4(pairs: &Layout, exponents: &[u8], start: usize, out: &mut [u8]) {
+    let mut bytes = [0u8; CHUNK / 2];
+    let mut buffer = [0f32; CHUNK];
+    for (index, piece) in out.chunks_mut(CHUNK * size_of::<f32>()).enumerate() {
+        let start = start + index * CHUNK;
+        let values = &mut buffer[..piece.len() / size_of::<f32>()];
+        let bytes = &mut bytes[..values.len() / 2];
+        pairs.read(start / 2, bytes);
+        convert::decode_pairs(bytes, &exponents[start / MXFP4_BLOCK..], values);
         for (bytes, value) in piece.as_chunks_mut().0.iter_mut().zip(values) {
             *bytes = value.to_le_bytes();
         }

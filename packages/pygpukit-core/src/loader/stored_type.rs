@@ -108,7 +108,7 @@ impl StoredType {
             30 => Known(DType::BF16),
             34 => StoredType::opaque("tq1_0", 256, 54),
             35 => StoredType::opaque("tq2_0", 256, 66),
-            39 => StoredType::opaque("mxfp4", 32, 17),
+            39 => Known(DType::MXFP4),
             40 => StoredType::opaque("nvfp4", 64, 36),
             41 => StoredType::opaque("q1_0", 128, 18),
             _ => return None,

@@ -9,7 +9,7 @@ use super::file::WeightFile;
 use super::layout::{BlockScales, Layout};
 use super::source::ByteSource;
 use super::stored_type::StoredType;
-use crate::convert;
+use crate::convert::{self, MXFP4_BLOCK};
 use crate::dtype::DType;
 use crate::error::Result as CoreResult;
 
@@ -203,6 +203,38 @@ impl TensorView {
         let scales = Arc::new(BlockScales { values, columns, block });
         let inner = Arc::clone(self.cast(DType::F32)?.layout()?);
         Ok(self.with(self.shape.clone(), Arc::new(Layout::Scaled { inner, scales })))
+    }
+
+    /// Blocks of MXFP4, (…, n, 16) with two elements in each byte, as float32 of (…, 32 n): what a
+    /// checkpoint like gpt-oss's stores beside their scales.
+    ///
+    /// # Errors
+    /// [`LoadError::InvalidView`] unless this and `scales`, (…, n) E8M0 exponents, are bytes of those
+    /// shapes.
+    pub fn mxfp4(&self, scales: &TensorView) -> Result<TensorView, LoadError> {
+        const BYTES: usize = MXFP4_BLOCK / 2;
+        let [outer @ .., blocks, BYTES] = self.shape.as_slice() else {
+            let reason = format!("blocks of MXFP4 have {BYTES} bytes in their last dimension");
+            return Err(self.invalid(reason));
+        };
+        let pairs = self.layout()?;
+        if pairs.dtype() != DType::U8 || scales.dtype()? != DType::U8 {
+            return Err(self.invalid(format!(
+                "blocks of MXFP4 and their scales must be uint8, found {} and {}",
+                pairs.dtype(),
+                scales.type_name()
+            )));
+        }
+        if scales.shape != self.shape[..=outer.len()] {
+            return Err(self.invalid(format!(
+                "blocks of shape {:?} need a scale each, found {:?} in {:?}",
+                self.shape, scales.shape, scales.name
+            )));
+        }
+        let shape = [outer, &[blocks * MXFP4_BLOCK]].concat();
+        self.check_size(&shape)?;
+        let layout = Layout::Mxfp4 { pairs: Arc::clone(pairs), exponents: scales.to_vec()?.into() };
+        Ok(self.with(shape, Arc::new(layout)))
     }
 
     /// The transpose of a matrix, as GPT-2's `Conv1D` weights need it.

@@ -121,6 +121,19 @@ impl PyTensorView {
         Ok(self.view.scaled(&scales.view, block)?.into())
     }
 
+    /// Blocks of MXFP4, (…, n, 16) uint8 with two elements a byte, as float32 of (…, 32 n).
+    ///
+    /// That is how gpt-oss is stored. The numbers are exact in bfloat16, too.
+    ///
+    /// Args:
+    ///     scales: (…, n) uint8: the exponents of the blocks, 127 for 1.
+    ///
+    /// Raises:
+    ///     LoadError: The shapes or types are others, or either can't be read.
+    fn mxfp4(&self, scales: &PyTensorView) -> PyResult<PyTensorView> {
+        Ok(self.view.mxfp4(&scales.view)?.into())
+    }
+
     /// The transpose of a matrix.
     ///
     /// Raises:
