@@ -43,6 +43,6 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) argmax_rows(const __gr
   __shared__ Ranked scratch[ROW_WARPS];
   start_dependents();
   wait_for_inputs();
-  const Ranked first = block_reduce<ROW_WARPS>(a.maxima[blockIdx.x * MAXIMA + threadIdx.x], scratch, Later());
+  const Ranked first = row_reduce(a.maxima[blockIdx.x * MAXIMA + threadIdx.x], scratch, Later());
   if (threadIdx.x == 0) a.out[blockIdx.x] = is_sound(first) ? token(first) : -1;
 }

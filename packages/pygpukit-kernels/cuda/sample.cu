@@ -31,15 +31,13 @@ struct SampleArgs {
 struct Settings {
   float temperature, top_p, min_p, largest;
   int top_k;  // 0: off
-  double random;
 
-  __device__ __forceinline__ Settings(const SampleArgs& a, int row, float largest) : largest(largest) {
+  __device__ __forceinline__ Settings(const SampleArgs& a, int row) {
     temperature = a.temperature[row];
     top_k = a.top_k[row];
     if (top_k < 0 || top_k >= a.vocabulary) top_k = 0;
     top_p = a.top_p[row];
     min_p = a.min_p[row];
-    random = uniform(a.seeds[row], a.positions[row]);
   }
 
   __device__ __forceinline__ bool is_greedy() const {
@@ -51,9 +49,6 @@ struct Settings {
   __device__ __forceinline__ Weight head_of(Weight total) const {
     return top_p < 1.f ? static_cast<Weight>(static_cast<double>(top_p) * static_cast<double>(total)) : total;
   }
-  __device__ __forceinline__ Weight target(Weight total) const {
-    return static_cast<Weight>(random * static_cast<double>(total));
-  }
 };
 
 struct Shared {
@@ -62,6 +57,7 @@ struct Shared {
   Weight scratch[ROW_WARPS];
   Candidates candidates;
   Selection selection;
+  double random;
   int drawn, kept;
 };
 
@@ -72,6 +68,9 @@ struct Sampler {
   Shared& shared;
 
   __device__ __forceinline__ Weight weight_of(float logit) const { return to_weight(settings.weight(logit)); }
+  __device__ __forceinline__ Weight target(Weight total) const {
+    return static_cast<Weight>(shared.random * static_cast<double>(total));
+  }
 
   __device__ __forceinline__ Weight total() const {
     Weight sum = 0;
@@ -79,18 +78,16 @@ struct Sampler {
     return block_sum(sum, shared.scratch);
   }
 
-  // Draws from among the candidates, of which thread i holds the i-th, 0 where there is none; false if top-p may keep
-  // more than are here. `total` is what all that top-p chooses from weighs; 0: the candidates are all.
+  // Draws from among the candidates, in order in shared.sorted, of which thread i holds the i-th, 0 where there is none or
+  // it is left out with those behind it; false if top-p may keep more than are here. `total` is what all that top-p chooses
+  // from weighs; 0: the candidates are all.
   __device__ __forceinline__ bool draw_from_list(Ranked ranked, Weight total) const {
     const int i = threadIdx.x;
     const float w = ranked ? settings.weight(logit(ranked)) : 0.f;
-    const Weight weight = to_weight(w), sum = block_scan(weight, shared.scratch);
-    shared.sorted[i] = ranked;
-    __syncthreads();
-    if (threadIdx.x == ROW_THREADS - 1) shared.scratch[0] = sum;
+    const Weight weight = to_weight(w);
     if (threadIdx.x == 0) shared.kept = 0;
-    __syncthreads();
-    const Weight here = shared.scratch[0], head = settings.head_of(total ? total : here);
+    const auto [sum, here] = BlockScan(weight, shared.scratch);
+    const Weight head = settings.head_of(total ? total : here);
     // Candidates that aren't here can matter only if the head reaches beyond those that are, or if the last that is
     // here is still heavy enough.
     const bool all_here = !total || shared.candidates.count == row.vocabulary || (settings.top_p < 1.f && here >= head) ||
@@ -98,14 +95,17 @@ struct Sampler {
     if (!all_here) return false;
     const bool kept = ranked && (settings.top_p >= 1.f || sum - weight < head) && settings.is_heavy(w);
     shared.weights[i] = kept ? weight : 0;
-    if (kept) atomicMax(&shared.kept, i + 1);
-    const Weight kept_total = block_sum(kept ? weight : 0, shared.scratch), target = settings.target(kept_total);
-    if (!kept) return true;
-    Weight before = 0;
-#pragma unroll 8
-    for (int j = 0; j < shared.kept; ++j)
-      if (shared.sorted[j] != ranked && token(shared.sorted[j]) < token(ranked)) before += shared.weights[j];
-    if (before <= target && target < before + weight) shared.drawn = token(ranked);
+    const unsigned lanes = __ballot_sync(~0u, kept);
+    if (lanes && lane_index() == 0) atomicMax(&shared.kept, i + WARP - __clz(lanes));
+    const Weight kept_total = block_sum(kept ? weight : 0, shared.scratch), target = this->target(kept_total);
+    for (int one = warp_index(); one < shared.kept; one += ROW_WARPS) {
+      const int its_token = token(shared.sorted[one]);
+      Weight before = 0;
+      for (int j = lane_index(); j < shared.kept; j += WARP)
+        if (token(shared.sorted[j]) < its_token) before += shared.weights[j];
+      before = warp_reduce(before, Sum());
+      if (before <= target && target < before + shared.weights[one]) shared.drawn = its_token;
+    }
     return true;
   }
 
@@ -129,16 +129,10 @@ struct Sampler {
       if (w == warp_index()) before = all;
       all += shared.scratch[w];
     }
-    const Weight target = settings.target(all);
+    const Weight target = this->target(all);
     if (target < before || target >= before + sum) return;
     for (int start = first; start < end; start += WARP) {
-      Weight here = weight(start + lane_index());
-      const Weight own = here;
-#pragma unroll
-      for (int step = 1; step < WARP; step *= 2) {
-        const Weight left = __shfl_up_sync(~0u, here, step);
-        if (lane_index() >= step) here += left;
-      }
+      const Weight own = weight(start + lane_index()), here = warp_scan(own);
       if (before + here - own <= target && target < before + here) shared.drawn = start + lane_index();
       before += __shfl_sync(~0u, here, WARP - 1);
     }
@@ -164,22 +158,17 @@ struct Sampler {
 
   // `maximum`: the thread's share of the maxima.
   __device__ __forceinline__ void draw(Ranked maximum) const {
-    // Among the k first logits of parts of the row, the last is not above the k-th logit. Without top-k the head that
+    // Where k of the first logits of parts of the row rank so high, the first k of all do. Without top-k the head that
     // top-p keeps is hoped to be among some hundreds.
     constexpr int HOPE = 384;
     const int count = settings.top_k ? settings.top_k : HOPE;
     if (count <= ROW_THREADS && (settings.top_k || settings.top_p < 1.f || settings.min_p > 0.f)) {
-      shared.candidates.gather_from_parts(row, reached_by(count, maximum), maximum, shared.sorted);
-      if (shared.candidates.count <= ROW_THREADS) {
-        Ranked ranked = shared.candidates.sorted(shared.sorted);
+      const Ranked least = reached_by(count, maximum, first, shared.sorted);
+      shared.candidates.gather_from_parts(row, least, maximum, shared.sorted);
+      if (shared.candidates.count >= settings.top_k && shared.candidates.count <= ROW_THREADS) {
+        Ranked ranked = shared.candidates.sort(shared.sorted);
         const Weight all = settings.top_k ? 0 : total();
-        if (settings.top_k) {
-          __syncthreads();
-          shared.sorted[threadIdx.x] = ranked;
-          __syncthreads();
-          if (key(ranked) < key(shared.sorted[settings.top_k - 1])) ranked = 0;
-        }
-        __syncthreads();
+        if (settings.top_k && key(ranked) < key(shared.sorted[settings.top_k - 1])) ranked = 0;
         if (draw_from_list(ranked, all)) return;
       }
     }
@@ -193,9 +182,11 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) sample_rows(const __gr
   wait_for_inputs();
   const int index = blockIdx.x;
   const Ranked maximum = a.maxima[index * MAXIMA + threadIdx.x];
-  const Ranked first = block_reduce<ROW_WARPS>(maximum, shared.sorted, Later());
+  Settings settings(a, index);
+  if (threadIdx.x == 0) shared.random = uniform(a.seeds[index], a.positions[index]);
+  const Ranked first = row_reduce(maximum, shared.sorted, Later());
   if (threadIdx.x == 0) shared.drawn = is_sound(first) ? token(first) : -1;
-  const Settings settings(a, index, logit(first));
+  settings.largest = logit(first);
   const Row row = {a.logits + index * a.logits_stride, a.vocabulary};
   __syncthreads();
   if (is_sound(first) && !settings.is_greedy()) Sampler{row, first, settings, shared}.draw(maximum);

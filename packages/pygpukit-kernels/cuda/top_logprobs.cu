@@ -29,19 +29,18 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) top_logprobs_rows(cons
   const int index = blockIdx.x;
   const Row row = {a.logits + index * a.logits_stride, a.vocabulary};
   const Ranked maximum = a.maxima[index * MAXIMA + threadIdx.x];
-  const Ranked first = block_reduce<ROW_WARPS>(maximum, shared.sorted, Later());
+  const Ranked first = row_reduce(maximum, shared.sorted, Later());
   const float largest = logit(first);
-  // Among the k first logits of parts of the row, the last is not above the k-th logit.
-  const Ranked least = a.k ? reached_by(a.k, maximum) : UNSOUND;
+  const Ranked least = a.k ? reached_by(a.k, maximum, first, shared.sorted) : UNSOUND;
   Weight sum = 0;
   row.for_each<2>([&](float x, int) { sum += to_weight(expf(x - largest)); });
   const float total = logf(static_cast<float>(block_sum(sum, shared.scratch)) * 0x1p-40f);
 
   shared.candidates.gather_from_parts(row, least, maximum, shared.sorted);
-  if (shared.candidates.count > ROW_THREADS)
+  if (shared.candidates.count < a.k || shared.candidates.count > ROW_THREADS)
     shared.candidates.gather(row, shared.selection.last(row, first, a.k, shared.candidates,
                                                         [](float, Ranked) -> Weight { return 1; }));
-  const Ranked ranked = shared.candidates.sorted(shared.sorted);
+  const Ranked ranked = shared.candidates.sort(shared.sorted);
   float* values = a.values + index * a.values_stride;
   int* indices = a.indices + index * a.indices_stride;
   const auto logprob = [&](float x) { return (x - largest) - total; };

@@ -72,60 +72,92 @@ struct Row {
   }
 };
 
-// Sorts one number of each of the first `size` threads, the largest to thread 0; `size` is a power of two, 32 at least,
-// and the others' numbers stay. Bitonic (Batcher 1968). `scratch` holds as many.
-__device__ __forceinline__ Ranked sort_descending(Ranked x, int size, Ranked* scratch) {
-  const bool sorts = threadIdx.x < size;
-#pragma unroll 1
-  for (int length = 2; length <= size; length *= 2)
-#pragma unroll 1
-    for (int step = length / 2; step; step /= 2) {
-      Ranked other = x;
-      if (step >= WARP) {
-        __syncthreads();
-        if (sorts) scratch[threadIdx.x] = x;
-        __syncthreads();
-        if (sorts) other = scratch[threadIdx.x ^ step];
-      } else if (sorts) {
-        other = __shfl_xor_sync(~0u, x, step);
-      }
-      const bool lower = !(threadIdx.x & step), descending = !(threadIdx.x & length);
-      if (sorts) x = (lower == descending) == (x > other) ? x : other;
-    }
-  return x;
-}
-
-// The largest key that the numbers of `count` threads reach, as the least rank that has it; 0 if there are fewer.
-__device__ __forceinline__ Ranked reached_by(int count, Ranked x) {
-  unsigned reached = 0;
-#pragma unroll 1
-  for (unsigned bit = 1u << 31; bit; bit >>= 1)
-    if (__syncthreads_count(key(x) >= (reached | bit)) >= count) reached |= bit;
-  return static_cast<Ranked>(reached) << 32;
+// A rank that the numbers of about `count` threads reach, hardly ever of fewer, and not of many more: found by counting
+// them in bins between the least and `first`, the largest. Those that aren't finite don't count. `scratch` holds ROW_THREADS.
+__device__ __forceinline__ Ranked reached_by(int count, Ranked x, Ranked first, Ranked* scratch) {
+  constexpr int BINS = 8 * WARP;
+  unsigned* least = reinterpret_cast<unsigned*>(scratch);  // of each warp's keys
+  int* counts = reinterpret_cast<int*>(scratch + ROW_WARPS);
+  const bool is_finite = key(x) > KEY_MINUS_INFINITY && key(x) < KEY_INFINITY;
+  __syncthreads();
+  const unsigned own = __reduce_min_sync(~0u, is_finite ? key(x) : ~0u);
+  if (lane_index() == 0) least[warp_index()] = own;
+  if (threadIdx.x < BINS) counts[threadIdx.x] = 0;
+  __syncthreads();
+  const float low = logit(static_cast<Ranked>(__reduce_min_sync(~0u, least[lane_index()])) << 32);
+  const float scale = BINS / (logit(first) - low);
+  if (is_finite) atomicAdd(counts + max(0, min(static_cast<int>((logit(x) - low) * scale), BINS - 1)), 1);
+  __syncthreads();
+  // Each lane has eight bins, the first one those of the largest numbers.
+  const int* bins = counts + 8 * (WARP - 1 - lane_index());
+  int reached = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) reached += bins[i];
+#pragma unroll
+  for (int step = 1; step < WARP; step *= 2) {
+    const int larger = __shfl_up_sync(~0u, reached, step);
+    if (lane_index() >= step) reached += larger;
+  }
+  const unsigned enough = __ballot_sync(~0u, reached >= count);
+  const int lane = enough ? __ffs(enough) - 1 : WARP - 1;
+  int bin = 8 * (WARP - 1 - lane), rest = __shfl_sync(~0u, reached, lane);
+  while (bin % 8 < 7 && rest - counts[bin] >= count) rest -= counts[bin++];
+  return static_cast<Ranked>(order_key(low + bin / scale)) << 32;
 }
 
 // Weights in units of 2^-40: whole numbers, whose sums don't depend on the order.
 using Weight = unsigned long long;
 __device__ __forceinline__ Weight to_weight(float x) { return __float2ull_rn(x * 1099511627776.f); }
 
+// Over the block, of whole numbers: every thread gets the result. `scratch` holds ROW_WARPS and is free again at the next
+// barrier.
+template <class Operation>
+__device__ __forceinline__ unsigned long long row_reduce(unsigned long long x, unsigned long long* scratch,
+                                                         Operation operation) {
+  static_assert(ROW_WARPS == WARP, "a warp reduces the warps' results");
+  x = warp_reduce(x, operation);
+  if (lane_index() == 0) scratch[warp_index()] = x;
+  __syncthreads();
+  return warp_reduce(scratch[lane_index()], operation);
+}
 __device__ __forceinline__ Weight block_sum(Weight x, Weight* scratch) {
   __syncthreads();
-  return block_reduce<ROW_WARPS>(x, scratch, Sum());
+  return row_reduce(x, scratch, Sum());
 }
 
-// The sum of x over this thread and those before it. `scratch` holds ROW_WARPS.
-__device__ __forceinline__ Weight block_scan(Weight x, Weight* scratch) {
+// The sum of x over this lane and those before it.
+__device__ __forceinline__ Weight warp_scan(Weight x) {
 #pragma unroll
   for (int step = 1; step < WARP; step *= 2) {
     const Weight before = __shfl_up_sync(~0u, x, step);
     if (lane_index() >= step) x += before;
   }
-  __syncthreads();
-  if (lane_index() == WARP - 1) scratch[warp_index()] = x;
-  __syncthreads();
-#pragma unroll 1
-  for (int w = 0; w < warp_index(); ++w) x += scratch[w];
   return x;
+}
+
+// The sum of x over this thread and those before it, and over all threads. `scratch` holds ROW_WARPS.
+struct BlockScan {
+  Weight sum, total;
+
+  __device__ __forceinline__ BlockScan(Weight x, Weight* scratch) {
+    static_assert(ROW_WARPS == WARP, "a warp adds up the warps' sums");
+    x = warp_scan(x);
+    __syncthreads();
+    if (lane_index() == WARP - 1) scratch[warp_index()] = x;
+    __syncthreads();
+    const Weight warps = warp_scan(scratch[lane_index()]), before = __shfl_sync(~0u, warps, max(warp_index() - 1, 0));
+    sum = warp_index() ? before + x : x;
+    total = __shfl_sync(~0u, warps, WARP - 1);
+  }
+};
+
+// Counts the threads that come here: what `counter`, in shared memory, has counted before this one.
+__device__ __forceinline__ int place_in(int* counter) {
+  const unsigned together = __activemask();
+  const int before = __popc(together & ((1u << lane_index()) - 1)), leader = __ffs(together) - 1;
+  int start = 0;
+  if (before == 0) start = atomicAdd(counter, __popc(together));
+  return __shfl_sync(together, start, leader) + before;
 }
 
 // The logits that rank from `least` to `most`, in any order, and how many there are; only the first ROW_THREADS are
@@ -150,38 +182,53 @@ struct Candidates {
     clear();
     if (threadIdx.x == 0) parts = 0;
     __syncthreads();
-    if (maximum && maximum >= least) maxima[atomicAdd(&parts, 1)] = maximum;
+    if (maximum && maximum >= least) maxima[place_in(&parts)] = maximum;
     __syncthreads();
-    const int runs = ceil_div(row.vocabulary, PART_STRIDE);
-    for (int i = threadIdx.x; i < parts * runs; i += ROW_THREADS) {
-      const int start = token(maxima[i / runs]) % PART_STRIDE / PART_RUN * PART_RUN + i % runs * PART_STRIDE;
-      float run[PART_RUN];
+    constexpr int AHEAD = 16;  // loads that are under way together
+    for (int part = threadIdx.x / PART_RUN; part < parts; part += ROW_THREADS / PART_RUN) {
+      const int start = token(maxima[part]) % PART_STRIDE / PART_RUN * PART_RUN + threadIdx.x % PART_RUN;
+      for (int first = start; first < row.vocabulary; first += AHEAD * PART_STRIDE) {
+        unsigned found = 0;
 #pragma unroll
-      for (int j = 0; j < PART_RUN; ++j) run[j] = start + j < row.vocabulary ? row.logits[start + j] : 0.f;
-#pragma unroll
-      for (int j = 0; j < PART_RUN; ++j) {
-        const Ranked ranked = rank(run[j], start + j);
-        if (start + j < row.vocabulary && ranked >= least) add(ranked);
+        for (int j = 0; j < AHEAD; ++j) {
+          const int token = first + j * PART_STRIDE;
+          if (token < row.vocabulary && rank(row.logits[token], token) >= least) found |= 1u << j;
+        }
+        for (; found; found &= found - 1) {
+          const int token = first + (__ffs(found) - 1) * PART_STRIDE;
+          add(rank(row.logits[token], token));
+        }
       }
     }
     __syncthreads();
   }
 
-  // Those that are kept, the largest to thread 0. `scratch` holds ROW_THREADS.
-  __device__ __forceinline__ Ranked sorted(Ranked* scratch) const {
-    int size = WARP;
-    while (size < min(count, ROW_THREADS)) size *= 2;
-    return sort_descending(list[threadIdx.x], size, scratch);
+  // Those that are kept, the largest to thread 0, and in order in `sorted`, which holds ROW_THREADS: each goes behind
+  // as many as are larger. Threads without one get 0.
+  __device__ __forceinline__ Ranked sort(Ranked* sorted) const {
+    const int kept = min(count, ROW_THREADS);
+    int lanes = WARP;  // that share one
+    while (lanes * kept > ROW_THREADS) lanes /= 2;
+    const int own = threadIdx.x / lanes;
+    const Ranked ranked = own < kept ? list[own] : 0;
+    int larger = 0;
+#pragma unroll 4
+    for (int i = threadIdx.x % lanes; i < kept; i += lanes) larger += list[i] > ranked;
+    for (int step = 1; step < lanes; step *= 2) larger += __shfl_xor_sync(~0u, larger, step);
+    sorted[threadIdx.x] = 0;
+    __syncthreads();
+    if (ranked && threadIdx.x % lanes == 0) sorted[larger] = ranked;
+    __syncthreads();
+    return sorted[threadIdx.x];
   }
 
  private:
   __device__ __forceinline__ void clear() {
     __syncthreads();
     if (threadIdx.x == 0) count = 0;
-    list[threadIdx.x] = 0;
   }
   __device__ __forceinline__ void add(Ranked ranked) {
-    const int place = atomicAdd(&count, 1);
+    const int place = place_in(&count);
     if (place < ROW_THREADS) list[place] = ranked;
   }
 };
@@ -255,8 +302,8 @@ struct Selection {
       count = counted - uncounted;
     }
     candidates.gather(row, low, high - 1);
-    const Ranked ranked = candidates.sorted(sorted);
-    const Weight weight = ranked ? weigh(logit(ranked), ranked) : 0, sum = above + block_scan(weight, scratch);
+    const Ranked ranked = candidates.sort(sorted);
+    const Weight weight = ranked ? weigh(logit(ranked), ranked) : 0, sum = above + BlockScan(weight, scratch).sum;
     if (threadIdx.x == 0) found = low;
     __syncthreads();
     if (ranked && sum >= wanted && sum - weight < wanted) found = ranked;

@@ -6,6 +6,7 @@
 __device__ __forceinline__ double uniform(long long seed, int position) {
   unsigned counter[4] = {static_cast<unsigned>(position), 0, 0, 0};
   unsigned key[2] = {static_cast<unsigned>(seed), static_cast<unsigned>(seed >> 32)};
+#pragma unroll 1
   for (int round = 0; round < 10; ++round) {
     const unsigned long long first = counter[0] * 0xd2511f53ull, second = counter[2] * 0xcd9e8d57ull;
     counter[0] = static_cast<unsigned>(second >> 32) ^ counter[1] ^ key[0];
