@@ -226,7 +226,7 @@ struct Layers {
 #pragma unroll
       for (int i = 0; i < CHAINS; ++i)
         if (i < count) {
-          if (lane_index() == 0) barrier_arrive(places.empty(stage.index));
+          barrier_arrive(places.empty(stage.index));
           stage.advance();
           kept.keep(sums, chunks, d[i]);
           kept.advance(chunks);
@@ -376,14 +376,10 @@ struct Layers {
       __syncwarp();
     }
 
-    __device__ __forceinline__ void next_keys(int) const { release(layers.places.empty_heads(0)); }
+    __device__ __forceinline__ void next_keys(int) const { barrier_arrive(layers.places.empty_heads(0)); }
     __device__ __forceinline__ void next_values(int) const {
-      release(layers.places.empty_heads(1));
+      barrier_arrive(layers.places.empty_heads(1));
       layers.head_parity ^= 1;
-    }
-    __device__ __forceinline__ void release(unsigned barrier) const {
-      __syncwarp();
-      if (lane_index() == 0) barrier_arrive(barrier);
     }
   };
 

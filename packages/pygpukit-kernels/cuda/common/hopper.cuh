@@ -88,6 +88,15 @@ __device__ __forceinline__ void copy_tile(unsigned to, const TensorMap& map, int
       "l"(&map), "r"(column), "r"(row), "r"(inner), "r"(outer), "r"(barrier)
       : "memory");
 }
+// One thread: copies `bytes`, a multiple of 16, to shared memory; the barrier counts them. Both addresses are aligned to 16.
+__device__ __forceinline__ void copy_bulk(unsigned to, const void* from, unsigned bytes, unsigned barrier,
+                                          unsigned long long policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
+
 // To the same place in every block of the cluster whose bit is set in `blocks`; each one's barrier counts the bytes. To
 // this block alone if none is.
 __device__ __forceinline__ void copy_tile(unsigned to, const TensorMap& map, int column, int row, int inner, int outer,

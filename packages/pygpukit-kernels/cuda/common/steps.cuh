@@ -108,11 +108,11 @@ struct Places {
   __device__ __forceinline__ void init_barriers() const {
     const int lane = lane_index();
     if (lane < a.stages) {
-      barrier_init(full(lane), WARP);
-      barrier_init(empty(lane), 1);
+      barrier_init(full(lane), 1);
+      barrier_init(empty(lane), WARP);
     } else if (lane < a.stages + 2) {
       barrier_init(full_heads(lane - a.stages), WARP + 1);
-      barrier_init(empty_heads(lane - a.stages), 1);
+      barrier_init(empty_heads(lane - a.stages), WARP);
     }
   }
 };

@@ -8,10 +8,29 @@ __device__ __forceinline__ void barrier_arrive_copied(unsigned barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
+// A warp begins the copy of one stage, as copy_stage in common/gemv.cuh, which the barrier counts. What lies outside the
+// matrix stays as it is.
+template <class T>
+__device__ __forceinline__ void copy_stage(const Weights<T>& w, int tile, int part, int k, unsigned stage, unsigned full,
+                                           unsigned long long policy) {
+  const int rows = min(TILE, w.n - tile * TILE), row = lane_index();
+  const unsigned bytes = min(SPAN, w.k - k) * sizeof(T);
+  if (row == 0) barrier_arrive_expecting(full, rows * bytes);
+  __syncwarp();
+  if (row >= rows) return;
+  const T* source = w.weight + (static_cast<long long>(part) * w.n + tile * TILE + row) * w.stride + k;
+  copy_bulk(stage + row * PITCH * sizeof(T), source, bytes, full, policy);
+}
+
 // Copies the weights that one warp multiplies, of all steps.
 template <class T>
 __device__ __forceinline__ void stream_weights(const PersistentArgs<T>& a, const Places<T>& places) {
   const unsigned long long policy = evict_first_policy();
+  // Products with zeros of x are taken of what no copy ever fills, too: it mustn't be NaN.
+  for (unsigned at = lane_index() * 16; at < a.stages * STAGE_BYTES<T>; at += WARP * 16)
+    asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(places.ring + at), "r"(0) : "memory");
+  shared_writes_fence();
+  __syncwarp();
   Place next(a.stages), landing(a.stages);
   int under_way = 0;
   Weights<T> following = a.weights[0];
@@ -30,13 +49,12 @@ __device__ __forceinline__ void stream_weights(const PersistentArgs<T>& a, const
             ++under_way;
           }
           const unsigned stage = places.ring + next.index * STAGE_BYTES<T>;
-          copy_stage(w.weight, w.stride, w.n, w.k, tile, part, chunk * SPAN, stage, policy);
-          barrier_arrive_copied(places.full(next.index));
+          copy_stage(w, tile, part, chunk * SPAN, stage, places.full(next.index), policy);
           next.advance();
         }
   }
-  copy_async_commit();
-  copy_async_wait<0>();
+  // No copy may be under way when the block ends.
+  for (; under_way; --under_way, landing.advance()) barrier_wait(places.full(landing.index), landing.parity);
 }
 
 // Copies the keys and values that one warp of this block's share multiplies, of all steps, chunk by chunk.

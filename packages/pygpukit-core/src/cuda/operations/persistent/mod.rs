@@ -20,6 +20,8 @@ use crate::device::Limits;
 /// done: those of two steps before are, and nobody reads farther than [`FARTHEST`] back.
 const MAILBOXES: usize = 8;
 const FARTHEST: usize = 5;
+/// Stages that a warp copies at a time: enough for the memory; the latency of words grows with more.
+const UNDER_WAY: i32 = 2;
 
 /// Consecutive launches that run as one.
 pub(in crate::cuda) struct Persistent {
@@ -185,20 +187,13 @@ impl Persistent {
             weights_count: self.weights.len() as i32,
             attention_count: self.attention().len() as i32,
             stages: self.shape.stages as i32,
-            under_way: self.under_way() as i32,
+            under_way: UNDER_WAY,
             sums_size: self.shape.sums_size as i32,
             places: self.shape.places,
             padding: 0,
         };
         let grid = [limits.sm_count as usize, 1, 1];
         launch("layers_persistent", self.function, grid, 384, self.shape.bytes, arguments)
-    }
-
-    /// Stages that a warp copies at a time: the less there is to read in a step, the more its latency
-    /// counts, which grows with what is under way.
-    fn under_way(&self) -> usize {
-        const SMALL: usize = 16 << 20;
-        if mean_bytes(&self.weights) < SMALL { 1 } else { 2 }
     }
 }
 

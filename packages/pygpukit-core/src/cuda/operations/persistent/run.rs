@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::attention::AttentionArgs;
+use super::super::attention::{AttentionArgs, SinkArgs};
 use super::super::linear::LinearArgs;
 use super::super::rope::AppendArgs;
 use super::shape::Shape;
@@ -107,7 +107,7 @@ impl Run {
         limits: &Limits,
     ) -> Option<()> {
         let first: AppendArgs = arguments(append)?;
-        let second: AttentionArgs = arguments(attention)?;
+        let SinkArgs { attention: second, sinks } = arguments(attention)?;
         let dim = second.dim;
         let function = match dim {
             64 => "attention_decode_64",
@@ -122,6 +122,7 @@ impl Run {
             && self.dtype.is_some_and(|dtype| attention.function.ends_with(dtype))
             && self.attention.is_none_or(|known| alike(&known, &second))
             && second.tokens == 1
+            && sinks == 0
             && first.out == second.q
             && [first.out_head_stride, second.q_head_stride] == [i64::from(dim); 2]
             && (first.heads, first.kv_heads, first.dim) == (second.heads, second.kv_heads, dim)

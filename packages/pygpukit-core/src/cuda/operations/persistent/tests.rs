@@ -21,11 +21,12 @@ struct Decoder {
     dtype: DType,
     rows: usize,
     limits: Limits,
+    sinks: bool,
 }
 
 impl Decoder {
     fn new(dtype: DType, rows: usize, limits: Limits) -> Decoder {
-        Decoder { launches: Vec::new(), next: 1 << 20, dtype, rows, limits }
+        Decoder { launches: Vec::new(), next: 1 << 20, dtype, rows, limits, sinks: false }
     }
 
     fn tensor(&mut self, shape: &[usize], dtype: DType) -> TensorArg {
@@ -95,6 +96,7 @@ impl Decoder {
         let tables = integers(&[rows, 4], 0x3000);
         let q = self.value(&[rows, HEADS, DIM], self.dtype);
         let out = self.tensor(&[rows, HEADS * DIM], self.dtype);
+        let sinks = if self.sinks { self.value(&[HEADS], DType::F32) } else { ArgValue::None };
         let no_norm = || {
             [
                 ArgValue::Int(0),
@@ -122,6 +124,8 @@ impl Decoder {
             ArgValue::Float(0.125),
             ArgValue::Int(0),
             ArgValue::Float(0.0),
+            sinks,
+            ArgValue::Int(-1),
         ];
         self.run("attention", &values);
         out
@@ -216,6 +220,19 @@ fn other_launches_stay() {
     assert!(decoder(DType::F32, 1, H100, 3, false).join().is_empty());
     // Too few steps to be worth it.
     assert!(decoder(DType::BF16, 1, H100, 1, false).join().is_empty());
+}
+
+#[test]
+fn attention_with_sinks_stays_a_launch_of_its_own() {
+    let joined = |sinks| {
+        let mut decoder = Decoder { sinks, ..Decoder::new(DType::BF16, 1, H100) };
+        let mut x = decoder.tensor(&[1, HIDDEN], DType::BF16);
+        for _ in 0..3 {
+            x = decoder.layer(&x, false);
+        }
+        decoder.join().len()
+    };
+    assert_eq!([false, true].map(joined), [1, 0]);
 }
 
 #[test]
