@@ -10,7 +10,7 @@
 
 // Merges the spans of `heads` heads from `first_head` on, by all threads of the block.
 template <class T>
-__device__ __forceinline__ void merge_heads(const AttentionArgs<T>& a, int token, int first_head, int heads) {
+__device__ __forceinline__ void merge_heads(const SinkArgs<T>& a, int token, int first_head, int heads) {
   const int sequence = a.sequences[token], position = a.positions[token];
   const int first = a.first_visible(position) / SPAN_KEYS;
   const int end = a.pages.holds(sequence, position) ? position / SPAN_KEYS + 1 : first;
@@ -26,13 +26,13 @@ __device__ __forceinline__ void merge_heads(const AttentionArgs<T>& a, int token
           softmax[j].largest = results.softmax[2 * (span + j)];
           softmax[j].weight = results.softmax[2 * (span + j) + 1];
         }
-    });
+    }, a.sink(head));
     a.out[token * a.out_stride + head * a.dim + i] = from_float<T>(out);
   }
 }
 
 template <int DIM, int WARPS, class T>
-__device__ __forceinline__ void attention_decode(const AttentionArgs<T>& a) {
+__device__ __forceinline__ void attention_decode(const SinkArgs<T>& a) {
   extern __shared__ __align__(128) unsigned char shared[];
   const int token = blockIdx.x;
   Decode<DIM, WARPS, T> decode(a, shared, Share(a, token, blockIdx.y, blockIdx.z, gridDim.z));
@@ -54,7 +54,7 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs<T>& a) {
 }
 
 template <class T>
-__device__ __forceinline__ void attention_merge(const AttentionArgs<T>& a) {
+__device__ __forceinline__ void attention_merge(const SinkArgs<T>& a) {
   start_dependents();
   wait_for_inputs();
   merge_heads(a, blockIdx.x, blockIdx.y, 1);
@@ -62,12 +62,12 @@ __device__ __forceinline__ void attention_merge(const AttentionArgs<T>& a) {
 
 #define ENTRY(DIM, WARPS, T)                                                                                  \
   extern "C" __global__ void __launch_bounds__(WARPS* WARP)                                                   \
-      attention_decode_##DIM##_##WARPS##_##T(const __grid_constant__ AttentionArgs<T> a) {                    \
+      attention_decode_##DIM##_##WARPS##_##T(const __grid_constant__ SinkArgs<T> a) {                    \
     attention_decode<DIM, WARPS>(a);                                                                          \
   }
 #define ENTRIES(T)                                                                                            \
   ENTRY(64, 4, T) ENTRY(128, 4, T) ENTRY(128, 2, T) ENTRY(256, 2, T) ENTRY(256, 1, T)                           \
-  extern "C" __global__ void __launch_bounds__(128) attention_decode_merge_##T(const __grid_constant__ AttentionArgs<T> a) { \
+  extern "C" __global__ void __launch_bounds__(128) attention_decode_merge_##T(const __grid_constant__ SinkArgs<T> a) { \
     attention_merge(a);                                                                                       \
   }
 FOR_EACH_16BIT(ENTRIES)

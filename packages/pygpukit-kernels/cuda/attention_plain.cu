@@ -8,7 +8,7 @@ constexpr int WARPS = 4;
 
 template <class T>
 struct Plain {
-  const AttentionArgs<T>& a;
+  const SinkArgs<T>& a;
   const Scorer<T> scorer;
   int head, kv_head, sequence, position;
   float* q;     // shared: the query
@@ -71,13 +71,14 @@ struct Plain {
       }
       __syncthreads();
     }
+    const float weight = total.with_sink(a.sink(head));
     for (int i = threadIdx.x; i < a.dim; i += WARPS * WARP)
-      a.out[blockIdx.x * a.out_stride + head * a.dim + i] = from_float<T>(sums[i] / total.weight);
+      a.out[blockIdx.x * a.out_stride + head * a.dim + i] = from_float<T>(sums[i] / weight);
   }
 };
 
 template <class T>
-__device__ __forceinline__ void attention_plain(const AttentionArgs<T>& a) {
+__device__ __forceinline__ void attention_plain(const SinkArgs<T>& a) {
   extern __shared__ float shared[];
   __shared__ float weights[CHUNK_KEYS];
   __shared__ const T* values[CHUNK_KEYS];
@@ -97,7 +98,7 @@ __device__ __forceinline__ void attention_plain(const AttentionArgs<T>& a) {
 
 #define ENTRY(T)                                                                                              \
   extern "C" __global__ void __launch_bounds__(WARPS* WARP)                                                   \
-      attention_plain_##T(const __grid_constant__ AttentionArgs<T> a) {                                       \
+      attention_plain_##T(const __grid_constant__ SinkArgs<T> a) {                                       \
     attention_plain(a);                                                                                       \
   }
 FOR_EACH_DTYPE(ENTRY)

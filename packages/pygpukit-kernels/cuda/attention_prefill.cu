@@ -14,7 +14,7 @@ constexpr int QUERIES = WARPS * WARP_QUERIES;
 
 template <int DIM, class T>
 struct Prefill {
-  const AttentionArgs<T>& a;
+  const SinkArgs<T>& a;
   const Scorer<T> scorer;
   unsigned q, k, v;  // shared addresses
   float* totals;     // sums over the spans so far: element i of this thread's at totals[i * 128]
@@ -22,7 +22,7 @@ struct Prefill {
   float sums[DIM / 8][4] = {};  // over the chunks of a span, as mma leaves them
   Softmax span[2], total[2];    // of this lane's queries: rows lane / 4 and lane / 4 + 8 of the warp's
 
-  __device__ __forceinline__ Prefill(const AttentionArgs<T>& args, unsigned char* shared) : a(args), scorer(args) {
+  __device__ __forceinline__ Prefill(const SinkArgs<T>& args, unsigned char* shared) : a(args), scorer(args) {
     // The last tokens of a prompt see the most, so their blocks come first.
     first_query = (gridDim.x - 1 - blockIdx.x) * QUERIES;
     q = shared_address(shared);
@@ -111,7 +111,7 @@ struct Prefill {
       const int row = own_row(h), t = token(row);
       if (t >= a.tokens) continue;
       // Where there is nothing to see, 0 / 0 gives NaN.
-      const float scale = 1.f / total[h].weight;
+      const float scale = 1.f / total[h].with_sink(a.sink(head(row)));
       T* out = a.out + t * a.out_stride + head(row) * a.dim;
 #pragma unroll
       for (int i = 0; i < DIM / 8; ++i)
@@ -137,7 +137,7 @@ struct Prefill {
 };
 
 template <int DIM, class T>
-__device__ __forceinline__ void attention_prefill(const AttentionArgs<T>& a) {
+__device__ __forceinline__ void attention_prefill(const SinkArgs<T>& a) {
   extern __shared__ __align__(128) unsigned char shared[];
   start_dependents();
   wait_for_inputs();
@@ -146,7 +146,7 @@ __device__ __forceinline__ void attention_prefill(const AttentionArgs<T>& a) {
 
 #define ENTRY(DIM, T)                                                                                         \
   extern "C" __global__ void __launch_bounds__(WARPS* WARP)                                                   \
-      attention_prefill_##DIM##_##T(const __grid_constant__ AttentionArgs<T> a) {                             \
+      attention_prefill_##DIM##_##T(const __grid_constant__ SinkArgs<T> a) {                             \
     attention_prefill<DIM>(a);                                                                                \
   }
 #define ENTRIES(T) ENTRY(64, T) ENTRY(128, T) ENTRY(256, T)

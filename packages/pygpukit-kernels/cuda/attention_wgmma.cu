@@ -64,13 +64,13 @@ struct Ring {
 template <int DIM, class T>
 struct Prefill {
   static constexpr int PANELS = DIM / 64;
-  const AttentionArgs<T>& a;
+  const SinkArgs<T>& a;
   unsigned queries;  // shared addresses
   Ring<DIM> keys, values;
   int* pages;        // of the chunks of values in the ring, -1 where there is none
   int first_query;   // of the block, counted over tokens and the heads of the group
 
-  __device__ __forceinline__ Prefill(const AttentionArgs<T>& args, unsigned char* shared) : a(args) {
+  __device__ __forceinline__ Prefill(const SinkArgs<T>& args, unsigned char* shared) : a(args) {
     // The last tokens of a prompt see the most, so their blocks come first.
     first_query = (gridDim.x - 1 - blockIdx.x) * QUERIES;
     const unsigned start = shared_address(shared);
@@ -273,7 +273,7 @@ struct Consumer : Prefill<DIM, T> {
       const int row = own_row(h), t = this->token(row);
       if (t >= a.tokens) continue;
       // Where there is nothing to see, 0 / 0 gives NaN.
-      const float scale = 1.f / total[h].weight;
+      const float scale = 1.f / total[h].with_sink(a.sink(this->head(row)));
       T* out = a.out + t * a.out_stride + this->head(row) * a.dim;
 #pragma unroll
       for (int i = 0; i < DIM / 8; ++i)
@@ -298,7 +298,7 @@ struct Consumer : Prefill<DIM, T> {
 };
 
 template <int DIM, class T>
-__device__ __forceinline__ void attention_wgmma(const AttentionArgs<T>& a, const TensorMap& k_map,
+__device__ __forceinline__ void attention_wgmma(const SinkArgs<T>& a, const TensorMap& k_map,
                                                 const TensorMap& v_map) {
   extern __shared__ unsigned char shared[];
   const Prefill<DIM, T> prefill(a, shared);
@@ -323,7 +323,7 @@ __device__ __forceinline__ void attention_wgmma(const AttentionArgs<T>& a, const
 
 #define ENTRY(DIM, T)                                                                                              \
   extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                         \
-      attention_wgmma_##DIM##_##T(const __grid_constant__ AttentionArgs<T> a, const __grid_constant__ TensorMap k, \
+      attention_wgmma_##DIM##_##T(const __grid_constant__ SinkArgs<T> a, const __grid_constant__ TensorMap k, \
                                   const __grid_constant__ TensorMap v) {                                           \
     attention_wgmma<DIM>(a, k, v);                                                                                 \
   }

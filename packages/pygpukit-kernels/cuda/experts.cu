@@ -168,9 +168,15 @@ struct ExpertLinearArgs {
   T* out;              // (rows, n)
   const T* x;          // (rows / rows_per_input, k)
   const W* weight;     // (count, n, k), or (count, 2n, k) when gated
+  const float* bias;   // (count, n) or (count, 2n), or null
   const int* experts;  // (rows / choices, choices)
-  long long out_stride, x_stride, expert_stride, weight_stride, experts_stride;
+  long long out_stride, x_stride, expert_stride, weight_stride, bias_stride, experts_stride;
   int n, k, count, choices, rows_per_input, activation, gated;
+  float alpha, limit;  // limit 0: the activation; else clamped_swiglu, gated
+
+  __device__ __forceinline__ float bias_of(int expert, int row) const {
+    return bias ? bias[expert * bias_stride + row] : 0.f;
+  }
 };
 
 // The product of x, in shared memory, with a weight row. A lane sums every 32nd group of eight, then the lanes are
@@ -187,9 +193,16 @@ __device__ __forceinline__ float dot(const float* x, const W* weight, int k, boo
   return warp_reduce(sum, Sum());
 }
 
+// g σ(alpha g) (u + 1), with g at most the limit and u within it: gpt-oss's gated activation. NaN passes through.
+__device__ __forceinline__ float clamped_swiglu(float gate, float other, float alpha, float limit) {
+  gate = gate > limit ? limit : gate;
+  other = other > limit ? limit : other < -limit ? -limit : other;
+  return gated_by_itself(gate, alpha) * (other + 1.f);
+}
+
 // Launch: 128 threads, ⌈n / 4⌉ blocks in x, one for each row in y; dynamic shared memory 4 ⌈k / 8⌉ 8 bytes: a warp for
-// each output.
-template <class T, class W>
+// each output. Unless BIASED there are neither biases nor a limit: they take registers.
+template <bool BIASED, class T, class W>
 __device__ __forceinline__ void expert_linear(const ExpertLinearArgs<T, W>& a) {
   extern __shared__ float shared[];
   start_dependents();
@@ -209,8 +222,16 @@ __device__ __forceinline__ void expert_linear(const ExpertLinearArgs<T, W>& a) {
   const W* weight = a.weight + expert * a.expert_stride + column * a.weight_stride;
   const bool vectorizable =
       is_vectorizable(a.weight, 8, a.weight_stride) && a.expert_stride % 8 == 0;
-  float y = activate(a.activation, dot(shared, weight, a.k, vectorizable));
-  if (a.gated) y *= dot(shared, weight + a.n * a.weight_stride, a.k, vectorizable);
+  const auto sum = [&](int row) {
+    const float sum = dot(shared, weight + row * a.weight_stride, a.k, vectorizable);
+    return BIASED ? sum + a.bias_of(expert, row + column) : sum;
+  };
+  float y = sum(0);
+  if (!BIASED || a.limit == 0.f) y = activate(a.activation, y);
+  if (a.gated) {
+    const float other = sum(a.n);
+    y = !BIASED || a.limit == 0.f ? y * other : clamped_swiglu(y, other, a.alpha, a.limit);
+  }
   if (lane_index() == 0) *out = from_float<T>(y);
 }
 
@@ -220,9 +241,10 @@ __device__ __forceinline__ void expert_linear(const ExpertLinearArgs<T, W>& a) {
   }
 FOR_EACH_DTYPE(COMBINE)
 
-#define LINEAR(T, W)                                                                                              \
+#define ENTRY(NAME, BIASED, T, W)                                                                                 \
   extern "C" __global__ void __launch_bounds__(THREADS)                                                           \
-      experts_linear_##T##_##W(const __grid_constant__ ExpertLinearArgs<T, W> a) {                                \
-    expert_linear(a);                                                                                             \
+      NAME##_##T##_##W(const __grid_constant__ ExpertLinearArgs<T, W> a) {                                        \
+    expert_linear<BIASED>(a);                                                                                     \
   }
+#define LINEAR(T, W) ENTRY(experts_linear, false, T, W) ENTRY(experts_linear_biased, true, T, W)
 LINEAR(f32, f32) LINEAR(f32, f16) LINEAR(f32, bf16) LINEAR(f16, f16) LINEAR(bf16, bf16)

@@ -10,7 +10,7 @@ import pytest
 from pygpukit import kernels
 from pygpukit.core import Device, DeviceError, LaunchError
 from pygpukit.kernels import Norm
-from reference import ACTIVATIONS, PAGE, Cache, attend, ints, rotate
+from reference import ACTIVATIONS, PAGE, Cache, attend, clamped_swiglu, ints, rotate
 
 PLACES = [
     ("cpu", "bfloat16"),
@@ -207,12 +207,17 @@ def filled(put, rng, normal, lengths, kv_heads, dim, dtype, page_size=64):
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "page_size"), [(4, 4, PAGE), (6, 2, 64), (20, 1, 128), (3, 3, 64)]
 )
-@pytest.mark.parametrize(("window", "soft_cap"), [(0, 0.0), (70, 0.0), (0, 3.0)])
-def test_attention(put, rng, normal, dtype, dim, heads, kv_heads, window, soft_cap, page_size):
+@pytest.mark.parametrize(
+    ("window", "soft_cap", "sunk"),
+    [(0, 0.0, False), (70, 0.0, False), (0, 3.0, False), (70, 0.0, True)],
+)
+def test_attention(
+    put, rng, normal, dtype, dim, heads, kv_heads, window, soft_cap, sunk, page_size
+):
     lengths = [300, 37]
     cache, content = filled(put, rng, normal, lengths, kv_heads, dim, dtype, page_size)
 
-    def run(tokens):
+    def run(tokens, alone=None):
         sequences, positions = (ints(column) for column in zip(*tokens, strict=True))
         q = queries[[offsets[s] + p for s, p in tokens]]
         return kernels.attention(
@@ -224,8 +229,11 @@ def test_attention(put, rng, normal, dtype, dim, heads, kv_heads, window, soft_c
             scale=dim**-0.5,
             window=window,
             soft_cap=soft_cap,
+            sinks=put(sinks) if sunk else None,
+            alone=alone,
         ).numpy("float32")  # fmt: skip
 
+    sinks = 3 * normal(heads) if sunk else None
     offsets = [0, lengths[0]]
     queries = normal(sum(lengths), heads, dim, dtype=dtype)
     everything = [(s, p) for s, length in enumerate(lengths) for p in range(length)]
@@ -239,6 +247,7 @@ def test_attention(put, rng, normal, dtype, dim, heads, kv_heads, window, soft_c
                 dim**-0.5,
                 window,
                 soft_cap,
+                sinks,
             )
             for s, length in enumerate(lengths)
         ]
@@ -247,14 +256,19 @@ def test_attention(put, rng, normal, dtype, dim, heads, kv_heads, window, soft_c
     for part in [[(0, 299)], [(0, 0), (1, 36)], [(0, p) for p in range(60, 200)], everything[250:]]:
         rows = [offsets[s] + p for s, p in part]
         np.testing.assert_array_equal(run(part), together[rows])
+        for alone in {0, len(part) // 3, len(part)}:
+            np.testing.assert_array_equal(run(part, alone), together[rows])
 
 
-def test_long_contexts(put, rng, normal, dtype):
+@pytest.mark.parametrize("sunk", [False, True])
+def test_long_contexts(put, rng, normal, dtype, sunk):
     cache, ((k, v),) = filled(put, rng, normal, [5000], 2, 128, dtype)
     q = normal(1, 8, 128, dtype=dtype)
     where = cache.block_tables, put(ints([4999])), put(ints([0]))
-    y = kernels.attention(put(q, dtype), *cache, *where, scale=0.2).numpy("float32")
-    assert_close(y, attend(q, k, v, np.array([4999]), 0.2), dtype, factor=2)
+    sinks = 5 + normal(8) if sunk else None
+    given = put(sinks) if sunk else None
+    y = kernels.attention(put(q, dtype), *cache, *where, scale=0.2, sinks=given).numpy("float32")
+    assert_close(y, attend(q, k, v, np.array([4999]), 0.2, sinks=sinks), dtype, factor=2)
 
 
 def test_a_missing_page_is_nan_for_those_that_see_it(put, rng, normal, dtype):
@@ -303,14 +317,22 @@ def test_queries_and_keys_are_rotated(put, rng, normal, dtype, interleaved):
     assert_close(found, rotated[:, heads:], dtype, factor=2)
 
 
-def test_experts(put, normal, rng, dtype):
+@pytest.mark.parametrize("clamped", [False, True])
+def test_experts(put, normal, rng, dtype, clamped):
     x, weight = normal(9, 72, dtype=dtype), normal(5, 2 * 33, 72, dtype=dtype)
     experts, shares = rng.integers(0, 5, (9, 2)).astype(np.int32), normal(9, 2)
+    bias = normal(5, 2 * 33) if clamped else None
     y = kernels.expert_linear(
-        put(x, dtype), put(weight, dtype), put(experts), activation="silu", gated=True
+        *(put(x, dtype), put(weight, dtype), put(experts)),
+        bias=put(bias) if clamped else None,
+        activation=kernels.ClampedSwiGLU(1.702, 7.0) if clamped else "silu",
+        gated=True,
     )
     sums = np.einsum("rk,rnk->rn", x.repeat(2, 0).astype(np.float64), weight[experts.reshape(-1)])
-    expected = ACTIVATIONS["silu"](sums[:, :33]) * sums[:, 33:]
+    if clamped:
+        sums += bias[experts.reshape(-1)]
+    gate, other = sums[:, :33], sums[:, 33:]
+    expected = clamped_swiglu(gate, other) if clamped else ACTIVATIONS["silu"](gate) * other
     assert_close(y.numpy("float32"), expected, dtype)
     total = kernels.combine_experts(y, put(shares)).numpy("float32")
     wanted = (y.numpy("float32").reshape(9, 2, 33) * shares[:, :, None]).sum(1)

@@ -76,9 +76,12 @@ def test_a_position_without_a_page_writes_nothing(put, rng, normal):
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(9, 3, 64), (4, 4, 32), (8, 1, 80)])
-@pytest.mark.parametrize(("window", "soft_cap"), [(0, 0.0), (7, 0.0), (0, 5.0)])
+@pytest.mark.parametrize(
+    ("window", "soft_cap", "sunk"),
+    [(0, 0.0, False), (7, 0.0, True), (0, 5.0, False), (0, 0.0, True)],
+)
 def test_prompts_and_steps_of_several_sequences(
-    put, rng, normal, heads, kv_heads, dim, window, soft_cap
+    put, rng, normal, heads, kv_heads, dim, window, soft_cap, sunk
 ):
     lengths = [1, 16, 70, 33]
     cache = Cache(put, rng, lengths, kv_heads, dim)
@@ -90,21 +93,47 @@ def test_prompts_and_steps_of_several_sequences(
     sequences, positions = (ints(column) for column in zip(*tokens, strict=True))
     q = normal(len(tokens), heads, dim)
     options = {"scale": dim**-0.5, "window": window, "soft_cap": soft_cap}
+    sinks = 3 * normal(heads) if sunk else None
+    given = {**options, "sinks": put(sinks) if sunk else None}
     out = kernels.attention(
-        *(put(q), *cache, cache.block_tables, put(positions), put(sequences)), **options
+        *(put(q), *cache, cache.block_tables, put(positions), put(sequences)), **given
     ).numpy()
     for row, (k, v) in enumerate(kv):
         mine = sequences == row
-        expected = attend(q[mine], k, v, positions[mine], **options)
+        expected = attend(q[mine], k, v, positions[mine], **options, sinks=sinks)
         np.testing.assert_allclose(out[mine], expected, rtol=1e-4, atol=2e-5)
     # The bits of a token don't depend on the tokens beside it.
     for t in (0, 37, 69, 72):
         alone = kernels.attention(
             put(q[t : t + 1]),
             *(*cache, cache.block_tables, put(positions[t : t + 1]), put(sequences[t : t + 1])),
-            **options,
+            **given,
         )
         np.testing.assert_array_equal(alone.numpy()[0], out[t])
+
+
+def test_sinks_far_from_the_scores(put, rng, normal):
+    cache = Cache(put, rng, [20], 1, 16)
+    k, v = normal(20, 1, 16), normal(20, 1, 16)
+    fill(put, cache, k, v, 0)
+    q, sinks = normal(1, 4, 16), np.array([-1e4, 30, 1e4, 0], np.float32)
+    args = (cache.block_tables, put(ints([19])), put(ints([0])))
+    out = kernels.attention(put(q), *cache, *args, scale=1.0, sinks=put(sinks)).numpy()
+    expected = attend(q, k, v, ints([19]), 1.0)
+    np.testing.assert_allclose(out[0, :16], expected[0, :16], rtol=1e-4, atol=1e-5)
+    assert (np.abs(out[0, 16:32]) < 1e-8).all()
+    assert not out[0, 32:48].any()
+    # A sequence that isn't there shows, sinks or not.
+    args = (cache.block_tables, put(ints([40])), put(ints([0])))
+    out = kernels.attention(put(q), *cache, *args, scale=1.0, sinks=put(sinks)).numpy()
+    assert np.isnan(out).all()
+
+
+def test_there_is_a_sink_for_each_head(put, rng, normal):
+    cache = Cache(put, rng, [16], 1, 8)
+    args = (cache.block_tables, put(ints([0])), put(ints([0])))
+    with pytest.raises(LaunchError, match=r"attention, argument sinks: .*\[2\]"):
+        kernels.attention(put(normal(1, 2, 8)), *cache, *args, scale=1.0, sinks=put(normal(3)))
 
 
 def test_large_scores_do_not_overflow(put, rng, normal):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from pygpukit import kernels
 from pygpukit.core import LaunchError
+from reference import clamped_swiglu
 
 EXPERTS, CHOICES = 6, 3
 
@@ -54,6 +55,44 @@ def test_each_row_goes_through_its_expert(put, normal, rng, dtype, gated, shared
     if gated:
         expected = expected * sums[:, outputs:]
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("clamped", [False, True])
+def test_experts_have_biases(put, normal, rng, dtype, clamped):
+    tokens, inputs, outputs = 12, 40, 19
+    x, weight = 3 * normal(tokens, inputs), normal(EXPERTS, 2 * outputs, inputs, dtype=dtype)
+    bias = normal(EXPERTS, 2 * outputs)
+    experts = rng.integers(0, EXPERTS, (tokens, CHOICES)).astype(np.int32)
+    y = kernels.expert_linear(
+        *(put(x), put(weight, dtype), put(experts)),
+        bias=put(bias),
+        activation=kernels.ClampedSwiGLU(1.5, 4.0) if clamped else "silu",
+        gated=True,
+    ).numpy()
+    chosen = experts.reshape(-1)
+    wide = x.repeat(CHOICES, 0).astype(np.float64)
+    sums = np.einsum("rk,rnk->rn", wide, weight[chosen].astype(np.float64)) + bias[chosen]
+    gate, other = sums[:, :outputs], sums[:, outputs:]
+    if clamped:
+        assert (gate > 4).any()
+        assert (np.abs(other) > 4).any()
+        expected = clamped_swiglu(gate, other, 1.5, 4.0)
+    else:
+        expected = gate / (1 + np.exp(-gate)) * other
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_biases_and_limits_must_fit(put, normal):
+    x, weight = put(normal(2, 8)), put(normal(EXPERTS, 4, 8))
+    experts = put(np.zeros((2, CHOICES), np.int32))
+    with pytest.raises(LaunchError, match=r"expert_linear, argument bias"):
+        kernels.expert_linear(x, weight, experts, bias=put(normal(EXPERTS, 5)))
+    with pytest.raises(LaunchError, match=r"expert_linear, argument limit.*where nothing is gated"):
+        kernels.expert_linear(x, weight, experts, activation=kernels.ClampedSwiGLU(1.0, 7.0))
+    clamped = kernels.ClampedSwiGLU(1.0, -7.0)
+    with pytest.raises(LaunchError, match=r"expert_linear, argument limit"):
+        kernels.expert_linear(x, weight, experts, activation=clamped, gated=True)
 
 
 def test_a_row_does_not_depend_on_the_others(put, normal, rng):

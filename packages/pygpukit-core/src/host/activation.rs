@@ -88,6 +88,45 @@ impl Activation {
     }
 }
 
+/// `g · sigmoid(alpha g) · (u + 1)`, with the gate `g` at most `limit` and `u` within `±limit`: the gated
+/// activation of gpt-oss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct ClampedSwiglu {
+    pub(super) alpha: f32,
+    pub(super) limit: f32,
+}
+
+impl ClampedSwiglu {
+    /// The activation whose numbers are the arguments at `index` and behind it; None where the limit
+    /// is 0.
+    pub(super) fn of(
+        args: &KernelArgs<'_>,
+        index: usize,
+    ) -> Result<Option<ClampedSwiglu>, LaunchError> {
+        let [alpha, limit] = [index, index + 1].map(|index| args.float(index) as f32);
+        if !alpha.is_finite() {
+            return Err(args.refuse(index, format!("expected a finite number, found {alpha}")));
+        }
+        if !(limit >= 0.0 && limit.is_finite()) {
+            let reason = format!("expected 0 (off) or a positive number, found {limit}");
+            return Err(args.refuse(index + 1, reason));
+        }
+        Ok((limit > 0.0).then_some(ClampedSwiglu { alpha, limit }))
+    }
+
+    /// The function of each lane.
+    #[inline(always)]
+    pub(super) fn apply<S: Simd>(self, simd: S, gate: S::Vector, other: S::Vector) -> S::Vector {
+        let (high, low) = (simd.splat(self.limit), simd.splat(-self.limit));
+        // Comparisons written so that NaN passes through.
+        let gate = simd.select_less(high, gate, high, gate);
+        let other = simd.select_less(high, other, high, other);
+        let other = simd.select_less(other, low, low, other);
+        let share = math::sigmoid(simd, simd.mul(gate, simd.splat(self.alpha)));
+        simd.mul(simd.mul(gate, share), simd.add(other, simd.splat(1.0)))
+    }
+}
+
 /// A function of one number for each element of a matrix, row by row.
 #[derive(Clone, Copy)]
 enum Function {

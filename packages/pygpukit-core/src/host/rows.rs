@@ -2,9 +2,12 @@
 
 use super::HostKernel;
 use super::pool::ThreadPool;
-use super::simd::{ACTIVATIONS, Numbers, Simd, WithSimd, dispatch, for_each_vector};
+use super::scratch;
+use super::simd::{
+    ACTIVATIONS, MAX_LANES, Numbers, Simd, Stored, WithSimd, dispatch, for_each_vector, with_stored,
+};
 use super::view::{FloatView, View, check_layout, expect_same_dtype, expect_shape};
-use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
+use crate::dispatch::{KernelArgs, LaunchError, Param, Signature, TensorArg};
 use crate::dtype::DType;
 
 /// `out = scale · x + y`, without `x` where there is no row of that index.
@@ -35,12 +38,46 @@ impl WithSimd for ScaledSum {
     }
 }
 
-/// `index` as a row of `matrix`, if there is such a row.
-fn existing_row(matrix: &FloatView<2>, index: i32) -> Option<usize> {
-    usize::try_from(index).ok().filter(|&row| row < matrix.length(0))
+/// `index` as one of `rows` rows, if there is such a row.
+fn existing_row(rows: usize, index: i32) -> Option<usize> {
+    usize::try_from(index).ok().filter(|&row| row < rows)
 }
 
-const WEIGHTS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
+/// A row of numbers of any type on its way to float32.
+struct ToF32<E> {
+    source: *const E,
+    target: *mut f32,
+    length: usize,
+}
+
+impl<E: Stored> WithSimd for ToF32<E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // SAFETY: the source has `length` numbers, the target room for them in whole vectors.
+        unsafe { E::to_f32(simd, self.source, self.target, self.length) };
+    }
+}
+
+/// Calls `body` with row `row` of a table, dequantised where it consists of blocks.
+fn with_row(table: &TensorArg, row: usize, body: impl FnOnce(Numbers)) {
+    if !table.dtype.is_quantized() {
+        return body(FloatView::<2>::of(table).row(row));
+    }
+    let length = table.shape[1];
+    let mut numbers = scratch::take(length.next_multiple_of(MAX_LANES));
+    let target = numbers.as_mut_ptr();
+    with_stored!(table.dtype, E => {
+        let source = View::<E, 2>::of(table).row(row).cast_const();
+        dispatch(ToF32 { source, target, length });
+    });
+    body(target.into());
+}
+
+const TABLES: &[DType] =
+    &[DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+const POSITION_TABLES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 
 mod embedding_args {
     pub(super) const IDS: usize = 0;
@@ -68,24 +105,22 @@ fn check_embedding(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
 fn run_embedding(args: &KernelArgs<'_>) {
     use embedding_args::*;
     let ids = View::<i32, 1>::of(args.tensor(IDS));
-    let weight = FloatView::<2>::of(args.tensor(WEIGHT));
+    let weight = args.tensor(WEIGHT);
     let positions = args.optional(POSITIONS).map(View::<i32, 1>::of);
     let table = args.optional(POSITION_WEIGHT).map(FloatView::<2>::of);
     let out = FloatView::<2>::of(args.tensor(OUT));
     let scale = args.float(SCALE) as f32;
-    ThreadPool::global().run_rows(ids.length(0), weight.length(1), |token| {
-        let x = existing_row(&weight, ids.get([token])).map(|row| weight.row(row));
+    let (rows, columns) = (weight.shape[0], weight.shape[1]);
+    ThreadPool::global().run_rows(ids.length(0), columns, |token| {
+        let row = existing_row(rows, ids.get([token]));
         let y = positions.zip(table).map(|(positions, table)| {
-            existing_row(&table, positions.get([token])).map(|row| table.row(row))
+            existing_row(table.length(0), positions.get([token])).map(|row| table.row(row))
         });
-        match (x, y) {
+        match (row, y) {
             (None, _) | (_, Some(None)) => out.fill_nan(token),
-            (Some(x), y) => dispatch(ScaledSum {
-                x,
-                scale,
-                y: y.flatten(),
-                out: out.row(token),
-                columns: out.length(1),
+            (Some(row), y) => with_row(weight, row, |x| {
+                let (y, out) = (y.flatten(), out.row(token));
+                dispatch(ScaledSum { x, scale, y, out, columns });
             }),
         }
     });
@@ -99,9 +134,9 @@ pub(crate) const EMBEDDING: HostKernel = HostKernel {
         name: "embedding",
         params: &[
             Param::input("ids", &[DType::I32], 1),
-            Param::input("weight", WEIGHTS, 2),
+            Param::input("weight", TABLES, 2),
             Param::optional("positions", &[DType::I32], 1),
-            Param::optional("position_weight", WEIGHTS, 2),
+            Param::optional("position_weight", POSITION_TABLES, 2),
             Param::output("out", ACTIVATIONS, 2),
             Param::float("scale"),
         ],
@@ -131,7 +166,7 @@ pub(crate) const GATHER_ROWS: HostKernel = HostKernel {
         let rows = View::<i32, 1>::of(args.tensor(1));
         let out = FloatView::<2>::of(args.tensor(2));
         ThreadPool::global().run_rows(rows.length(0), x.length(1), |to| {
-            match existing_row(&x, rows.get([to])) {
+            match existing_row(x.length(0), rows.get([to])) {
                 Some(from) => x.copy_row(from, &out, to),
                 None => out.fill_nan(to),
             }

@@ -30,18 +30,24 @@ unsafe impl<T: Send, const RANK: usize> Send for View<T, RANK> {}
 unsafe impl<T: Sync, const RANK: usize> Sync for View<T, RANK> {}
 
 impl<T: Copy, const RANK: usize> View<T, RANK> {
-    /// `tensor`, whose dtype the kernel's signature says is `T` and which [`check_layout`] passed.
+    /// `tensor`, whose dtype the kernel's signature says is `T` and which [`check_layout`] passed. Of
+    /// a block-quantised one the elements are its blocks.
     ///
     /// # Panics
     /// If the rank isn't `RANK`.
     pub(super) fn of(tensor: &TensorArg) -> View<T, RANK> {
         debug_assert_eq!(tensor.dtype.block_bytes(), size_of::<T>());
         let dimensions = |values: &[usize]| values.try_into().expect("the signature's rank");
-        View {
-            data: tensor.data.cast(),
-            shape: dimensions(&tensor.shape),
-            strides: dimensions(&tensor.strides),
+        let mut shape: [usize; RANK] = dimensions(&tensor.shape);
+        let mut strides: [usize; RANK] = dimensions(&tensor.strides);
+        let block = tensor.dtype.block_elements();
+        if block > 1 {
+            shape[RANK - 1] /= block;
+            for stride in &mut strides[..RANK - 1] {
+                *stride /= block;
+            }
         }
+        View { data: tensor.data.cast(), shape, strides }
     }
 
     /// The length of dimension `axis`.
@@ -228,7 +234,8 @@ pub(super) fn check_layout(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
 }
 
 fn check_tensor(access: Access, tensor: &TensorArg) -> Result<(), String> {
-    let size = tensor.dtype.block_bytes();
+    // Blocks are read byte by byte.
+    let size = if tensor.dtype.is_quantized() { 1 } else { tensor.dtype.block_bytes() };
     if !tensor.data.addr().is_multiple_of(size) {
         return Err(format!(
             "expected an address aligned to {size} bytes, found {:?}",

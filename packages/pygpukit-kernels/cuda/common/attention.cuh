@@ -16,6 +16,8 @@ constexpr int CHUNK_KEYS = 64;
 constexpr int SPAN_CHUNKS = 4;
 constexpr int SPAN_KEYS = CHUNK_KEYS * SPAN_CHUNKS;
 
+constexpr float LOG2_E = 1.44269504f;
+
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -49,13 +51,22 @@ struct AttentionArgs {
   }
 };
 
+// What launches of their own take: where there are sinks, each head has a score that belongs to no position and that
+// joins the softmax. Their merge comes last, so all before it is the same with sinks and without.
+template <class T>
+struct SinkArgs : AttentionArgs<T> {
+  const float* sinks;  // (heads), or null
+
+  // The sink of a head, or null.
+  __device__ __forceinline__ const float* sink(int head) const { return sinks ? sinks + head : nullptr; }
+};
+
 // Makes scores of the products of queries and keys, in units of log2 for exp2.
 template <class T>
 struct Scorer {
   float factor, cap;
 
   __device__ __forceinline__ explicit Scorer(const AttentionArgs<T>& a) {
-    constexpr float LOG2_E = 1.44269504f;
     cap = a.soft_cap * LOG2_E;
     factor = cap > 0.f ? a.scale / a.soft_cap : a.scale * LOG2_E;
   }
@@ -91,6 +102,12 @@ struct Softmax {
 
   // What is subtracted from the scores: not infinity where nothing is visible.
   __device__ __forceinline__ float reference() const { return largest == -INFINITY_F32 ? 0.f : largest; }
+
+  // The weight with that of a sink. What has met nothing keeps none.
+  __device__ __forceinline__ float with_sink(const float* sink) const {
+    if (!sink || !(weight > 0.f)) return weight;
+    return weight + exp2_fast(fmaf(*sink, LOG2_E, -largest));
+  }
 
   // Adds the positions of `next`; the sums of the values are to be added with the result.
   __device__ __forceinline__ Scales merge(const Softmax& next) {

@@ -200,10 +200,10 @@ struct CopySource {
   }
 };
 
-// One element of a head: its spans first … end - 1, merged. load(span, count, sums, softmax) gives the results of as many
-// spans, AHEAD at most.
+// One element of a head: its spans first … end - 1, merged, and its sink if it has one. load(span, count, sums, softmax)
+// gives the results of as many spans, AHEAD at most.
 template <int AHEAD, class Load>
-__device__ __forceinline__ float merge_spans(int first, int end, const Load& load) {
+__device__ __forceinline__ float merge_spans(int first, int end, const Load& load, const float* sink = nullptr) {
   Softmax total;
   float sum = 0.f;
   for (int span = first; span < end; span += AHEAD) {
@@ -215,5 +215,5 @@ __device__ __forceinline__ float merge_spans(int first, int end, const Load& loa
       if (span + j < end) sum = total.merge(softmax[j])(sum, sums[j]);
   }
   // Where there is nothing to see, 0 / 0 gives NaN.
-  return sum * (1.f / total.weight);
+  return sum * (1.f / total.with_sink(sink));
 }

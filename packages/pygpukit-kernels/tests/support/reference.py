@@ -20,6 +20,11 @@ ACTIVATIONS = {
 }
 
 
+def clamped_swiglu(gate, other, alpha=1.702, limit=7.0):
+    gate, other = np.minimum(gate, limit), np.clip(other, -limit, limit)
+    return gate / (1 + np.exp(-alpha * gate)) * (other + 1)
+
+
 PAGE = 16
 
 
@@ -43,8 +48,8 @@ def rotate(x, positions, inv_freq, interleaved=False):
     return y
 
 
-def attend(q, k, v, positions, scale, window=0, soft_cap=0.0):
-    """Attention of one sequence in float64: q (T,H,D); k, v (C,KV,D)."""
+def attend(q, k, v, positions, scale, window=0, soft_cap=0.0, sinks=None):
+    """Attention of one sequence in float64: q (T,H,D); k, v (C,KV,D); sinks (H,)."""
     group = q.shape[1] // k.shape[1]
     k, v = (np.repeat(x.astype(np.float64), group, axis=1) for x in (k, v))
     scores = np.einsum("thd,chd->htc", q.astype(np.float64), k) * scale
@@ -55,9 +60,12 @@ def attend(q, k, v, positions, scale, window=0, soft_cap=0.0):
     if window:
         visible &= past > positions[:, None] - window
     scores = np.where(visible, scores, -np.inf)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return np.einsum("htc,chd->thd", weights, v).reshape(len(q), -1)
+    largest = scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores - largest)
+    total = weights.sum(axis=-1, keepdims=True)
+    if sinks is not None:
+        total = total + np.exp(sinks.astype(np.float64)[:, None, None] - largest)
+    return np.einsum("htc,chd->thd", weights / total, v).reshape(len(q), -1)
 
 
 class Cache:

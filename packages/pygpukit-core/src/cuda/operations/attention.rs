@@ -1,6 +1,8 @@
 //! `attention`: attention_decode.cu for tokens that stand alone, attention_wgmma.cu (on Hopper) or
 //! attention_prefill.cu for prompts, attention_plain.cu for the rest. All but the last give the same bits.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::arguments::{
@@ -54,6 +56,15 @@ pub(super) struct AttentionArgs {
 }
 const _: () = assert!(size_of::<AttentionArgs>() == 192);
 
+/// `SinkArgs` of common/attention.cuh: what a launch of its own takes.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct SinkArgs {
+    pub(super) attention: AttentionArgs,
+    pub(super) sinks: u64,
+}
+const _: () = assert!(size_of::<SinkArgs>() == 200);
+
 /// One operation.
 struct Attention<'a> {
     q: &'a TensorArg,
@@ -64,7 +75,10 @@ struct Attention<'a> {
     kv_heads: usize,
     dim: usize,
     most_spans: usize,
+    /// How many tokens at the front are the only ones of their sequences, where that is known.
+    alone: Option<usize>,
     arguments: AttentionArgs,
+    sinks: u64,
 }
 
 impl<'a> Attention<'a> {
@@ -99,8 +113,45 @@ impl<'a> Attention<'a> {
             most_spans: int(most_spans),
             soft_cap: next.float(),
         };
+        let sinks = address(next.optional());
+        let alone = usize::try_from(next.int()).ok();
         let (caches, sequences) = ([k_cache, v_cache], tables.shape[0]);
-        Attention { q, caches, sequences, tokens, heads, kv_heads, dim, most_spans, arguments }
+        Attention {
+            q,
+            caches,
+            sequences,
+            tokens,
+            heads,
+            kv_heads,
+            dim,
+            most_spans,
+            alone,
+            arguments,
+            sinks,
+        }
+    }
+
+    /// The part of some of the tokens.
+    fn part(&self, tokens: Range<usize>) -> Attention<'a> {
+        let at = |address: u64, stride: i64, bytes: usize| {
+            address + (tokens.start * stride as usize * bytes) as u64
+        };
+        let all = &self.arguments;
+        let element = self.q.dtype.nbytes(1).expect("a whole number of bytes");
+        let arguments = AttentionArgs {
+            out: at(all.out, all.out_stride, element),
+            q: at(all.q, all.q_stride, element),
+            positions: at(all.positions, 1, size_of::<i32>()),
+            sequences: at(all.sequences, 1, size_of::<i32>()),
+            tokens: int(tokens.len()),
+            ..*all
+        };
+        Attention { tokens: tokens.len(), arguments, ..*self }
+    }
+
+    /// What a kernel takes.
+    fn parameters(&self) -> SinkArgs {
+        SinkArgs { attention: self.arguments, sinks: self.sinks }
     }
 
     /// Query heads that share a key/value head.
@@ -125,12 +176,21 @@ impl<'a> Attention<'a> {
         let Some(padded) = self.padded_dim() else { return self.plain(plan) };
         let prefill_bytes = 640 * padded;
         let fits = prefill_bytes <= plan.limits().shared_bytes_per_block as usize;
-        if self.tokens <= PROMPT * self.sequences || !fits {
-            return self.decode(plan, padded);
+        let alone = match self.alone {
+            _ if !fits => self.tokens,
+            Some(alone) => alone,
+            None if self.tokens <= PROMPT * self.sequences => self.tokens,
+            None => 0,
+        };
+        if alone > 0 {
+            self.part(0..alone).decode(plan, padded);
         }
-        match self.wgmma(plan.limits(), padded) {
-            Some(launch) => plan.launch(launch),
-            None => self.prefill(plan, padded, prefill_bytes),
+        if alone < self.tokens {
+            let prompts = self.part(alone..self.tokens);
+            match prompts.wgmma(plan.limits(), padded) {
+                Some(launch) => plan.launch(launch),
+                None => prompts.prefill(plan, padded, prefill_bytes),
+            }
         }
     }
 
@@ -148,7 +208,7 @@ impl<'a> Attention<'a> {
         };
         let grid = [(self.tokens * self.group()).div_ceil(WGMMA_QUERIES), self.kv_heads, 1];
         let shared = 1024 + (768 + 512 * STAGES) * padded + 40 * STAGES;
-        let launch = launch("attention_wgmma", function, grid, 384, shared, self.arguments);
+        let launch = launch("attention_wgmma", function, grid, 384, shared, self.parameters());
         let (keys, values) = (cache_map(k_cache), cache_map(v_cache));
         let parameters = launch.parameters.tensor_map(keys).tensor_map(values);
         Some(CudaLaunch { parameters, ..launch })
@@ -157,7 +217,14 @@ impl<'a> Attention<'a> {
     fn plain(&self, plan: &mut Plan) {
         let function = entry!("attention_plain", self.q.dtype);
         let grid = [self.tokens, self.heads, 1];
-        plan.launch(launch("attention_plain", function, grid, 128, 8 * self.dim, self.arguments));
+        plan.launch(launch(
+            "attention_plain",
+            function,
+            grid,
+            128,
+            8 * self.dim,
+            self.parameters(),
+        ));
     }
 
     fn prefill(&self, plan: &mut Plan, padded: usize, shared: usize) {
@@ -167,7 +234,7 @@ impl<'a> Attention<'a> {
             _ => entry!("attention_prefill_256", self.q.dtype),
         };
         let grid = [(self.tokens * self.group()).div_ceil(PREFILL_QUERIES), self.kv_heads, 1];
-        plan.launch(launch("attention_prefill", function, grid, 128, shared, self.arguments));
+        plan.launch(launch("attention_prefill", function, grid, 128, shared, self.parameters()));
     }
 
     fn decode(mut self, plan: &mut Plan, padded: usize) {
@@ -185,11 +252,11 @@ impl<'a> Attention<'a> {
         let splits = self.splits(self.tokens * blocks, shared, plan.limits());
         let grid = [self.tokens, blocks, splits];
         let name = "attention_decode";
-        plan.launch(launch(name, function, grid, 32 * warps, shared, self.arguments));
+        plan.launch(launch(name, function, grid, 32 * warps, shared, self.parameters()));
         if splits > 1 {
             let function = entry!("attention_decode_merge", self.q.dtype);
             let grid = [self.tokens, self.heads, 1];
-            plan.launch(launch(name, function, grid, 128, 0, self.arguments));
+            plan.launch(launch(name, function, grid, 128, 0, self.parameters()));
         }
     }
 

@@ -175,11 +175,13 @@ struct ExpertLinearArgs {
     out: u64,
     x: u64,
     weight: u64,
+    bias: u64,
     experts: u64,
     out_stride: i64,
     x_stride: i64,
     expert_stride: i64,
     weight_stride: i64,
+    bias_stride: i64,
     experts_stride: i64,
     n: i32,
     k: i32,
@@ -188,9 +190,11 @@ struct ExpertLinearArgs {
     rows_per_input: i32,
     activation: i32,
     gated: i32,
+    alpha: f32,
+    limit: f32,
     padding: i32,
 }
-const _: () = assert!(size_of::<ExpertLinearArgs>() == 104);
+const _: () = assert!(size_of::<ExpertLinearArgs>() == 128);
 
 pub(super) const EXPERT_LINEAR: CudaKernel = CudaKernel {
     signature: signature!(host::EXPERT_LINEAR, &["x", "out"]),
@@ -204,31 +208,33 @@ pub(super) const EXPERT_LINEAR: CudaKernel = CudaKernel {
         if args.tensor(0).dtype != DType::F32 {
             check_same_dtype(args, &["x", "weight"])?;
         }
-        let (inputs, rows) = (args.tensor(0).shape[1], args.tensor(3).shape[0]);
+        let (inputs, rows) = (args.tensor(0).shape[1], args.tensor(4).shape[0]);
         if inputs > MOST_INPUTS {
             let reason = format!("expected at most {MOST_INPUTS} columns, found {inputs}");
             return Err(args.refuse(0, reason));
         }
         if rows > MOST_ROWS {
             let reason = format!("expected at most {MOST_ROWS} rows, found {rows}");
-            return Err(args.refuse(3, reason));
+            return Err(args.refuse(4, reason));
         }
         Ok(())
     },
     plan: |args, plan| {
         let mut next = Reader::new(args);
-        let (x, weight, experts, out) =
-            (next.tensor(), next.tensor(), next.tensor(), next.tensor());
+        let (x, weight, bias) = (next.tensor(), next.tensor(), next.optional());
+        let (experts, out) = (next.tensor(), next.tensor());
         let (rows, n, k) = (out.shape[0], out.shape[1], x.shape[1]);
         let arguments = ExpertLinearArgs {
             out: address(out),
             x: address(x),
             weight: address(weight),
+            bias: address(bias),
             experts: address(experts),
             out_stride: stride(out, 0),
             x_stride: stride(x, 0),
             expert_stride: stride(weight, 0),
             weight_stride: stride(weight, 1),
+            bias_stride: stride(bias, 0),
             experts_stride: stride(experts, 0),
             n: int(n),
             k: int(k),
@@ -237,12 +243,18 @@ pub(super) const EXPERT_LINEAR: CudaKernel = CudaKernel {
             rows_per_input: int(rows / x.shape[0].max(1)),
             activation: next.int(),
             gated: next.int(),
+            alpha: next.float(),
+            limit: next.float(),
             padding: 0,
         };
-        let function = match x.dtype {
-            DType::F32 => entry!("experts_linear_f32", weight.dtype),
-            DType::F16 => "experts_linear_f16_f16",
-            _ => "experts_linear_bf16_bf16",
+        let biased = bias.is_some() || arguments.limit > 0.0;
+        let function = match (x.dtype, biased) {
+            (DType::F32, false) => entry!("experts_linear_f32", weight.dtype),
+            (DType::F32, true) => entry!("experts_linear_biased_f32", weight.dtype),
+            (DType::F16, false) => "experts_linear_f16_f16",
+            (DType::F16, true) => "experts_linear_biased_f16_f16",
+            (_, false) => "experts_linear_bf16_bf16",
+            (_, true) => "experts_linear_biased_bf16_bf16",
         };
         let (grid, shared) = ([n.div_ceil(WARPS), rows, 1], 4 * k.next_multiple_of(8));
         plan.launch(launch("experts", function, grid, THREADS, shared, arguments));

@@ -201,12 +201,14 @@ struct Attention {
     dim: usize,
     sequences: usize,
     context: usize,
+    alone: i64,
     dtype: DType,
 }
 
 impl Attention {
     fn plan(&self, limits: Limits) -> Vec<CudaLaunch> {
-        let Attention { tokens, heads: [heads, kv_heads], dim, sequences, context, dtype } = *self;
+        let Attention { tokens, heads: [heads, kv_heads], dim, sequences, context, alone, dtype } =
+            *self;
         let cache = || tensor(&[context / 64, kv_heads, 64, dim], dtype);
         let index = |length| tensor(&[length], DType::I32);
         let values = [
@@ -220,6 +222,8 @@ impl Attention {
             ArgValue::Float(0.1),
             ArgValue::Int(0),
             ArgValue::Float(0.0),
+            ArgValue::None,
+            ArgValue::Int(alone),
         ];
         plan("attention", &values, limits).unwrap()
     }
@@ -233,6 +237,7 @@ fn attention_splits_long_contexts_over_the_gpu() {
         dim: 128,
         sequences: 1,
         context: 32768,
+        alone: -1,
         dtype: DType::BF16,
     };
     let launches = decode.plan(H100);
@@ -259,6 +264,7 @@ fn prompts_and_heads_of_odd_sizes_have_kernels_of_their_own() {
         dim,
         sequences: 2,
         context: 1024,
+        alone: -1,
         dtype,
     };
     let launches = prompt(128, DType::F16).plan(A100);
@@ -273,6 +279,53 @@ fn prompts_and_heads_of_odd_sizes_have_kernels_of_their_own() {
     assert_eq!(functions(&prompt(64, DType::F32).plan(H100)), ["attention_plain_f32"]);
     // A prompt's block of such heads needs more shared memory than there is.
     assert_eq!(functions(&prompt(256, DType::BF16).plan(ADA))[0], "attention_decode_256_1_bf16");
+}
+
+#[test]
+fn experts_with_biases_or_limits_have_kernels_of_their_own() {
+    let function = |biased: bool, limit: f64| {
+        let bias = if biased { tensor(&[3, 24], DType::F32) } else { ArgValue::None };
+        let values = [
+            tensor(&[2, 16], DType::BF16),
+            tensor(&[3, 24, 16], DType::BF16),
+            bias,
+            tensor(&[2, 2], DType::I32),
+            tensor(&[4, 12], DType::BF16),
+            ArgValue::Int(1),
+            ArgValue::Int(1),
+            ArgValue::Float(1.702),
+            ArgValue::Float(limit),
+        ];
+        functions(&plan("expert_linear", &values, H100).unwrap())[0]
+    };
+    assert_eq!(function(false, 0.0), "experts_linear_bf16_bf16");
+    assert_eq!(function(true, 0.0), "experts_linear_biased_bf16_bf16");
+    assert_eq!(function(false, 7.0), "experts_linear_biased_bf16_bf16");
+}
+
+#[test]
+fn tokens_that_stand_alone_and_prompts_are_attended_to_apart() {
+    let mixed = Attention {
+        tokens: 100,
+        heads: [32, 8],
+        dim: 64,
+        sequences: 64,
+        context: 1024,
+        alone: 12,
+        dtype: DType::BF16,
+    };
+    let launches = mixed.plan(H100);
+    let names =
+        ["attention_decode_64_4_bf16", "attention_decode_merge_bf16", "attention_wgmma_64_bf16"];
+    assert_eq!(functions(&launches), names);
+    assert_eq!((launches[0].grid[0], launches[2].grid), (12, [88 * 4 / 128 + 1, 8, 1]));
+    let all = Attention { alone: 100, ..mixed };
+    assert_eq!(functions(&all.plan(H100))[0], names[0]);
+    assert_eq!(functions(&Attention { alone: 0, ..mixed }.plan(H100)), names[2..]);
+    assert_eq!(
+        functions(&Attention { alone: 12, dim: 20, ..mixed }.plan(H100)),
+        ["attention_plain_bf16"]
+    );
 }
 
 #[test]

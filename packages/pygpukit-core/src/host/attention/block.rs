@@ -125,7 +125,7 @@ impl<C: Cached> WithSimd for Whole<'_, C> {
         }
         for row in 0..rows {
             // SAFETY: the address has room for a head's values.
-            unsafe { at(row).write(simd, task.out(row)) };
+            unsafe { at(row).write(simd, task.out(row), task.sink(row)) };
         }
     }
 }
@@ -166,7 +166,7 @@ impl<C: Cached> WithSimd for Merge<'_, C> {
                 total.merge(simd, next);
             }
             // SAFETY: the address has room for a head's values.
-            unsafe { total.write(simd, task.out(row)) };
+            unsafe { total.write(simd, task.out(row), task.sink(row)) };
         }
     }
 }
@@ -236,6 +236,13 @@ impl<C: Cached> Task<'_, C> {
     fn out(&self, row: usize) -> Numbers {
         let (token, head) = self.place(row);
         self.attention.out.at([token, head * self.attention.dim()])
+    }
+
+    /// The sink of a row's head; -∞ is none.
+    #[inline(always)]
+    fn sink(&self, row: usize) -> f32 {
+        let head = self.place(row).1;
+        self.attention.sinks.map_or(f32::NEG_INFINITY, |sinks| sinks.get([head]))
     }
 
     #[inline(always)]

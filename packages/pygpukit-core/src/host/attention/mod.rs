@@ -41,6 +41,8 @@ const OUT: usize = 6;
 const SCALE: usize = 7;
 const WINDOW: usize = 8;
 const CAP: usize = 9;
+const SINKS: usize = 10;
+const ALONE: usize = 11;
 
 fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
     check_layout(args)?;
@@ -61,10 +63,18 @@ fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
     expect_shape(args, POSITIONS, &[tokens])?;
     expect_shape(args, SEQUENCES, &[tokens])?;
     expect_shape(args, OUT, &[tokens, heads * dim])?;
+    if args.optional(SINKS).is_some() {
+        expect_shape(args, SINKS, &[heads])?;
+    }
     for (index, value) in [(WINDOW, args.int(WINDOW) as f64), (CAP, args.float(CAP))] {
         if !(value >= 0.0 && value.is_finite()) {
             return Err(args.refuse(index, format!("expected 0 (off) or more, found {value}")));
         }
+    }
+    let alone = args.int(ALONE);
+    if !(-1..=tokens as i64).contains(&alone) {
+        let reason = format!("expected -1 to {tokens}, the number of tokens, found {alone}");
+        return Err(args.refuse(ALONE, reason));
     }
     Ok(())
 }
@@ -83,6 +93,8 @@ struct Attention<C> {
     window: usize,
     /// Off where 0.
     soft_cap: f32,
+    /// A score for each query head that belongs to no key.
+    sinks: Option<View<f32, 1>>,
 }
 
 impl<C: Cached> Attention<C> {
@@ -104,6 +116,7 @@ impl<C: Cached> Attention<C> {
             scale: args.float(SCALE) as f32,
             window: if window == 0 { usize::MAX } else { window },
             soft_cap: args.float(CAP) as f32,
+            sinks: args.optional(SINKS).map(View::of),
         }
     }
 
@@ -205,9 +218,10 @@ impl<C: Cached> Attention<C> {
 }
 
 /// `attention(q (T,H,D), k_cache, v_cache (pages,KV,page_size,D), block_tables (S,P), positions (T,),
-/// sequences (T,), out (T,H·D), scale, window, soft_cap)`: token `t` of sequence `s` sees positions
+/// sequences (T,), out (T,H·D), scale, window, soft_cap, sinks)`: token `t` of sequence `s` sees positions
 /// `max(0, p-window+1)` (0 without a window) to `p`, its own. Scores are `scale · q·k`, soft-capped
-/// to `cap · tanh(score / cap)` where a cap is given. NaN where a page isn't there.
+/// to `cap · tanh(score / cap)` where a cap is given. `sinks (H,)` are scores as they are that join the
+/// softmax, one for each head, without a value of their own. NaN where a page isn't there.
 pub(crate) const ATTENTION: HostKernel = HostKernel {
     signature: &Signature {
         name: "attention",
@@ -222,6 +236,10 @@ pub(crate) const ATTENTION: HostKernel = HostKernel {
             Param::float("scale"),
             Param::int("window"),
             Param::float("soft_cap"),
+            Param::optional("sinks", &[DType::F32], 1),
+            // How many tokens at the front are the only ones of their sequences, -1 where that is to be
+            // guessed: a GPU computes those otherwise, to the same bits.
+            Param::int("alone"),
         ],
     },
     check,

@@ -69,13 +69,20 @@ impl Partial {
         });
     }
 
-    /// Writes the average of the values to `out`.
+    /// Writes the average of the values to `out`; a `sink`, a score without a value, takes its share of
+    /// the weight.
     ///
     /// # Safety
     /// `dim` numbers are writable at `out`.
     #[inline(always)]
-    pub(super) unsafe fn write<S: Simd>(self, simd: S, out: Numbers) {
-        let weight = simd.splat(self.get().1);
+    pub(super) unsafe fn write<S: Simd>(self, simd: S, out: Numbers, sink: f32) {
+        let (largest, mut weight) = self.get();
+        // What has seen nothing stays 0 / 0.
+        if weight != 0.0 && sink != f32::NEG_INFINITY {
+            // Beside a far larger sink the weight is infinite, and all values count for nothing.
+            weight += exp(simd, sink - largest);
+        }
+        let weight = simd.splat(weight);
         for_each_vector!(S, self.dim, |start, count| {
             // SAFETY: the vector lies within the values and, by the caller's contract, `out`.
             unsafe {

@@ -9,10 +9,9 @@
 
 use super::super::pool::ThreadPool;
 use super::super::scratch;
-use super::super::simd::{Element, MAX_LANES, Simd, WithSimd, dispatch, for_each_vector};
+use super::super::simd::{MAX_LANES, Simd, Stored, WithSimd, dispatch};
 use super::super::view::View;
 use super::Linear;
-use crate::dtype::DType;
 
 /// Outputs of one chunk.
 const PANEL: usize = 32;
@@ -26,7 +25,7 @@ const BLOCK_ROWS: usize = 4;
 const PRODUCTS_PER_CHUNK: usize = 1 << 15;
 
 /// Computes tokens `first` to `first + count`.
-pub(super) fn run<E: Element>(linear: &Linear<E>, first: usize, count: usize) {
+pub(super) fn run<E: Stored>(linear: &Linear<E>, first: usize, count: usize) {
     linear.with_normalised(first, count, MAX_LANES, |x| {
         let outputs = linear.epilogue.outputs();
         let products = PANEL * count.min(TOKENS) * linear.x.length(1).max(1);
@@ -71,7 +70,7 @@ struct Rows<E> {
     stride: usize,
 }
 
-impl<E: Element> WithSimd for Panel<'_, E> {
+impl<E: Stored> WithSimd for Panel<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -83,7 +82,7 @@ impl<E: Element> WithSimd for Panel<'_, E> {
         if self.tokens == 1 {
             return self.block::<S, E, 1>(simd, [stored(0), stored(1)], 0);
         }
-        if E::DTYPE == DType::F32 {
+        if E::IS_F32 {
             let rows =
                 [0, 1].map(stored).map(|Rows { data, stride }| Rows { data: data.cast(), stride });
             return self.multiply(simd, rows);
@@ -98,7 +97,7 @@ impl<E: Element> WithSimd for Panel<'_, E> {
     }
 }
 
-impl<E: Element> Panel<'_, E> {
+impl<E: Stored> Panel<'_, E> {
     /// The first weight row of this panel: of the gate (or only) rows, or of the others.
     #[inline(always)]
     fn weight_row(&self, part: usize) -> usize {
@@ -115,18 +114,13 @@ impl<E: Element> Panel<'_, E> {
     /// `target` has rows as long as those of `self.x`.
     #[inline(always)]
     unsafe fn convert<S: Simd>(&self, simd: S, target: View<f32, 2>) {
-        let inputs = self.linear.weight.length(1);
+        let inputs = self.linear.x.length(1);
         for part in 0..self.linear.epilogue.parts() {
             for row in 0..self.outputs {
                 let source = self.linear.weight.row(self.weight_row(part) + row);
                 let target = target.row(part * PANEL + row);
-                for_each_vector!(S, inputs, |start, count| {
-                    // SAFETY: the vector starts within the row; target rows are whole vectors, so
-                    // that the zeros after the last weight have room.
-                    unsafe {
-                        simd.store(target.add(start), simd.load_some(source.add(start), count));
-                    }
-                });
+                // SAFETY: the row has `inputs` numbers; target rows are whole vectors.
+                unsafe { E::to_f32(simd, source, target, inputs) };
             }
         }
     }
@@ -155,13 +149,8 @@ impl<E: Element> Panel<'_, E> {
 
     /// All outputs of the panel for `M` tokens.
     #[inline(always)]
-    fn block<S: Simd, W: Element, const M: usize>(
-        &self,
-        simd: S,
-        rows: [Rows<W>; 2],
-        token: usize,
-    ) {
-        let inputs = self.linear.weight.length(1);
+    fn block<S: Simd, W: Stored, const M: usize>(&self, simd: S, rows: [Rows<W>; 2], token: usize) {
+        let inputs = self.linear.x.length(1);
         let mut sums = [[[0.0f32; PANEL]; M]; 2];
         let x = self.x.row(self.x_token + token);
         let x_stride = self.x.row_stride();
@@ -173,7 +162,7 @@ impl<E: Element> Panel<'_, E> {
                 // weight rows are within the panel and have `inputs` elements.
                 let block = unsafe {
                     let w = rows.data.add(row * rows.stride);
-                    dots::<S, W, M, BLOCK_ROWS>(simd, x, x_stride, w, step * rows.stride, inputs)
+                    W::dots::<S, M, BLOCK_ROWS>(simd, x, x_stride, w, step * rows.stride, inputs)
                 };
                 for (sums, block) in sums[part].iter_mut().zip(block) {
                     for (n, value) in block.into_iter().enumerate() {
@@ -185,7 +174,7 @@ impl<E: Element> Panel<'_, E> {
                 // SAFETY: as above.
                 let block = unsafe {
                     let w = rows.data.add(row * rows.stride);
-                    dots::<S, W, M, 1>(simd, x, x_stride, w, rows.stride, inputs)
+                    W::dots::<S, M, 1>(simd, x, x_stride, w, rows.stride, inputs)
                 };
                 for (sums, [value]) in sums[part].iter_mut().zip(block) {
                     sums[row] = value;
@@ -201,39 +190,4 @@ impl<E: Element> Panel<'_, E> {
             }
         }
     }
-}
-
-/// The dot products of `M` rows of `x` with `N` rows of `w`, over `length` elements.
-///
-/// # Safety
-/// Rows of `x` are readable up to `length` rounded up to a whole vector, rows of `w` up to `length`.
-#[inline(always)]
-unsafe fn dots<S: Simd, W: Element, const M: usize, const N: usize>(
-    simd: S,
-    x: *const f32,
-    x_stride: usize,
-    w: *const W,
-    w_stride: usize,
-    length: usize,
-) -> [[f32; N]; M] {
-    let mut sums = [[simd.splat(0.0); N]; M];
-    for_each_vector!(S, length, |start, count| {
-        let mut weights = [simd.splat(0.0); N];
-        for n in 0..N {
-            // SAFETY: the caller's contract.
-            weights[n] = unsafe { simd.load_some(w.add(n * w_stride + start), count) };
-        }
-        for m in 0..M {
-            // SAFETY: the caller's contract.
-            let value = unsafe { simd.load(x.add(m * x_stride + start)) };
-            for n in 0..N {
-                sums[m][n] = simd.mul_add(value, weights[n], sums[m][n]);
-            }
-        }
-    });
-    let mut result = [[0.0; N]; M];
-    for m in 0..M {
-        result[m] = simd.sums(sums[m]);
-    }
-    result
 }

@@ -1,15 +1,17 @@
 //! What happens to the sums of a linear layer before they are its result.
 
-use super::super::activation::Activation;
+use super::super::activation::{Activation, ClampedSwiglu};
 use super::super::simd::{Floats, Simd, for_each_vector};
 use super::super::view::FloatView;
 
 /// `out = residual + scale · (act(sums + bias))`, or gated
-/// `out = residual + scale · act(gate + bias) · (other + bias)`.
+/// `out = residual + scale · act(gate + bias) · (other + bias)`, or what `clamped` makes of the two.
 pub(super) struct Epilogue {
     pub(super) bias: Option<Floats>,
     pub(super) activation: Activation,
     pub(super) gated: bool,
+    /// In place of the activation, where gated.
+    pub(super) clamped: Option<ClampedSwiglu>,
     pub(super) residual: Option<FloatView<2>>,
     pub(super) scale: f32,
     pub(super) out: FloatView<2>,
@@ -48,11 +50,12 @@ impl Epilogue {
             // SAFETY: the vector lies within the sums and, as asserted, within the rows.
             unsafe {
                 let gate = self.biased(simd, sums[0].add(start), column, lanes);
-                let mut y = self.activation.apply(simd, gate);
-                if self.gated {
+                let mut y = if self.gated {
                     let row = self.outputs() + column;
-                    y = simd.mul(y, self.biased(simd, sums[1].add(start), row, lanes));
-                }
+                    self.gate(simd, gate, self.biased(simd, sums[1].add(start), row, lanes))
+                } else {
+                    self.activation.apply(simd, gate)
+                };
                 y = simd.mul(y, simd.splat(self.scale));
                 if let Some(residual) = residual {
                     y = simd.add(residual.load(simd, column, lanes), y);
@@ -60,6 +63,14 @@ impl Epilogue {
                 out.store(simd, column, y, lanes);
             }
         });
+    }
+
+    #[inline(always)]
+    fn gate<S: Simd>(&self, simd: S, gate: S::Vector, other: S::Vector) -> S::Vector {
+        match self.clamped {
+            Some(clamped) => clamped.apply(simd, gate, other),
+            None => simd.mul(self.activation.apply(simd, gate), other),
+        }
     }
 
     /// The sums at `sums`, which belong to weight rows from `row` on, with their bias.

@@ -3,24 +3,26 @@
 //! weight is read once for all of them; what a row gives doesn't depend on the others.
 
 use super::super::HostKernel;
-use super::super::activation::Activation;
+use super::super::activation::{Activation, ClampedSwiglu};
 use super::super::scratch;
-use super::super::simd::{ACTIVATIONS, Element, with_element};
+use super::super::simd::{ACTIVATIONS, Floats, Stored, with_stored};
 #[cfg(target_arch = "x86_64")]
 use super::super::simd::{Level, level};
 use super::super::view::{FloatView, View, check_layout, expect_shape};
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
-use super::{Epilogue, Linear, WEIGHTS, dot};
+use super::{Epilogue, Linear, MATRICES, run_stored};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
 use crate::dtype::DType;
 
 const X: usize = 0;
 const WEIGHT: usize = 1;
-const EXPERTS: usize = 2;
-const OUT: usize = 3;
-const ACTIVATION: usize = 4;
-const GATED: usize = 5;
+const BIAS: usize = 2;
+const EXPERTS: usize = 3;
+const OUT: usize = 4;
+const ACTIVATION: usize = 5;
+const GATED: usize = 6;
+const ALPHA: usize = 7;
 
 /// Rows of an expert that are brought together at a time.
 const SLAB: usize = 512;
@@ -37,12 +39,19 @@ fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
         let reason = format!("expected gate rows and as many others, found {}", weight[1]);
         return Err(args.refuse(WEIGHT, reason));
     }
+    if args.optional(BIAS).is_some() {
+        expect_shape(args, BIAS, &weight[..2])?;
+    }
     if x[0] != tokens && x[0] != tokens * choices {
         let reason = format!("expected {tokens} or {} rows, found {}", tokens * choices, x[0]);
         return Err(args.refuse(X, reason));
     }
     expect_shape(args, OUT, &[tokens * choices, weight[1] / rows_per_output])?;
     Activation::of(args, ACTIVATION)?;
+    if ClampedSwiglu::of(args, ALPHA)?.is_some() && args.int(GATED) == 0 {
+        let reason = "expected 0, no limit, where nothing is gated, found one".to_owned();
+        return Err(args.refuse(ALPHA + 1, reason));
+    }
     Ok(())
 }
 
@@ -50,23 +59,27 @@ fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
 struct Experts<E> {
     x: FloatView<2>,
     weight: View<E, 3>,
+    bias: Option<View<f32, 2>>,
     out: FloatView<2>,
     /// Rows of `out` for each row of `x`.
     rows_per_input: usize,
     activation: Activation,
     gated: bool,
+    clamped: Option<ClampedSwiglu>,
 }
 
-impl<E: Element> Experts<E> {
+impl<E: Stored> Experts<E> {
     fn of(args: &KernelArgs<'_>) -> Experts<E> {
         let [x, out] = [X, OUT].map(|index| FloatView::<2>::of(args.tensor(index)));
         Experts {
             x,
             weight: View::of(args.tensor(WEIGHT)),
+            bias: args.optional(BIAS).map(View::of),
             out,
             rows_per_input: out.length(0) / x.length(0).max(1),
             activation: Activation::of(args, ACTIVATION).expect("checked before"),
             gated: args.int(GATED) != 0,
+            clamped: ClampedSwiglu::of(args, ALPHA).expect("checked before"),
         }
     }
 
@@ -77,9 +90,13 @@ impl<E: Element> Experts<E> {
             weight: self.weight.matrix(expert),
             norm: None,
             epilogue: Epilogue {
-                bias: None,
+                bias: self.bias.map(|bias| {
+                    // SAFETY: the row lies in the tensor, which outlives the launch.
+                    unsafe { Floats::at(bias.row(expert), bias.length(1)) }
+                }),
                 activation: self.activation,
                 gated: self.gated,
+                clamped: self.clamped,
                 residual: None,
                 scale: 1.0,
                 out,
@@ -108,7 +125,7 @@ impl<E: Element> Experts<E> {
     }
 }
 
-fn run_experts<E: Element>(args: &KernelArgs<'_>, compute: impl Fn(Linear<E>)) {
+fn run_experts<E: Stored>(args: &KernelArgs<'_>, compute: impl Fn(Linear<E>)) {
     let experts = View::<i32, 2>::of(args.tensor(EXPERTS));
     let layer = Experts::<E>::of(args);
     let choices = experts.length(1);
@@ -133,23 +150,27 @@ fn run(args: &KernelArgs<'_>) {
     if dtype == DType::BF16 && level() == Level::Amx {
         return run_experts(args, |linear| linear.run(tiles::run));
     }
-    with_element!(dtype, E => run_experts::<E>(args, |linear| linear.run(dot::run)));
+    with_stored!(dtype, E => run_experts::<E>(args, |linear| linear.run(run_stored)));
 }
 
-/// `expert_linear(x (T,K) or (T·C,K), weight (E,N,K) | (E,2N,K), experts (T,C), out (T·C,N),
-/// activation, gated)`: row `t·C + c` of the result is `act(W · x)` with the weight of expert
-/// `experts[t, c]` and row `t` or `t·C + c` of `x`; gated: `act(y[:N]) · y[N:]`; NaN where there is
-/// no such expert.
+/// `expert_linear(x (T,K) or (T·C,K), weight (E,N,K) | (E,2N,K), bias (E,N) | (E,2N), experts (T,C),
+/// out (T·C,N), activation, gated, alpha, limit)`: row `t·C + c` of the result is `act(W · x + bias)`
+/// with weight and bias of expert `experts[t, c]` and row `t` or `t·C + c` of `x`; gated:
+/// `act(y[:N]) · y[N:]`, or where there is a limit [`ClampedSwiglu`] in place of the activation; NaN
+/// where there is no such expert.
 pub(crate) const EXPERT_LINEAR: HostKernel = HostKernel {
     signature: &Signature {
         name: "expert_linear",
         params: &[
             Param::input("x", ACTIVATIONS, 2),
-            Param::input("weight", WEIGHTS, 3),
+            Param::input("weight", MATRICES, 3),
+            Param::optional("bias", &[DType::F32], 2),
             Param::input("experts", &[DType::I32], 2),
             Param::output("out", ACTIVATIONS, 2),
             Param::int("activation"),
             Param::int("gated"),
+            Param::float("alpha"),
+            Param::float("limit"),
         ],
     },
     check,

@@ -7,6 +7,7 @@
 mod dot;
 mod epilogue;
 mod experts;
+mod few;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 #[cfg(target_arch = "x86_64")]
@@ -19,7 +20,7 @@ use super::activation::Activation;
 use super::norm::Norm;
 use super::pool::ThreadPool;
 use super::scratch;
-use super::simd::{ACTIVATIONS, Element, Floats, Numbers, Simd, WithSimd, dispatch, with_element};
+use super::simd::{ACTIVATIONS, Floats, Numbers, Simd, Stored, WithSimd, dispatch, with_stored};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Level, level};
 use super::view::{FloatView, View, check_layout, expect_shape};
@@ -36,7 +37,9 @@ const ACTIVATION: usize = 10;
 const GATED: usize = 11;
 const SCALE: usize = 12;
 
-const WEIGHTS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
+const MATRICES: &[DType] =
+    &[DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+const VECTORS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 
 const NORM_PARAMS: [Param; 5] =
     Norm::params(["norm", "norm_weight", "norm_bias", "norm_eps", "norm_offset"]);
@@ -65,12 +68,13 @@ fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
 /// One launch: `y = act(W · norm(x) + b)`, gated or not, `out = residual + scale · y`.
 struct Linear<E> {
     x: FloatView<2>,
+    /// Of numbers, or of blocks of them.
     weight: View<E, 2>,
     norm: Option<Norm>,
     epilogue: Epilogue,
 }
 
-impl<E: Element> Linear<E> {
+impl<E: Stored> Linear<E> {
     fn of(args: &KernelArgs<'_>) -> Linear<E> {
         let x = FloatView::<2>::of(args.tensor(X));
         Linear {
@@ -81,6 +85,7 @@ impl<E: Element> Linear<E> {
                 bias: args.optional(BIAS).map(Floats::of),
                 activation: Activation::of(args, ACTIVATION).expect("checked before"),
                 gated: args.int(GATED) != 0,
+                clamped: None,
                 residual: args.optional(RESIDUAL).map(FloatView::of),
                 scale: args.float(SCALE) as f32,
                 out: FloatView::of(args.tensor(OUT)),
@@ -167,7 +172,16 @@ fn run(args: &KernelArgs<'_>) {
         Level::Avx512Bf16 if dtype == DType::BF16 => return Linear::of(args).run(pairs::run),
         _ => {}
     }
-    with_element!(dtype, E => Linear::<E>::of(args).run(dot::run));
+    with_stored!(dtype, E => Linear::<E>::of(args).run(run_stored));
+}
+
+/// Computes tokens `first` to `first + count`.
+fn run_stored<E: Stored>(linear: &Linear<E>, first: usize, count: usize) {
+    if count <= few::TOKENS {
+        few::run(linear, first, count);
+    } else {
+        dot::run(linear, first, count);
+    }
 }
 
 /// The bfloat16 numbers whose sum an activation is taken as where products are those of bfloat16: a
@@ -186,8 +200,8 @@ pub(crate) const LINEAR: HostKernel = HostKernel {
         name: "linear",
         params: &[
             Param::input("x", ACTIVATIONS, 2),
-            Param::input("weight", WEIGHTS, 2),
-            Param::optional("bias", WEIGHTS, 1),
+            Param::input("weight", MATRICES, 2),
+            Param::optional("bias", VECTORS, 1),
             NORM_PARAMS[0],
             NORM_PARAMS[1],
             NORM_PARAMS[2],

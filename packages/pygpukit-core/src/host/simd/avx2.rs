@@ -70,6 +70,8 @@ macro_rules! fold {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
     type Vector = __m256;
+    /// Scale and offset.
+    type Nibbles = [__m256; 2];
 
     const LANES: usize = 8;
     const MANY_REGISTERS: bool = false;
@@ -203,6 +205,41 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_bf16_partial(self, source: *const u16, count: usize) -> __m256 {
         unsafe { self.load_bf16(Avx2::padded(source, count).as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16_pair(self, source: *const u16) -> [f32; 2] {
+        unsafe {
+            let pair = _mm_cvtph_ps(_mm_loadu_si32(source.cast()));
+            [_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(self, source: *const i8) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(source.cast()))) }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, scale: __m256, offset: __m256) -> [__m256; 2] {
+        [scale, offset]
+    }
+
+    #[inline(always)]
+    unsafe fn load_low_nibbles(self, source: *const u8, [scale, offset]: [__m256; 2]) -> __m256 {
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(source.cast()));
+            let numbers = _mm256_and_si256(bytes, _mm256_set1_epi32(15));
+            _mm256_fmadd_ps(_mm256_cvtepi32_ps(numbers), scale, offset)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_high_nibbles(self, source: *const u8, [scale, offset]: [__m256; 2]) -> __m256 {
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(source.cast()));
+            _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(bytes)), scale, offset)
+        }
     }
 
     #[inline(always)]

@@ -48,6 +48,24 @@ macro_rules! fold {
     }};
 }
 
+/// Each number shifted by four bits, as one instruction: of bytes that have just been widened the
+/// compiler would rather shift and mask those, and widen them once more.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn upper_halves(bytes: __m512i) -> __m512i {
+    let shifted: __m512i;
+    // SAFETY: registers only, and an instruction that the CPU has.
+    unsafe {
+        std::arch::asm!(
+            "vpsrld {shifted}, {bytes}, 4",
+            bytes = in(zmm_reg) bytes,
+            shifted = lateout(zmm_reg) shifted,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    shifted
+}
+
 /// The sums of four vectors, in the order of `fold`: halves are added for all of them at once.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -99,6 +117,8 @@ pub(crate) fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {
     type Vector = __m512;
+    /// What each of the sixteen numbers becomes.
+    type Nibbles = __m512;
 
     const LANES: usize = 16;
     const MANY_REGISTERS: bool = true;
@@ -225,6 +245,47 @@ impl Simd for Avx512 {
         unsafe {
             let halves = _mm256_maskz_loadu_epi16(Avx512::mask(count), source.cast());
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16_pair(self, source: *const u16) -> [f32; 2] {
+        unsafe {
+            let pair = _mm_cvtph_ps(_mm_loadu_si32(source.cast()));
+            [_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(self, source: *const i8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(source.cast()))) }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, scale: __m512, offset: __m512) -> __m512 {
+        unsafe {
+            let numbers = _mm512_setr_ps(
+                0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0,
+                15.0,
+            );
+            _mm512_fmadd_ps(numbers, scale, offset)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_low_nibbles(self, source: *const u8, nibbles: __m512) -> __m512 {
+        unsafe {
+            // Of an index the lowest four bits count.
+            let indices = _mm512_cvtepu8_epi32(_mm_loadu_si128(source.cast()));
+            _mm512_permutexvar_ps(indices, nibbles)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_high_nibbles(self, source: *const u8, nibbles: __m512) -> __m512 {
+        unsafe {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(source.cast()));
+            _mm512_permutexvar_ps(upper_halves(bytes), nibbles)
         }
     }
 

@@ -187,6 +187,14 @@ impl Floats {
         Floats { data: tensor.data, dtype: tensor.dtype, length: tensor.elements() }
     }
 
+    /// The `length` numbers at `data`.
+    ///
+    /// # Safety
+    /// They are readable as long as this is in use.
+    pub(crate) unsafe fn at(data: *const f32, length: usize) -> Floats {
+        Floats { data: data.cast(), dtype: DType::F32, length }
+    }
+
     /// Elements `start` to `start + count`, then zeros; `count <= LANES`.
     #[inline(always)]
     pub(crate) fn load<S: Simd>(self, simd: S, start: usize, count: usize) -> S::Vector {

@@ -11,12 +11,14 @@ pub(crate) mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub(crate) mod block;
 mod element;
 mod level;
 pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+mod stored;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -29,6 +31,7 @@ pub use level::{Level, level};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
+pub(crate) use stored::{Stored, with_stored};
 
 /// The widest vector of any instruction set, in float32 lanes: scratch rows are padded to it.
 pub(crate) const MAX_LANES: usize = 16;
@@ -71,6 +74,8 @@ pub(crate) fn dispatch_at<K: WithSimd>(level: Level, kernel: K) -> K::Output {
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `LANES` float32 numbers.
     type Vector: Copy;
+    /// What a block of four-bit numbers turns them into.
+    type Nibbles: Copy;
 
     /// Numbers in a vector: a power of two, at most [`MAX_LANES`].
     const LANES: usize;
@@ -151,6 +156,28 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// As [`Simd::load_partial`].
     unsafe fn load_bf16_partial(self, source: *const u16, count: usize) -> Self::Vector;
+    /// The two float16 numbers at `source`.
+    ///
+    /// # Safety
+    /// They are readable; no alignment is asked for.
+    unsafe fn load_f16_pair(self, source: *const u16) -> [f32; 2];
+    /// The `LANES` signed bytes at `source` as numbers.
+    ///
+    /// # Safety
+    /// They are readable.
+    unsafe fn load_i8(self, source: *const i8) -> Self::Vector;
+    /// What turns four-bit numbers q into `q · scale + offset`, as [`Simd::mul_add`] has it.
+    fn nibbles(self, scale: Self::Vector, offset: Self::Vector) -> Self::Nibbles;
+    /// What `nibbles` turns the lower halves of the `LANES` bytes at `source` into.
+    ///
+    /// # Safety
+    /// They are readable.
+    unsafe fn load_low_nibbles(self, source: *const u8, nibbles: Self::Nibbles) -> Self::Vector;
+    /// What `nibbles` turns the upper halves of the `LANES` bytes at `source` into.
+    ///
+    /// # Safety
+    /// They are readable.
+    unsafe fn load_high_nibbles(self, source: *const u8, nibbles: Self::Nibbles) -> Self::Vector;
     /// Writes the lanes to `target`.
     ///
     /// # Safety

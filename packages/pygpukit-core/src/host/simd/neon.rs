@@ -19,6 +19,19 @@ impl Neon {
         padded
     }
 
+    /// Four bytes as numbers.
+    ///
+    /// # Safety
+    /// They are readable at `source`.
+    #[inline(always)]
+    unsafe fn bytes(source: *const u8) -> uint32x4_t {
+        // SAFETY: the caller's contract; NEON is part of the target.
+        unsafe {
+            let bytes = vreinterpret_u8_u32(vdup_n_u32(source.cast::<u32>().read_unaligned()));
+            vmovl_u16(vget_low_u16(vmovl_u8(bytes)))
+        }
+    }
+
     /// The lanes, rounded to the nearest bfloat16.
     #[inline(always)]
     fn to_bf16(vector: float32x4_t) -> uint16x4_t {
@@ -39,6 +52,8 @@ impl Neon {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Neon {
     type Vector = float32x4_t;
+    /// Scale and offset.
+    type Nibbles = [float32x4_t; 2];
 
     const LANES: usize = 4;
     const MANY_REGISTERS: bool = true;
@@ -164,6 +179,52 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn load_bf16_partial(self, source: *const u16, count: usize) -> float32x4_t {
         unsafe { self.load_bf16(Neon::padded(source, count).as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16_pair(self, source: *const u16) -> [f32; 2] {
+        unsafe {
+            let [first, second] = source.cast::<[u16; 2]>().read_unaligned();
+            let pair = self.load_f16([first, second, 0, 0].as_ptr());
+            [vgetq_lane_f32::<0>(pair), vgetq_lane_f32::<1>(pair)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(self, source: *const i8) -> float32x4_t {
+        unsafe {
+            let bytes = vreinterpret_s8_u32(vdup_n_u32(source.cast::<u32>().read_unaligned()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+        }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, scale: float32x4_t, offset: float32x4_t) -> [float32x4_t; 2] {
+        [scale, offset]
+    }
+
+    #[inline(always)]
+    unsafe fn load_low_nibbles(
+        self,
+        source: *const u8,
+        [scale, offset]: [float32x4_t; 2],
+    ) -> float32x4_t {
+        unsafe {
+            let numbers = vandq_u32(Neon::bytes(source), vdupq_n_u32(15));
+            vfmaq_f32(offset, vcvtq_f32_u32(numbers), scale)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_high_nibbles(
+        self,
+        source: *const u8,
+        [scale, offset]: [float32x4_t; 2],
+    ) -> float32x4_t {
+        unsafe {
+            let numbers = vshrq_n_u32::<4>(Neon::bytes(source));
+            vfmaq_f32(offset, vcvtq_f32_u32(numbers), scale)
+        }
     }
 
     #[inline(always)]

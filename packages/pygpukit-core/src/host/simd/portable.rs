@@ -41,6 +41,8 @@ impl Portable {
 
 impl Simd for Portable {
     type Vector = [f32; LANES];
+    /// Scale and offset.
+    type Nibbles = [[f32; LANES]; 2];
 
     const LANES: usize = LANES;
     const MANY_REGISTERS: bool = false;
@@ -159,6 +161,46 @@ impl Simd for Portable {
     unsafe fn load_bf16_partial(self, source: *const u16, count: usize) -> Self::Vector {
         // SAFETY: the caller's contract.
         unsafe { Portable::convert(source, count, |bits| bf16::from_bits(bits).to_f32()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16_pair(self, source: *const u16) -> [f32; 2] {
+        // SAFETY: the caller's contract.
+        let pair = unsafe { source.cast::<[u16; 2]>().read_unaligned() };
+        pair.map(|bits| f16::from_bits(bits).to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(self, source: *const i8) -> Self::Vector {
+        // SAFETY: the caller's contract.
+        unsafe { Portable::convert(source, LANES, f32::from) }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, scale: Self::Vector, offset: Self::Vector) -> Self::Nibbles {
+        [scale, offset]
+    }
+
+    #[inline(always)]
+    unsafe fn load_low_nibbles(
+        self,
+        source: *const u8,
+        [scale, offset]: Self::Nibbles,
+    ) -> Self::Vector {
+        // SAFETY: the caller's contract.
+        let numbers = unsafe { Portable::convert(source, LANES, |byte| f32::from(byte & 15)) };
+        self.mul_add(numbers, scale, offset)
+    }
+
+    #[inline(always)]
+    unsafe fn load_high_nibbles(
+        self,
+        source: *const u8,
+        [scale, offset]: Self::Nibbles,
+    ) -> Self::Vector {
+        // SAFETY: the caller's contract.
+        let numbers = unsafe { Portable::convert(source, LANES, |byte| f32::from(byte >> 4)) };
+        self.mul_add(numbers, scale, offset)
     }
 
     #[inline(always)]

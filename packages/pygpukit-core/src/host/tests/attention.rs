@@ -14,6 +14,7 @@ struct Case {
     page_size: usize,
     window: usize,
     soft_cap: f64,
+    sinks: Option<Tensor>,
 }
 
 const SCALE: f64 = 1.7;
@@ -65,6 +66,7 @@ impl Case {
             page_size,
             window: 0,
             soft_cap: 0.0,
+            sinks: None,
         }
     }
 
@@ -79,6 +81,8 @@ impl Case {
         args.push(ArgValue::Float(SCALE));
         args.push(ArgValue::Int(self.window as i64));
         args.push(ArgValue::Float(self.soft_cap));
+        args.push(self.sinks.as_ref().map_or(ArgValue::None, Tensor::arg));
+        args.push(ArgValue::Int(-1));
         launch("attention", &args).unwrap();
         out
     }
@@ -126,7 +130,9 @@ impl Case {
                     })
                     .map(f64::exp)
                     .collect();
-                let total: f64 = weights.iter().sum();
+                let sink =
+                    self.sinks.as_ref().map_or(0.0, |sinks| sinks.values::<f32>()[head].exp());
+                let total = weights.iter().sum::<f64>() + sink;
                 let mut sum = vec![0.0; dim];
                 for (weight, position) in weights.iter().zip(first..) {
                     for (sum, v) in sum.iter_mut().zip(row(&v, position)) {
@@ -190,6 +196,22 @@ fn decoding_steps_of_several_sequences() {
 }
 
 #[test]
+fn sinks_take_their_share_of_the_weight() {
+    at_each_level(|level| {
+        // Next to nothing, a usual share, nearly all, all.
+        let sinks = [-80.0, 0.5, 12.0, 500.0];
+        for (window, tokens) in
+            [(0, prompt(0, 0..150)), (9, prompt(0, 0..150)), (0, prompt(0, 1990..1993))]
+        {
+            let mut case = Case::new(15, Sizes(4, 2, 24, 16), &tokens);
+            case.window = window;
+            case.sinks = Some(Tensor::new::<f32>(&[4], sinks));
+            case.check(&format!("{level} window {window}"));
+        }
+    });
+}
+
+#[test]
 fn a_long_context_is_split_without_a_change_of_bits() {
     at_each_level(|level| {
         let case = Case::new(13, Sizes(3, 1, 32, 16), &prompt(0, 1990..2000));
@@ -200,7 +222,9 @@ fn a_long_context_is_split_without_a_change_of_bits() {
 #[test]
 fn what_is_not_there_gives_nan_and_nothing_else_does() {
     at_each_level(|_| {
-        let case = Case::new(14, Sizes(2, 1, 16, 4), &prompt(0, 0..8));
+        let mut case = Case::new(14, Sizes(2, 1, 16, 4), &prompt(0, 0..8));
+        // A sink isn't something to see.
+        case.sinks = Some(Tensor::new::<f32>(&[2], [0.0, 3.0]));
         let out = case.launch(
             &case.q,
             &[0.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
@@ -222,7 +246,8 @@ fn heads_must_fit_the_cache() {
     let index = Tensor::new::<i32>(&[1], [0.0]);
     let out = Tensor::empty::<f32>(&[1, 24]);
     let mut args = [&q, &cache, &cache, &tables, &index, &index, &out].map(Tensor::arg).to_vec();
-    args.extend([ArgValue::Float(1.0), ArgValue::Int(0), ArgValue::Float(0.0)]);
+    args.extend([ArgValue::Float(1.0), ArgValue::Int(0), ArgValue::Float(0.0), ArgValue::None]);
+    args.push(ArgValue::Int(-1));
     let reason = refusal("attention", &args);
     assert!(reason.contains("argument k_cache: expected (pages, key/value heads that divide 3"));
 }

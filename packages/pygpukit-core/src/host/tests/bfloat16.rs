@@ -97,10 +97,13 @@ fn experts() {
         &[
             activations(&mut random, &[9, 40]),
             Other(random.tensor::<bf16>(&[3, 14, 40])),
+            Other(random.tensor::<f32>(&[3, 14])),
             Other(Tensor::new::<i32>(&[9, 2], chosen)),
             Result(vec![18, 7]),
             int(5),
             int(1),
+            float(1.7),
+            float(0.8),
         ],
     );
     check(
@@ -164,7 +167,15 @@ fn attention() {
         let mut args = vec![activations(&mut random, &[tokens, 6, 40])];
         args.extend([activations(&mut random, &cache), activations(&mut random, &cache)]);
         args.extend([tables, positions, sequences].map(Other));
-        args.extend([Result(vec![tokens, 240]), float(0.3), int(window), float(5.0)]);
+        let sinks = Other(random.tensor::<f32>(&[6]));
+        args.extend([
+            Result(vec![tokens, 240]),
+            float(0.3),
+            int(window),
+            float(5.0),
+            sinks,
+            int(-1),
+        ]);
         check("attention", &args);
     }
 }
@@ -199,7 +210,8 @@ fn caches_of_two_types_are_refused() {
     let out = Tensor::empty::<bf16>(&[1, 16]);
     let tensors = [&q, &k_cache, &v_cache, &tables, &positions, &sequences, &out];
     let mut args = tensors.map(Tensor::arg).to_vec();
-    args.extend([ArgValue::Float(1.0), ArgValue::Int(0), ArgValue::Float(0.0)]);
+    args.extend([ArgValue::Float(1.0), ArgValue::Int(0), ArgValue::Float(0.0), ArgValue::None]);
+    args.push(ArgValue::Int(-1));
     let reason = refusal("attention", &args);
     assert!(reason.ends_with("expected bfloat16, the dtype of k_cache, found float32"), "{reason}");
 }

@@ -234,6 +234,29 @@ fn linear_is_right_and_a_row_does_not_depend_on_others() {
 }
 
 #[test]
+fn blocks_give_the_bits_of_their_numbers_in_float32() {
+    at_each_level(|level| {
+        for dtype in BLOCKS {
+            for (seed, (tokens, inputs, outputs)) in SHAPES.into_iter().enumerate() {
+                let inputs = inputs.next_multiple_of(dtype.block_elements());
+                let mut random = Random(seed as u64);
+                let mut case = Case::random::<f32>(&mut random, tokens, inputs, outputs);
+                case.weight = Tensor::blocks(&mut random, dtype, &case.weight.shape.clone());
+                let out = case.run();
+                let context = format!("{level} {dtype} {tokens}x{inputs}x{outputs}");
+                assert_close(&out.values::<f32>(), &case.expected(), 1e-5, &context);
+                let token = random.below(tokens);
+                let alone = case.token(token).bits();
+                let outputs = case.outputs();
+                assert_eq!(alone, out.bits()[token * outputs..][..outputs], "{context}: {token}");
+                case.weight = case.weight.cast::<f32>();
+                assert_eq!(out.bits(), case.run().bits(), "{context}");
+            }
+        }
+    });
+}
+
+#[test]
 fn the_error_is_that_of_float32_sums() {
     at_each_level(|level| {
         let mut random = Random(5);

@@ -15,6 +15,7 @@ mod sampling;
 use half::{bf16, f16};
 
 use super::find;
+use crate::convert;
 use crate::dispatch::{ArgValue, KernelArgs, LaunchError, TensorArg};
 use crate::dtype::DType;
 
@@ -81,6 +82,49 @@ impl Tensor {
         tensor
     }
 
+    /// A tensor of random blocks with float16 scales (and minima) below 1/8, whose outer dimensions
+    /// have gaps.
+    fn blocks(random: &mut Random, dtype: DType, shape: &[usize]) -> Tensor {
+        let mut strides = vec![1; shape.len()];
+        for axis in (0..shape.len() - 1).rev() {
+            strides[axis] = shape[axis + 1] * strides[axis + 1] + dtype.block_elements();
+        }
+        let span = shape.iter().zip(&strides).map(|(l, s)| l * s).max().unwrap_or(0);
+        let words = (dtype.nbytes(span).unwrap() + 2 * GUARD).div_ceil(8);
+        let shape = shape.to_vec();
+        let tensor = Tensor { words: vec![u64::MAX; words], dtype, shape, strides };
+        let halves = if dtype == DType::Q4_1 { 2 } else { 1 };
+        for offset in tensor.block_offsets().collect::<Vec<_>>() {
+            let mut block: Vec<u8> =
+                (0..dtype.block_bytes()).map(|_| random.bits() as u8).collect();
+            for half in 0..halves {
+                let scale = f16::from_f64(random.number() / 8.0);
+                block[2 * half..][..2].copy_from_slice(&scale.to_le_bytes());
+            }
+            // SAFETY: the offset lies within the words.
+            unsafe { tensor.data().add(offset).copy_from(block.as_ptr(), block.len()) };
+        }
+        tensor
+    }
+
+    /// The offset in bytes of each block, or element of a type without blocks, in row-major order.
+    fn block_offsets(&self) -> impl Iterator<Item = usize> + use<> {
+        let (block, bytes) = (self.dtype.block_elements(), self.dtype.block_bytes());
+        self.offsets().step_by(block).map(move |offset| offset / block * bytes)
+    }
+
+    /// The numbers of blocks, as the loader dequantises them, in row-major order.
+    fn dequantised(&self) -> Vec<f32> {
+        let size = self.dtype.block_bytes();
+        let mut bytes = Vec::new();
+        for offset in self.block_offsets() {
+            // SAFETY: the block lies within the words.
+            bytes.extend(unsafe { std::slice::from_raw_parts(self.data().add(offset), size) });
+        }
+        let numbers = convert::convert(self.dtype, DType::F32, &bytes);
+        numbers.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    }
+
     /// A tensor whose elements nobody should read.
     fn empty<T: Value>(shape: &[usize]) -> Tensor {
         Tensor::new::<T>(shape, std::iter::repeat_n(f64::NAN, shape.iter().product()))
@@ -137,8 +181,8 @@ impl Tensor {
     fn is_intact(&self) -> bool {
         let size = self.dtype.block_bytes();
         let mut guard = vec![true; self.words.len() * 8];
-        for offset in self.offsets() {
-            guard[GUARD + offset * size..][..size].fill(false);
+        for offset in self.block_offsets() {
+            guard[GUARD + offset..][..size].fill(false);
         }
         let bytes = self.words.iter().flat_map(|word| word.to_ne_bytes());
         bytes.zip(guard).all(|(byte, guard)| !guard || byte == u8::MAX)
@@ -194,9 +238,13 @@ fn any_values(tensor: &Tensor) -> Vec<f64> {
     match tensor.dtype {
         DType::F32 => tensor.values::<f32>(),
         DType::F16 => tensor.values::<f16>(),
+        dtype if dtype.is_quantized() => tensor.dequantised().into_iter().map(f64::from).collect(),
         _ => tensor.values::<bf16>(),
     }
 }
+
+/// The quantised types that operations read as they are stored.
+const BLOCKS: [DType; 3] = [DType::Q8_0, DType::Q4_0, DType::Q4_1];
 
 /// Asserts that `found` is within `tolerance` of `expected`, relative to the largest magnitude.
 fn assert_close(found: &[f64], expected: &[f64], tolerance: f64, context: &str) {

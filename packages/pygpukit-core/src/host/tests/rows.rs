@@ -32,6 +32,24 @@ fn embedding_adds_scaled_rows_and_marks_missing_ones() {
 }
 
 #[test]
+fn embedding_dequantises_blocks() {
+    at_each_level(|level| {
+        for dtype in BLOCKS {
+            let mut random = Random(9);
+            let weight = Tensor::blocks(&mut random, dtype, &[5, 96]);
+            let out = Tensor::empty::<f32>(&[3, 96]);
+            let ids = Tensor::new::<i32>(&[3], [4.0, 5.0, 0.0]);
+            let args = [ids.arg(), weight.arg(), ArgValue::None, ArgValue::None, out.arg()];
+            launch("embedding", &[&args[..], &[ArgValue::Float(1.0)]].concat()).unwrap();
+            let (weight, out) = (weight.dequantised(), out.read::<f32>());
+            assert_eq!(out[..96], weight[4 * 96..], "{level} {dtype}");
+            assert!(out[96..192].iter().all(|value| value.is_nan()), "{level} {dtype}");
+            assert_eq!(out[192..], weight[..96], "{level} {dtype}");
+        }
+    });
+}
+
+#[test]
 fn embedding_needs_both_positions_and_their_table() {
     let (ids, weight) = (Tensor::new::<i32>(&[1], [0.0]), Random(1).tensor::<f32>(&[2, 3]));
     let out = Tensor::empty::<f32>(&[1, 3]);

@@ -18,13 +18,14 @@ from pygpukit.core import register_kernel_images as _register_kernel_images
 
 from ._attention import append_kv, attention, rope_angles
 from ._elementwise import activation, add, soft_cap
-from ._experts import combine_experts, expert_linear, route, route_by_group
+from ._experts import ClampedSwiGLU, combine_experts, expert_linear, route, route_by_group
 from ._linear import linear
 from ._norm import Norm, layer_norm, rms_norm
 from ._rows import embedding, gather_rows
 from ._sampling import advance, argmax, penalize, sample, top_logprobs
 
 __all__ = [
+    "ClampedSwiGLU",
     "Norm",
     "activation",
     "add",

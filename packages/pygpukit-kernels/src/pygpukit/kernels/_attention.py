@@ -90,6 +90,8 @@ def attention(
     scale: float,
     window: int = 0,
     soft_cap: float = 0.0,
+    sinks: Tensor | None = None,
+    alone: int | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention of each token to the positions of its sequence up to its own.
@@ -106,6 +108,10 @@ def attention(
         scale: Of the scores `q · k`.
         window: How many positions a token sees, its own included; 0 is all.
         soft_cap: Scores become `soft_cap · tanh(score / soft_cap)`; 0.0 leaves them.
+        sinks: (H,) float32: for each head a score, as it is, that joins the softmax without a value
+            of its own (Xiao et al. 2023, arXiv:2309.17453, as gpt-oss has learnt them).
+        alone: How many tokens at the front are the only ones of their sequences, if that is known:
+            a GPU has a kernel for those and one for prompts. It changes no bit.
         out: (T, H · D).
 
     Returns:
@@ -117,6 +123,6 @@ def attention(
         "attention",
         q,
         *(q, k_cache, v_cache, block_tables, positions, sequences, out),
-        *(float(scale), window, float(soft_cap)),
+        *(float(scale), window, float(soft_cap), sinks, -1 if alone is None else alone),
     )
     return out

@@ -5,6 +5,8 @@ Shazeer et al. 2017, arXiv:1701.06538; gated experts as in Jiang et al. 2024, ar
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pygpukit.core import Tensor
 
 from ._elementwise import activation_number
@@ -65,25 +67,40 @@ def route_by_group(
     return weights, experts
 
 
+class ClampedSwiGLU(NamedTuple):
+    """A gated activation: `g · sigmoid(alpha · g) · (u + 1)` of a gate g and another number u.
+
+    Attributes:
+        alpha: See there.
+        limit: The most that g is taken for, and u in either direction; above 0.
+    """
+
+    alpha: float
+    limit: float
+
+
 def expert_linear(
     x: Tensor,
     weight: Tensor,
     experts: Tensor,
     *,
-    activation: str | None = None,
+    bias: Tensor | None = None,
+    activation: str | ClampedSwiGLU | None = None,
     gated: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:
-    """`f(x · weight[expert]ᵀ)` of each row for each of its experts; NaN where there is none such.
+    """`f(x · weight[expert]ᵀ + bias[expert])` of each row for each of its experts.
 
-    `f` is the activation; gated, `f(y) = act(y[:, :N]) · y[:, N:]`. A row's result doesn't depend
-    on what other rows go to the same expert.
+    `f` is the activation; gated, `f(y) = act(y[:, :N]) · y[:, N:]`. Where there is no such expert,
+    the result is NaN. A row's result doesn't depend on what other rows go to the same expert.
 
     Args:
         x: (T, K), each row for all of its experts; or (T · C, K), a row for each.
         weight: (E, N, K); gated (E, 2N, K), the rows of the gate first.
         experts: (T, C) int32.
-        activation: A name as `pygpukit.kernels.activation` takes it; None for identity.
+        bias: (E, N), gated (E, 2N), float32.
+        activation: A name as `pygpukit.kernels.activation` takes it; None for identity; or a
+            `ClampedSwiGLU`, where it is gated.
         gated: Whether the activation of one half of the rows scales the other.
         out: (T · C, N).
 
@@ -95,8 +112,14 @@ def expert_linear(
     """
     rows = experts.shape[0] * experts.shape[1]
     out = result(out, (rows, weight.shape[1] // (2 if gated else 1)), x)
-    number = activation_number(activation)
-    launch("expert_linear", x, x, weight, experts, out, number, int(gated))
+    clamped = activation if isinstance(activation, ClampedSwiGLU) else ClampedSwiGLU(0.0, 0.0)
+    number = 0 if isinstance(activation, ClampedSwiGLU) else activation_number(activation)
+    launch(
+        "expert_linear",
+        x,
+        *(x, weight, bias, experts, out, number, int(gated)),
+        *(float(clamped.alpha), float(clamped.limit)),
+    )
     return out
 
 

@@ -29,7 +29,8 @@ def linear(
 
     Args:
         x: (T, K).
-        weight: (N, K); gated (2N, K), the rows of the gate first.
+        weight: (N, K); gated (2N, K), the rows of the gate first. On the CPU also in ggml's blocks:
+            q8_0, q4_0 or q4_1.
         bias: (N,); gated (2N,).
         norm: Applied to the rows of `x` first.
         activation: A name as `pygpukit.kernels.activation` takes it; None for identity.

@@ -21,7 +21,7 @@ def embedding(
 
     Args:
         ids: (T,) int32.
-        weight: (V, K).
+        weight: (V, K), on the CPU also in blocks as `linear` takes them.
         scale: Of the rows of `weight`.
         positions: (T,) int32, together with `position_weight`.
         position_weight: (context, K).
