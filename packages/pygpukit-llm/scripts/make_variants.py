@@ -519,6 +519,35 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "dim_model_base": 12,
         },
     ),
+    "gpt-oss": (
+        "GptOss",
+        {
+            "head_dim": 16,
+            "hidden_size": 64,
+            "sliding_window": 8,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "rope_parameters": {**YARN, "rope_theta": 150000.0, "truncate": False},
+        },
+    ),
+    "gpt-oss-clamped": (
+        "GptOss",
+        {
+            "head_dim": 8,
+            "sliding_window": 8,
+            "layer_types": ["full_attention", *SLIDING[:2]],
+            "num_local_experts": 5,
+            "num_experts_per_tok": 3,
+            "intermediate_size": 24,
+            "swiglu_alpha": 1.2,
+            "swiglu_limit": 0.6,
+            "attention_bias": False,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5e3},
+            "tie_word_embeddings": True,
+        },
+    ),
 }
 PROMPT, GENERATED = 40, 10
 

@@ -22,8 +22,8 @@ sys.path.insert(0, str(HERE / "support"))
 Array = npt.NDArray[Any]
 WriteSafetensors = Callable[[Path, Mapping[str, Array]], None]
 
-_STORED = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int32": "I32", "uint8": "F8_E4M3"}
-"""Names in safetensors files; bfloat16 and float8 come as their bits."""
+_STORED = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int32": "I32"}
+"""Names in safetensors files; bfloat16 comes as its bits."""
 
 
 def byte_alphabet() -> list[str]:
@@ -33,12 +33,12 @@ def byte_alphabet() -> list[str]:
     return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
 
 
-def write_safetensors(file: Path, tensors: Mapping[str, Array]) -> None:
+def write_safetensors(file: Path, tensors: Mapping[str, Array], *, uint8: str = "F8_E4M3") -> None:
     header, data = {}, b""
     for name, array in tensors.items():
         content = np.ascontiguousarray(array).tobytes()
         header[name] = {
-            "dtype": _STORED[array.dtype.name],
+            "dtype": uint8 if array.dtype == np.uint8 else _STORED[array.dtype.name],
             "shape": list(array.shape),
             "data_offsets": [len(data), len(data) + len(content)],
         }
@@ -50,7 +50,7 @@ def write_safetensors(file: Path, tensors: Mapping[str, Array]) -> None:
 
 @pytest.fixture(name="write_safetensors", scope="session")
 def _write_safetensors() -> WriteSafetensors:
-    """Writes arrays as a safetensors file; uint16 and uint8 are the bits of bfloat16 and float8."""
+    """Writes arrays as a safetensors file; uint16 and uint8 are the bits of bfloat16 and FP8."""
     return write_safetensors
 
 
@@ -69,6 +69,28 @@ def reference_models() -> Path:
     return HERE / "reference_models"
 
 
+@pytest.fixture
+def gguf(reference_models: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a reference model as GGUF, with changes to its metadata and tensors; `...` drops."""
+
+    from gguf_files import converted, write_gguf
+
+    def gguf(
+        name: str,
+        metadata: Mapping[str, object] | None = None,
+        tensors: Mapping[str, Any] | None = None,
+    ) -> Path:
+        values, arrays = converted(reference_models / name)
+        values |= dict(metadata or {})
+        kept = {key: value for key, value in values.items() if value is not ...}
+        changed = arrays | dict(tensors or {})
+        file = tmp_path / f"{Path(name).name}.gguf"
+        write_gguf(file, kept, {key: array for key, array in changed.items() if array is not ...})
+        return file
+
+    return gguf
+
+
 @pytest.fixture(scope="session")
 def reference(reference_models: Path) -> Callable[[str], dict[str, Array]]:
     """Transformers' results with a reference model: prompt_ids, logits, greedy_ids, margins."""
@@ -85,7 +107,7 @@ def copied_model(reference_models: Path, tmp_path: Path) -> Callable[..., Path]:
     """A copy of a reference model, with changes to its config.json; `...` drops a key."""
 
     def copied_model(name: str, **changes: object) -> Path:
-        folder = tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"
+        folder = tmp_path / f"{Path(name).name}-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         for file in ("config.json", "model.safetensors"):
             shutil.copyfile(reference_models / name / file, folder / file)

@@ -11,6 +11,7 @@ import pytest
 from pygpukit.core import Device, DeviceError
 from pygpukit.llm import LLM, DtypeError
 from pygpukit.llm.config import read_json
+from pygpukit.llm.engine import EngineConfig
 from pygpukit.llm.hub import bundled_model
 from reference_names import HERE, NAMES
 
@@ -73,6 +74,24 @@ def test_prompts_at_once_are_the_same_as_alone(load: Callable[[str], LLM], name:
     options = {"max_new_tokens": 12, "logprobs": 3, "ignore_eos": True}
     together = llm.generate(prompts, **options)
     assert together == [llm.generate(ids, **options) for ids in prompts]
+
+
+@pytest.mark.parametrize("name", ["llama2", "gemma2", "qwen3-moe", "variants/deepseek-v3"])
+def test_prompts_beside_answers_are_the_same_as_alone(
+    load: Callable[[str], LLM], name: str
+) -> None:
+    llm = load(name)
+    lengths = (30, 4, 1, 90, 66, 20, 3, 40)
+    prompts = [[(length + 5 * k) % 60 for k in range(length)] for length in lengths]
+    options = {"max_new_tokens": 12, "logprobs": 3, "ignore_eos": True}
+    alone = [llm.generate(ids, **options) for ids in prompts]
+    llm.configure(EngineConfig(step_tokens=32, pages=40, max_running=5, captured_tokens=32))
+    for _ in range(3):
+        prompts.append(prompts.pop(0))
+        alone.append(alone.pop(0))
+        replays = llm.device.controller.stats().replays
+        assert llm.generate(prompts, **options) == alone
+        assert llm.device.controller.stats().replays > replays
 
 
 def test_a_prompt_is_the_same_in_chunks_of_any_size(load: Callable[[str], LLM]) -> None:

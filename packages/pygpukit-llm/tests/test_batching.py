@@ -93,12 +93,18 @@ CONFIGS = [
     EngineConfig(step_tokens=64, pages=4),
     EngineConfig(step_tokens=64, pages=4, steps_under_way=2),
     EngineConfig(pages=64, max_running=5, steps_under_way=2),
+    EngineConfig(step_tokens=32, max_running=5, steps_under_way=2, captured_tokens=32),
+    EngineConfig(pages=64, captured_tokens=512),
 ]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
 @pytest.mark.parametrize(
-    "name", ["llama2", "gpt2", "mistral-sliding-window", "qwen3-moe", "variants/deepseek-v3"]
+    "name",
+    [
+        *("llama2", "gpt2", "mistral-sliding-window", "qwen3-moe"),
+        *("variants/deepseek-v3", "variants/gpt-oss"),
+    ],
 )
 def test_every_request_gets_the_bits_that_it_gets_alone(
     reference_models: Path, name: str, config: EngineConfig
@@ -150,6 +156,22 @@ def test_pages_that_run_out(decoder: Decoder) -> None:
     assert [job.result for job in jobs] == [job.alone(engine) for job in jobs]
 
 
+def test_a_prompt_in_many_steps_holds_up_nobody(decoder: Decoder) -> None:
+    config = EngineConfig(step_tokens=16, pages=16, steps_under_way=2)
+    engine = Engine(decoder, CPU, config)
+    answer = Job([5, 6, 7], 200, SamplingParams())
+    engine.submit(answer.request)
+    engine.advance()
+    prompt = Job(range(1, 61), 10, SamplingParams())
+    engine.submit(prompt.request)
+    while not prompt.logprobs:
+        before = len(answer.logprobs)
+        engine.advance()
+        assert 1 <= len(answer.logprobs) - before <= 3
+    engine.cancel(answer.request)
+    engine.cancel(prompt.request)
+
+
 def test_beginnings_are_computed_once(decoder: Decoder) -> None:
     engine = Engine(decoder, CPU, EngineConfig(pages=20))
     ids = [(3 * position + 1) % 60 for position in range(2 * PAGE_SIZE)]
@@ -180,6 +202,28 @@ def test_steps_are_captured_once(decoder: Decoder, monkeypatch: pytest.MonkeyPat
     run()
     run()
     assert len(captures) == 6
+
+
+def test_steps_of_prompts_are_captured_when_they_come_again(decoder: Decoder) -> None:
+    config = EngineConfig(pages=64, step_tokens=100, captured_tokens=100)
+    engine, reference = Engine(decoder, CPU, config), Engine(decoder, CPU)
+    beginnings = iter(range(3, 60))  # all different, or pages would be shared
+    expected = [
+        ([90], 1),  # of these one is the step in which all decode
+        ([80], 2),
+        ([4] * 9, 1),  # more results than there is room for
+        ([4] * 9, 1),
+        ([70], 2),
+        ([90, 40], 2),  # 90 and 10, 30 beside one that decodes
+        ([90, 40], 3),
+    ]
+    for lengths, replays in expected:
+        params = SamplingParams(temperature=1, seed=3)
+        jobs = [Job([next(beginnings)] * length, 2, params) for length in lengths]
+        before = CPU.controller.stats().replays
+        list(engine.run([job.request for job in jobs]))
+        assert CPU.controller.stats().replays - before == replays
+        assert [job.result for job in jobs] == [job.alone(reference) for job in jobs]
 
 
 def test_sequences_that_outgrow_their_captured_steps(

@@ -57,6 +57,17 @@ def test_loop_controls_dates_and_generation_marks() -> None:
     assert template(source).render(USER) == "Hi"
 
 
+def test_what_ends_a_turn() -> None:
+    assert template(CHATML).turn_ends() == ["<|im_end|>"]
+    assert template("<|end|>{{ messages[0].content }}<|eot_id|>").turn_ends() == [
+        "<|eot_id|>",
+        "<|end|>",
+    ]
+    # In gpt-oss's turns thoughts end before answers do.
+    harmony = template("<|start|>user<|message|>Hi<|end|>{# <|call|> #}", more="<|return|>")
+    assert harmony.turn_ends() == ["<|return|>", "<|call|>"]
+
+
 def test_named_templates() -> None:
     named = template("plain", tool_use="tools", rag="documents")
     assert named.render(USER) == "plain"

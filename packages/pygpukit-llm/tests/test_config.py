@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,8 @@ def as_written_before_version_5(config: dict[str, Any]) -> dict[str, Any]:
     for key, name in names.items():
         if key in rope:
             config[name] = rope.pop(key)
-    if rope.get("rope_type", "default") != "default":
+    scaled_anyway = config["model_type"] == "gpt_oss"
+    if rope.get("rope_type", "default") != "default" or scaled_anyway:
         config["rope_scaling"] = {"type": rope.pop("rope_type"), **rope}
     return config
 
@@ -362,3 +364,63 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: bytes | None, message
         file.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         config_from_json(file)
+
+
+GPT_OSS: dict[str, Any] = {
+    "architectures": ["GptOssForCausalLM"],
+    "attention_bias": True,
+    "attention_dropout": 0.0,
+    "eos_token_id": 200002,
+    "experts_per_token": 4,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "hidden_size": 2880,
+    "initial_context_length": 4096,
+    "initializer_range": 0.02,
+    "intermediate_size": 2880,
+    "layer_types": ["sliding_attention", "full_attention"] * 12,
+    "max_position_embeddings": 131072,
+    "model_type": "gpt_oss",
+    "num_attention_heads": 64,
+    "num_experts_per_tok": 4,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 8,
+    "num_local_experts": 32,
+    "output_router_logits": False,
+    "pad_token_id": 199999,
+    "quantization_config": {
+        "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router"],
+        "quant_method": "mxfp4",
+    },
+    "rms_norm_eps": 1e-5,
+    "rope_scaling": {
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "factor": 32.0,
+        "original_max_position_embeddings": 4096,
+        "rope_type": "yarn",
+        "truncate": False,
+    },
+    "rope_theta": 150000,
+    "router_aux_loss_coef": 0.9,
+    "sliding_window": 128,
+    "swiglu_limit": 7.0,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+    "vocab_size": 201088,
+}
+"""The config.json of gpt-oss-20b."""
+
+
+def test_gpt_oss_as_it_is_published(read: Any) -> None:
+    config = read(GPT_OSS)
+    assert (config.qkv_bias, config.output_bias, config.sinks) == (True, True, True)
+    assert config.windows == (128, 0) * 12
+    assert (config.experts.count, config.experts.chosen, config.experts.biased) == (32, 4, True)
+    assert config.experts.clamped == (1.702, 7.0)
+    assert config.rope.attention_scale == pytest.approx(0.1 * math.log(32) + 1)
+    # What isn't said is as it was published.
+    absent = ("layer_types", "rope_scaling", "rope_theta", "swiglu_limit", "sliding_window")
+    assert read(GPT_OSS, **dict.fromkeys(absent, ...)) == config
+    with pytest.raises(ConfigError, match="swiglu_limit"):
+        read(GPT_OSS, swiglu_limit=0)

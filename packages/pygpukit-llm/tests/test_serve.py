@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from pygpukit.llm import LLM, PromptError
 from pygpukit.llm.cache import PAGE_SIZE
-from pygpukit.llm.engine import EngineConfig
+from pygpukit.llm.engine import Engine, EngineConfig
 from pygpukit.llm.hub import bundled_model
 
 pytest.importorskip("uvicorn", reason="the extra: serve", exc_type=ImportError)
@@ -368,7 +368,14 @@ def test_what_an_app_needs(hello: LLM, logits_model: Callable[..., Path]) -> Non
         create_app({"mute": mute})
 
 
-def test_overload_and_time_limit(endless: LLM) -> None:
+def test_overload_and_time_limit(endless: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    advance = Engine.advance
+
+    def advance_slowly(engine: Engine) -> None:
+        time.sleep(0.001)  # so that nothing ends before its time
+        advance(engine)
+
+    monkeypatch.setattr(Engine, "advance", advance_slowly)
     config = EngineConfig(pages=64, step_tokens=64, max_running=1, max_waiting=1)
     with served(endless, config, time_limit=0.5) as address, client_of(address) as client:
         create = lambda: client.completions.create(  # noqa: E731

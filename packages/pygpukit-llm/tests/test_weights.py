@@ -125,9 +125,8 @@ def test_two_matrices_that_differ_are_not_tied(
     [("stablelm", True, "left over"), ("stablelm-parallel", False, "missing")],
 )
 def test_one_norm_in_front_of_both_is_what_the_config_says(
-    copied_model: Arrange, tmp_path: Path, name: str, parallel: bool, problem: str
+    copied_model: Arrange, name: str, parallel: bool, problem: str
 ) -> None:
-    (tmp_path / "variants").mkdir()
     folder = copied_model(f"variants/{name}", use_parallel_residual=parallel)
     with pytest.raises(WeightsError, match=rf"\d {problem}: model\.layers\.0\.post_attention_"):
         logits(folder)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import mxfp4
 import numpy as np
 import numpy.typing as npt
 from pygpukit.core import load_safetensors
@@ -16,7 +17,8 @@ Array = npt.NDArray[np.float32]
 Tensors = dict[str, tuple[int, Array]]
 
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
-F32, BF16, NVFP4 = 0, 30, 40
+F32, Q4_0, Q4_1, Q8_0, BF16, MXFP4, NVFP4 = 0, 2, 3, 8, 30, 39, 40
+BLOCK = 32
 
 
 def text(value: str) -> bytes:
@@ -38,6 +40,35 @@ def entry(value: object) -> bytes:
     return struct.pack("<I", ARRAY) + entry(value[0])[:4] + struct.pack("<Q", len(value)) + items
 
 
+def in_blocks(kind: int, array: Array) -> tuple[bytes, Array]:
+    """Numbers as ggml's blocks of 32, and what they have become (`quantize_row_q8_0_ref` etc.)."""
+    x = array.reshape(-1, BLOCK)
+    low = np.zeros((len(x), 1), np.float32)
+    if kind == Q8_0:
+        scale = np.abs(x).max(1, keepdims=True) / 127
+    elif kind == Q4_0:
+        largest = np.take_along_axis(x, np.abs(x).argmax(1)[:, None], 1)
+        scale, low = largest / -8, largest
+    else:
+        low = x.min(1, keepdims=True)
+        scale = (x.max(1, keepdims=True) - low) / 15
+    halves = scale.astype(np.float16), low.astype(np.float16)
+    d, m = (half.astype(np.float32) for half in halves)
+    q = np.rint((x - low) / np.where(scale == 0, 1, scale))
+    if kind == Q8_0:
+        parts = [halves[0].view(np.uint8), q.astype(np.int8).view(np.uint8)]
+        numbers = q * d
+    else:
+        q = np.clip(q, 0, 15)
+        nibbles = q.astype(np.uint8)
+        packed = nibbles[:, : BLOCK // 2] | nibbles[:, BLOCK // 2 :] << 4
+        shared = halves[:1] if kind == Q4_0 else halves
+        parts = [*(half.view(np.uint8) for half in shared), packed]
+        numbers = (q - 8) * d if kind == Q4_0 else q * d + m
+    numbers = numbers.astype(np.float32).reshape(array.shape)
+    return np.concatenate(parts, axis=1).tobytes(), numbers
+
+
 def write_gguf(
     file: Path, metadata: Mapping[str, object], tensors: Mapping[str, tuple[int, Array]]
 ) -> None:
@@ -51,6 +82,10 @@ def write_gguf(
         head += struct.pack("<IQ", kind, len(data))
         if kind == BF16:
             data += (array.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+        elif kind == MXFP4:
+            data += mxfp4.ggml(*mxfp4.encode(array)).tobytes()
+        elif kind in (Q4_0, Q4_1, Q8_0):
+            data += in_blocks(kind, array)[0]
         else:
             data += array.tobytes()
         data += b"\0" * (-len(data) % 32)
@@ -77,6 +112,7 @@ ARCHITECTURES = {
     "youtu": "deepseek2",
     "olmo3": "olmo2",
     "hunyuan_v1_dense": "hunyuan-dense",
+    "gpt_oss": "gpt-oss",
 }
 """Where they aren't called as in config.json."""
 
@@ -111,6 +147,7 @@ NAMES = {
     "mlp.down_proj": "ffn_down",
     "mlp.gate": "ffn_gate_inp",
     "mlp.correction": "exp_probs_b",
+    "mlp.router": "ffn_gate_inp",
     "block_sparse_moe.gate": "ffn_gate_inp",
     "block_sparse_moe.router.layer": "ffn_gate_inp",
     "block_sparse_moe.output_linear": "ffn_down_exps",
@@ -159,7 +196,7 @@ HALVES = {
     "shared_mlp.input_linear": ("ffn_gate_shexp", "ffn_up_shexp"),
 }
 """What is in two."""
-NORMS_BEHIND = ("gemma2", "gemma3", "olmo2", "exaone4", "seed_oss", "glm4moe")
+NORMS_BEHIND = ("gemma2", "gemma3", "olmo2", "exaone4", "seed_oss", "glm4moe", "gpt-oss")
 PERMUTED = ("llama", "granite", "granitemoe", "smollm3", "arcee", "mistral3")
 TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
 LAYER_NORM = ("gpt2", "gptneox", "starcoder2", "command-r", "cohere2", "stablelm", "phi2")
@@ -185,7 +222,8 @@ def converted(folder: Path) -> tuple[dict[str, object], Tensors]:
     arrays = {name: np.array(view.cast("float32").numpy()) for name, view in stored.items()}
     if architecture == "deepseek2":  # minicpm3 has both together
         arrays = _split_by_head(arrays, config)
-    tensors = _tensors(arrays, architecture, head_dim(config)) | _factors(config)
+    own = _own_tensors(arrays) if architecture == "gpt-oss" else {}
+    tensors = own | _tensors(arrays, architecture, head_dim(config)) | _factors(config)
     return _metadata(architecture, config), tensors
 
 
@@ -199,6 +237,25 @@ def _split_by_head(arrays: Mapping[str, Array], config: Mapping[str, Any]) -> di
         split[key.replace("kv_b_proj", "k_b_proj")] = np.ascontiguousarray(ups[0].swapaxes(1, 2))
         split[key.replace("kv_b_proj", "v_b_proj")] = np.ascontiguousarray(ups[1])
     return split
+
+
+def _own_tensors(arrays: dict[str, Array]) -> Tensors:
+    """What is taken out of gpt-oss's: sinks and experts, gates and others apart."""
+    tensors: Tensors = {}
+    for key in [key for key in arrays if ".experts." in key or key.endswith(".sinks")]:
+        array, layer = arrays.pop(key), key.split(".")[2]
+        if key.endswith(".sinks"):
+            tensors[f"blk.{layer}.attn_sinks.weight"] = (F32, array)
+            continue
+        is_bias = key.endswith("_bias")
+        rows = array if is_bias else np.ascontiguousarray(array.swapaxes(1, 2))
+        kind = (".bias", F32) if is_bias else (".weight", BF16)
+        parts = {"ffn_down_exps": rows}
+        if "gate_up_proj" in key:
+            parts = {"ffn_gate_exps": rows[:, ::2], "ffn_up_exps": rows[:, 1::2]}
+        for name, part in parts.items():
+            tensors[f"blk.{layer}.{name}{kind[0]}"] = (kind[1], np.ascontiguousarray(part))
+    return tensors
 
 
 def head_dim(config: Mapping[str, Any]) -> int:
@@ -390,6 +447,11 @@ OWN_KEYS: dict[str, Callable[[Mapping[str, Any]], dict[str, object]]] = {
         "expert_shared_feed_forward_length": config["shared_expert_intermediate_size"],
     },
     "olmoe": _experts,
+    "gpt-oss": lambda config: {
+        **_experts(config),
+        **_window(config),
+        "expert_feed_forward_length": config["intermediate_size"],
+    },
     "ernie4_5-moe": lambda config: {
         **_experts(config),
         "expert_shared_count": config["moe_num_shared_experts"],

@@ -17,12 +17,12 @@ from pygpukit.llm.errors import ChatTemplateError
 if TYPE_CHECKING:
     from jinja2.environment import Template
 
-__all__ = ["TURN_ENDS", "ChatTemplate", "Message"]
+__all__ = ["ChatTemplate", "Message"]
 
 Message = Mapping[str, Any]
 """`{"role": "user", "content": "…"}`, and what else a model's template reads."""
 
-TURN_ENDS = (
+_TURN_ENDS = (
     "<|im_end|>",
     "<|eot_id|>",
     "<|eom_id|>",
@@ -33,6 +33,9 @@ TURN_ENDS = (
     "<|END_OF_TURN_TOKEN|>",
 )
 """Tokens that end an assistant's turn; some files name only the end of the text."""
+
+_HARMONY_ENDS = ("<|return|>", "<|call|>")
+"""Those of gpt-oss, in whose turns "<|end|>" stands behind thoughts, which come before answers."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,11 @@ class ChatTemplate:
     def mentions(self, text: str) -> bool:
         """Whether any of the templates writes `text`."""
         return any(text in source for source in self.sources.values())
+
+    def turn_ends(self) -> list[str]:
+        """The tokens that end an assistant's turn, as far as any of the templates writes them."""
+        known = _HARMONY_ENDS if all(map(self.mentions, _HARMONY_ENDS)) else _TURN_ENDS
+        return list(filter(self.mentions, known))
 
     def _choose(self, name: str | None, tools: object) -> str:
         if name is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pygpukit.core import Tensor, TensorMap, load_gguf, load_safetensors
-from pygpukit.llm.chat import TURN_ENDS, ChatTemplate
+from pygpukit.llm.chat import ChatTemplate
 from pygpukit.llm.config import ModelConfig, read_json
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.gguf import ROPE_FACTORS, config_from_gguf, names_in_gguf
@@ -75,7 +75,7 @@ class Checkpoint:
         if tokenizer is not None:
             ends = [self.special_tokens.get("eos_token", "")]
             if self.template is not None:
-                ends += filter(self.template.mentions, TURN_ENDS)
+                ends += self.template.turn_ends()
             ids |= {id_ for token in ends if (id_ := tokenizer.token_to_id(token)) is not None}
         return frozenset(ids)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pygpukit.kernels import ClampedSwiGLU
 from pygpukit.llm.errors import ConfigError
 from pygpukit.llm.keys import Keys
 from pygpukit.llm.rope import Rope, read_rope
@@ -94,6 +95,8 @@ class Experts:
         corrected: Whether there is a correction to what they are chosen by.
         groups: Of how many groups the best `top_groups` count; 1 is no grouping.
         top_groups: See `groups`.
+        biased: Whether router and experts have biases.
+        clamped: The gated activation of the experts, where it isn't that of the model's MLPs.
     """
 
     count: int
@@ -107,6 +110,8 @@ class Experts:
     corrected: bool = False
     groups: int = 1
     top_groups: int = 1
+    biased: bool = False
+    clamped: ClampedSwiGLU | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +168,7 @@ class ModelConfig:
         attention_scale: What scores are multiplied with: `1 / sqrt(head_dim)` for most.
         scale_by_layer: Whether the scores of layer i, from 0, are divided by i + 1 as well.
         query_growth: How queries grow with their positions, if they do.
+        sinks: Whether each query head has a learnt score that joins the softmax of its scores.
         attention_soft_cap: Scores become `cap * tanh(score / cap)`; 0 leaves them.
         norm_kind: "rms" or "layer".
         norm_bias: Whether norms have biases.
@@ -208,6 +214,7 @@ class ModelConfig:
     attention_scale: float
     scale_by_layer: bool = False
     query_growth: QueryGrowth | None = None
+    sinks: bool = False
     attention_soft_cap: float = 0.0
     norm_kind: Literal["rms", "layer"] = "rms"
     norm_bias: bool = False

@@ -71,6 +71,7 @@ class Decoder:
         cache: PagedCache,
         stretched: Tensor | None = None,
         wanted: Tensor | None = None,
+        alone: int | None = None,
     ) -> Tensor:
         """Runs T tokens of one or more sequences through all layers.
 
@@ -83,6 +84,8 @@ class Decoder:
             stretched: What `stretched_rows` gives for the lengths of the tokens' sequences.
             wanted: (R,) int32: of which tokens the result is wanted, if not of all: the last layer
                 leaves out the others.
+            alone: How many tokens at the front are the only ones of their sequences, if that is
+                known; it changes no bit.
 
         Returns:
             The residual stream behind the last layer, (T, hidden), or (R, hidden).
@@ -95,7 +98,7 @@ class Decoder:
             rope: rotation.angles(positions, stretched)
             for rope, rotation in self._rotations.items()
         }
-        step = Step(positions, sequences, block_tables)
+        step = Step(positions, sequences, block_tables, alone=alone)
         if self._query_scales is not None:
             scales = kernels.gather_rows(self._query_scales, positions)
             step = step._replace(query_scale=scales)
@@ -191,4 +194,5 @@ def _mlp(config: ModelConfig, layer: int) -> MLP | MoE:
         sigmoid=experts.sigmoid,
         groups=experts.groups,
         top_groups=experts.top_groups,
+        clamped=experts.clamped,
     )

@@ -19,13 +19,14 @@ from pygpukit.core import (
 )
 from pygpukit.llm.cache import PAGE_SIZE, PagedCache, page_bytes, pages_for
 from pygpukit.llm.decoder import Decoder
-from pygpukit.llm.device import step_tokens
+from pygpukit.llm.device import captured_tokens, step_tokens
 from pygpukit.llm.errors import LogitsError, RequestExpiredError
 from pygpukit.llm.generation import TokenLogprobs
 from pygpukit.llm.request import Request
-from pygpukit.llm.runner import Part, Runner, padded
+from pygpukit.llm.runner import Runner, padded
 from pygpukit.llm.sampler import Chosen
 from pygpukit.llm.slots import Slots
+from pygpukit.llm.step_inputs import Part
 from pygpukit.llm.turns import Turns
 
 __all__ = ["Engine", "EngineConfig"]
@@ -60,6 +61,8 @@ class EngineConfig(NamedTuple):
         steps_under_way: Steps that are launched before the first of them is looked at. By default
             two: while the host looks at what one has chosen, a GPU runs the next; and one on "cpu",
             which has no time for a step that turns out not to be wanted.
+        captured_tokens: Of a step with prompts up to which it is captured when its like comes
+            again. By default what `device.captured_tokens` says.
     """
 
     step_tokens: int | None = None
@@ -68,6 +71,7 @@ class EngineConfig(NamedTuple):
     pages: int | None = None
     kept_bytes: int | None = None
     steps_under_way: int | None = None
+    captured_tokens: int | None = None
 
 
 class _Step(NamedTuple):
@@ -121,7 +125,13 @@ class Engine:
         self._step_tokens = self.config.step_tokens or step_tokens(device)
         kept_bytes = self.config.kept_bytes
         self._kept_bytes = (0 if on_cpu else KEPT_BYTES) if kept_bytes is None else kept_bytes
-        self._runner = Runner(decoder, device, capture=capture)
+        most = self.config.captured_tokens
+        self._runner = Runner(
+            decoder,
+            device,
+            capture=capture,
+            captured_tokens=captured_tokens(device) if most is None else most,
+        )
         self._under_way: deque[_Step] = deque()
         self._cache: PagedCache | None = None
         self._slots: Slots | None = None
@@ -218,7 +228,11 @@ class Engine:
             self._complete()
 
     def _launch(self) -> bool:
-        """Plans and launches a step, if there is anything to run."""
+        """Plans and launches a step, if there is anything to run.
+
+        Returns:
+            Whether another one may be launched before it has been looked at.
+        """
         with self._lock:
             self._make_room()
             plan = self._scheduler.schedule(_now())
@@ -235,7 +249,7 @@ class Engine:
         else:
             self._complete_all()
             self._start(plan.step, plan.rows)
-        return True
+        return self._decoding
 
     def _start(self, step: int, rows: Sequence[StepRow]) -> None:
         """Launches a step of other sequences than the one before; all ids are known."""
@@ -269,7 +283,7 @@ class Engine:
         bias_width = vocab_size if any(request.constraint for request in requests) else 0
         slots = self._slots
         if slots is None or not slots.fit(len(parts), length, penalized, bias_width):
-            self._runner.forget()
+            self._runner.forget_slots()
             capacity = padded(len(parts))
             length = max(LEAST_LENGTH, 2 * length)
             length = min(length, max(request.limit for request in requests))

@@ -178,6 +178,7 @@ def _with_experts(config: ModelConfig, keys: Keys, tensors: Shapes, family: Gguf
         groups=groups or 1,
         top_groups=top_groups or 1,
         corrected=f"blk.{layer}.exp_probs_b.bias" in tensors,
+        biased=f"blk.{layer}.ffn_gate_inp.bias" in tensors,
         shared_gated=f"blk.{layer}.ffn_gate_inp_shexp.weight" in tensors,
     )
     return replace(config, experts=experts, sparse=sparse)
@@ -273,6 +274,7 @@ def _yarn(keys: Keys, family: Gguf) -> dict[str, object]:
         name: keys.optional_number(f"rope.scaling.yarn_{name}")
         for name in ("beta_fast", "beta_slow")
     }
+    parameters["truncate"] = family.yarn_truncated
     every = keys.optional_number("rope.scaling.yarn_log_multiplier")
     if every:
         # Only the architecture that has another unit takes the multiplier for both.

@@ -121,7 +121,8 @@ class LLM:
                 (`owner/name`), which is downloaded once.
             device: "cuda", "cuda:N", "cpu", or "auto" for a GPU where there is one.
             dtype: Of activations, keys and values: "float32", "bfloat16", on a GPU also "float16".
-                By default float32 on the CPU, and on a GPU the type of the weights; with float32
+                By default float32 on the CPU, where weights that GGUF has in Q8_0, Q4_0 or Q4_1
+                then stay so in memory, and on a GPU the type of the weights; with float32
                 a GPU is as exact as the CPU, but slow, and with bfloat16 a CPU rounds as a GPU
                 does and is faster at prompts, if it has instructions for that type.
             revision: A branch, tag or commit of a hub id.

@@ -2,7 +2,8 @@
 
 FP8 weights (E4M3) are read with their factors, which are one for all elements, one for each row, or
 one for each block. Whether activations were meant to be quantised as well changes nothing here:
-they are computed with as they are.
+they are computed with as they are. MXFP4 weights are known by their names; those that aren't to be
+converted by their types.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ def _fbgemm(keys: Keys) -> tuple[int, int] | None:
     return None
 
 
+def _mxfp4(keys: Keys) -> None:
+    """As OpenAI publishes it: a power of two for 32 elements of four bits."""
+
+
 _FORMATS = dict.fromkeys(("float-quantized", "naive-quantized"))
 """What llm-compressor calls FP8, and what it called it first."""
 
@@ -104,4 +109,5 @@ _METHODS = {
     "modelopt": _modelopt,
     "compressed-tensors": _compressed_tensors,
     "fbgemm_fp8": _fbgemm,
+    "mxfp4": _mxfp4,
 }

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import accumulate, chain
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
+import pygpukit.kernels as kernels
 from pygpukit.core import Device, Graph, Tensor
 from pygpukit.llm.cache import PagedCache
 from pygpukit.llm.decoder import Decoder
+from pygpukit.llm.mixed import MixedSteps, alone
 from pygpukit.llm.request import Request
 from pygpukit.llm.sampler import Chosen, Kind, Sampler
-from pygpukit.llm.slots import Slots, block_table, table
+from pygpukit.llm.slots import Slots, table
+from pygpukit.llm.step_inputs import Extent, Part, StepInputs
 from pygpukit.llm.tensors import ints
 
-__all__ = ["Part", "Runner", "padded"]
+__all__ = ["Runner", "padded"]
 
 KEPT_ROWS = 512
 """Rows of captured steps that are kept, all steps together: a graph holds a step's activations."""
 
 _Result: TypeAlias = tuple[Tensor, tuple[Tensor, Tensor] | None]
-
-
-class Part(NamedTuple):
-    """Consecutive positions of one sequence, whose ids are all known.
-
-    Attributes:
-        request: The sequence.
-        start: The first position.
-        length: How many.
-        samples: Whether the id behind the last one is chosen.
-        pages: All pages of the sequence.
-    """
-
-    request: Request
-    start: int
-    length: int
-    samples: bool
-    pages: Sequence[int]
 
 
 def padded(rows: int) -> int:
@@ -54,44 +37,46 @@ class Runner:
     Args:
         decoder: The model.
         device: Where it runs.
-        capture: Whether steps in which all sequences decode are captured and replayed.
+        capture: Whether steps are captured and replayed.
+        captured_tokens: Of a step that isn't one in which all sequences decode, at most.
     """
 
-    def __init__(self, decoder: Decoder, device: Device, *, capture: bool) -> None:
+    def __init__(
+        self, decoder: Decoder, device: Device, *, capture: bool, captured_tokens: int
+    ) -> None:
         self._decoder = decoder
         self._device = device
         self._capture = capture
         self._stretch = decoder.config.stretch_length
         self._graphs: OrderedDict[tuple[int, Kind, tuple[bool, ...]], tuple[Graph, _Result]]
         self._graphs = OrderedDict()
+        self._mixed = MixedSteps(decoder, device, captured_tokens if capture else 0)
 
     def forget(self) -> None:
-        """Drops the captured steps: slots or cache are to be replaced."""
+        """Drops the captured steps: the cache is to be replaced."""
+        self.forget_slots()
+        self._mixed.forget()
+
+    def forget_slots(self) -> None:
+        """Drops the captured steps that know the slots, which are to be replaced."""
         self._graphs.clear()
 
     def compute(self, parts: Sequence[Part], cache: PagedCache) -> Chosen | None:
         """Runs prompts and tokens together; returns what is chosen behind those that sample."""
-        ids = array("i", chain.from_iterable(
-            part.request.ids[part.start : part.start + part.length] for part in parts
-        ))  # fmt: skip
-        ranges = [range(part.start, part.start + part.length) for part in parts]
-        sequences = array("i", chain.from_iterable(
-            [row] * part.length for row, part in enumerate(parts)
-        ))  # fmt: skip
-        ends = accumulate(part.length for part in parts)
-        last = [end - 1 for end, part in zip(ends, parts, strict=True) if part.samples]
-        hidden = self._decoder.forward(
-            ints(ids, self._device),
-            ints(chain.from_iterable(ranges), self._device),
-            ints(sequences, self._device),
-            block_table([part.pages for part in parts], self._device),
-            cache,
-            self._decoder.stretched_rows([len(parts[row].request.ids) for row in sequences]),
-            ints(last, self._device) if len(last) < len(ids) else None,
-        )
-        if not last:
-            return None
         requests = [part.request for part in parts if part.samples]
+        lengths = [len(part.request.ids) for part in parts for _ in range(part.length)]
+        stretched = self._decoder.stretched_rows(lengths)
+        hidden = self._mixed.forward(parts, cache) if stretched is None else None
+        if hidden is None:
+            extent = Extent.of(parts)
+            numbers = ints(extent.numbers(parts), self._device)
+            inputs = StepInputs.within(numbers, extent)
+            wanted = inputs.wanted if extent.wanted < extent.tokens else None
+            hidden = self._decoder.forward(
+                *inputs[:4], cache, stretched, wanted, alone(parts) or None
+            )
+        if not requests:
+            return None
         return Chosen(*self._choose(self._decoder.logits(hidden), requests))
 
     def decode(self, slots: Slots, cache: PagedCache) -> Chosen:
@@ -128,6 +113,8 @@ class Runner:
         """Chooses the ids behind all that the requests have."""
         vocab_size = self._decoder.config.vocab_size
         kind = Kind.of(requests, vocab_size)
+        if kind.plain:
+            return kernels.argmax(logits), None
         sampler = Sampler(len(requests), self._device, vocab_size if kind.constrained else 0)
         sampler.set(requests, kind)
         sampler.constrain(requests)

@@ -30,6 +30,11 @@ class Kind(NamedTuple):
     constrained: bool
     logprobs: int | None
 
+    @property
+    def plain(self) -> bool:
+        """Whether every row takes its likeliest token, and nothing else is asked for."""
+        return self == Kind(greedy=True, penalized=False, constrained=False, logprobs=None)
+
     @classmethod
     def of(cls, requests: Sequence[Request], vocab_size: int) -> Kind:
         """The least that does for all of `requests`; what a row lacks doesn't change it."""

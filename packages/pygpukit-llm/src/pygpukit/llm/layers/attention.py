@@ -23,6 +23,7 @@ class AttentionWeights(NamedTuple):
             each head by a weight of its own, (H · D,) for all at once.
         k_norm: The same of the keys, with KV in place of H.
         rescale: (D, D), a diagonal matrix: what rotated queries are multiplied with.
+        sinks: (H,), float32: scores that join the softmax of each head without a value.
     """
 
     qkv: LinearWeights
@@ -30,6 +31,7 @@ class AttentionWeights(NamedTuple):
     q_norm: Tensor | None = None
     k_norm: Tensor | None = None
     rescale: Tensor | None = None
+    sinks: Tensor | None = None
 
 
 class LayerCache(NamedTuple):
@@ -50,6 +52,7 @@ class Step(NamedTuple):
         wanted: (R,) int32: the tokens whose results are wanted, if not all: from the attention on
             the others are left out, their keys and values being in the cache.
         query_scale: (T, 1) float32: what queries are multiplied with, where they grow.
+        alone: How many tokens at the front are the only ones of their sequences, if that is known.
     """
 
     positions: Tensor
@@ -58,6 +61,7 @@ class Step(NamedTuple):
     angles: Tensor | None = None
     wanted: Tensor | None = None
     query_scale: Tensor | None = None
+    alone: int | None = None
 
     def pick(self, rows: Tensor) -> Tensor:
         """Of a row for each token those that are wanted."""
@@ -77,6 +81,7 @@ def attend(
     rescale: Tensor | None = None,
     window: int = 0,
     soft_cap: float = 0.0,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Rotates queries and keys, adds keys and values to the cache, and attends to all of it.
 
@@ -92,6 +97,7 @@ def attend(
         rescale: (D, D), what each query head is multiplied with when it has been rotated.
         window: How many positions a token sees, itself included; 0 is all.
         soft_cap: Of the scores; 0 is none.
+        sinks: (H,), scores that join the softmax of each head.
 
     Returns:
         (R, H · D), R the wanted tokens, all T if the step names none.
@@ -122,6 +128,8 @@ def attend(
         scale=scale,
         window=window,
         soft_cap=soft_cap,
+        sinks=sinks,
+        alone=step.alone,
     )
     return step.pick(heads)
 
@@ -203,6 +211,7 @@ class Attention:
             rescale=weights.rescale,
             window=self.window,
             soft_cap=self.soft_cap,
+            sinks=weights.sinks,
         )
         return self._project.forward(heads, *weights.output, residual=residual, scale=scale)
 

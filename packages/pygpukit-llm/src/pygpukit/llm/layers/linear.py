@@ -63,7 +63,8 @@ class Linear:
 
         Args:
             x: (T, inputs), float32.
-            weight: (outputs, inputs), float32, float16 or bfloat16; the bound one if absent.
+            weight: (outputs, inputs), float32, float16 or bfloat16, on the CPU also q8_0, q4_0 or
+                q4_1; the bound one if absent.
             bias: (outputs,), float32; goes with the weight that is used.
             norm: Normalises `x` on its way in.
             residual: (T, outputs), added at the end.

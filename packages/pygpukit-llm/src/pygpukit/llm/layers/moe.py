@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pygpukit.kernels as kernels
 from pygpukit.core import Tensor
-from pygpukit.kernels import Norm
+from pygpukit.kernels import ClampedSwiGLU, Norm
 from pygpukit.llm.layers.linear import LinearWeights
 from pygpukit.llm.layers.mlp import MLP, MLPWeights
 from pygpukit.llm.layers.norm import normalised
@@ -24,6 +24,8 @@ class MoEWeights(NamedTuple):
         shared: An MLP that every token goes through as well.
         shared_gate: (1, hidden): the sigmoid of its product with a token weighs that MLP.
         correction: (E,), float32, added to what experts are chosen by.
+        up_bias: (E, 2 · inner), float32.
+        down_bias: (E, hidden), float32.
     """
 
     router: LinearWeights
@@ -32,6 +34,8 @@ class MoEWeights(NamedTuple):
     shared: MLPWeights | None = None
     shared_gate: Tensor | None = None
     correction: Tensor | None = None
+    up_bias: Tensor | None = None
+    down_bias: Tensor | None = None
 
 
 class MoE:
@@ -45,6 +49,7 @@ class MoE:
         sigmoid: Whether it is the sigmoid of the scores instead (arXiv:2412.19437).
         groups: In how many groups experts are, of which `top_groups` count for a token.
         top_groups: See `groups`.
+        clamped: The gated activation of the experts in place of `activation`.
         weights: Bound weights; else they are passed to `forward`.
     """
 
@@ -58,6 +63,7 @@ class MoE:
         sigmoid: bool = False,
         groups: int = 1,
         top_groups: int = 1,
+        clamped: ClampedSwiGLU | None = None,
         weights: MoEWeights | None = None,
     ) -> None:
         self.activation = activation
@@ -67,6 +73,7 @@ class MoE:
         self.sigmoid = sigmoid
         self.groups = groups
         self.top_groups = top_groups
+        self.clamped = clamped
         self.weights = weights
         self._shared = MLP(activation, gated=True)
 
@@ -86,9 +93,12 @@ class MoE:
         x = normalised(x, norm)
         shares, experts = self._route(x, weights)
         inner = kernels.expert_linear(
-            x, weights.up, experts, activation=self.activation, gated=True
+            *(x, weights.up, experts),
+            bias=weights.up_bias,
+            activation=self.clamped or self.activation,
+            gated=True,
         )
-        results = kernels.expert_linear(inner, weights.down, experts)
+        results = kernels.expert_linear(inner, weights.down, experts, bias=weights.down_bias)
         mixed = kernels.combine_experts(
             results, shares, residual=residual, scale=scale * self.scale
         )

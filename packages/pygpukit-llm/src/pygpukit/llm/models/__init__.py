@@ -18,6 +18,7 @@ from pygpukit.llm.models import (
     glm,
     gpt2,
     gpt_neox,
+    gpt_oss,
     granite,
     hunyuan,
     llama,
@@ -38,7 +39,7 @@ __all__ = ["FAMILIES", "GGUF_FAMILIES", "Family", "Gguf", "config_from_json", "f
 
 _MODULES = (
     *(llama, llama_like, qwen, gemma, phi3, gpt2, gpt_neox, cohere, olmo, starcoder2, deepseek),
-    *(granite, glm, exaone, hunyuan, minicpm, phi, stablelm),
+    *(granite, glm, exaone, hunyuan, minicpm, phi, stablelm, gpt_oss),
     with_images,
 )
 

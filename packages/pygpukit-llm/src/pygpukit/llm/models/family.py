@@ -27,6 +27,7 @@ class Gguf:
             has one.
         normalized: Whether the weights of the chosen experts are made to sum to 1, where the file
             doesn't say.
+        yarn_truncated: Whether YaRN rounds the dimensions between which it blends.
         log_multiplier_unit: What the file's multiplier of YaRN's logarithm is in units of.
         adjust: What else the architecture does with the config and its own keys.
     """
@@ -38,6 +39,7 @@ class Gguf:
     rotated: bool = True
     full_period: int | None = None
     normalized: bool = True
+    yarn_truncated: bool = True
     log_multiplier_unit: float = 1.0
     adjust: Callable[[ModelConfig, Keys], ModelConfig] | None = None
 

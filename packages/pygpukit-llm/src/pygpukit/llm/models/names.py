@@ -36,7 +36,9 @@ class Names:
     Attributes:
         slots: For each slot of the model (see `weights/slots.py`) where its rows come from.
             `{layer}` stands for the number of a layer, `{expert}` for that of an expert; without
-            the latter, experts are stacked along a tensor's first dimension.
+            the latter, experts are stacked along a tensor's first dimension. Where its bias isn't
+            called as its weight is, that has a key of its own, with ".bias" behind it. A name
+            that ends in "_blocks" is that of MXFP4 blocks, with their exponents in "_scales".
         prefix: What most names begin with, and what files saved from the bare model leave out.
         transposed: Slots whose matrices are stored (inputs, outputs).
         either_way: Slots of which some files store the matrices (inputs, outputs): shapes tell.

@@ -81,7 +81,7 @@ def _allocate(placements: Sequence[Placement], device: Device) -> dict[str, Tens
     """
     starts: dict[str, int] = {}
     lengths = dict.fromkeys((placement.dtype for placement in placements), 0)
-    for slot, _, dtype in placements:
+    for slot, _, dtype, _ in placements:
         starts[slot.name] = lengths[dtype]
         lengths[dtype] += -(-math.prod(slot.shape) // _ALIGNMENT) * _ALIGNMENT
     blocks = {
@@ -91,7 +91,7 @@ def _allocate(placements: Sequence[Placement], device: Device) -> dict[str, Tens
         slot.name: blocks[dtype]
         .narrow(0, starts[slot.name], math.prod(slot.shape))
         .reshape(slot.shape)
-        for slot, _, dtype in placements
+        for slot, _, dtype, _ in placements
     }
 
 
@@ -109,17 +109,21 @@ def _fill(weight: Tensor, placement: Placement, tensors: TensorMap) -> None:
 
 
 def _stored(source: Source, placement: Placement, tensors: TensorMap) -> TensorView:
-    """What a source has for its rows, in the tensor's own type unless that has scales."""
-    view = tensors[source.tensor]
-    slot = placement.slot
-    if source.member is not None:
-        view = view[source.member : source.member + 1].reshape(source.shape(slot))
-    elif tuple(view.shape) != source.shape(slot):
-        view = view.reshape(source.shape(slot))
+    """What a source has for its rows, in the tensor's own type unless scales are beside it."""
+    view = _rows(source, tensors[source.tensor], source.shape(placement.slot))
+    if source.exponents is not None:
+        return view.mxfp4(_rows(source, tensors[source.exponents], view.shape[:-1]))
     if source.scales is not None:
         scales = tensors[source.scales.tensor]
         view = view.scaled(scales, source.scales.block)
     return view
+
+
+def _rows(source: Source, view: TensorView, shape: tuple[int, ...]) -> TensorView:
+    """The part of a tensor that is a source's, in a shape."""
+    if source.member is not None:
+        view = view[source.member : source.member + 1]
+    return view if tuple(view.shape) == shape else view.reshape(shape)
 
 
 def _assemble(plan: Plan, weights: Mapping[str, Tensor]) -> ModelWeights:
@@ -177,7 +181,7 @@ class _Layer:
             ones = floats([1.0] * self.config.head_dim, output.weight.device)
             rescale = _diagonal(norms[0], norms[1], self.dtype)
             return AttentionWeights(qkv, output, ones, ones, rescale)
-        return AttentionWeights(qkv, output, *norms)
+        return AttentionWeights(qkv, output, *norms, sinks=self.get("sinks"))
 
     def _head_norm(self, name: str) -> Tensor | None:
         gamma = self.get(name)
@@ -206,19 +210,24 @@ class _Layer:
         shared = None
         if self.get("shared_up.weight") is not None:
             shared = MLPWeights(up=self.linear("shared_up"), down=self.linear("shared_down"))
+        (up, up_bias), (down, down_bias) = map(self._experts, ("experts_up", "experts_down"))
         return MoEWeights(
             router=self.linear("router"),
-            up=self._experts("experts_up"),
-            down=self._experts("experts_down"),
+            up=up,
+            down=down,
             shared=shared,
             shared_gate=self.get("shared_gate.weight"),
             correction=self.get("correction"),
+            up_bias=up_bias,
+            down_bias=down_bias,
         )
 
-    def _experts(self, name: str) -> Tensor:
-        weight = self.linear(name).weight
+    def _experts(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """The weights of all experts, and their biases, if there are any."""
+        weight, bias = self.linear(name)
         count = self.config.experts.count if self.config.experts else 1
-        return weight.reshape(count, weight.shape[0] // count, weight.shape[1])
+        weight = weight.reshape(count, weight.shape[0] // count, weight.shape[1])
+        return weight, None if bias is None else bias.reshape(count, -1)
 
 
 def _diagonal(a: Tensor, b: Tensor, dtype: str) -> Tensor:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pygpukit.core import Device, TensorMap, TensorView
 from pygpukit.llm.config import ModelConfig
 from pygpukit.llm.errors import DtypeError, WeightsError
-from pygpukit.llm.models.names import Names
+from pygpukit.llm.models.names import Names, Sources
 from pygpukit.llm.weights.slots import Slot, slots
 
 __all__ = ["Placement", "Plan", "Scales", "Source", "plan"]
@@ -20,17 +20,39 @@ __all__ = ["Placement", "Plan", "Scales", "Source", "plan"]
 MATRIX_DTYPES = ("float32", "float16", "bfloat16")
 """Types that matrices are held in as stored; all others become bfloat16."""
 
+_BLOCK_DTYPES = frozenset({"q8_0", "q4_0", "q4_1"})
+"""ggml's quantised types that the CPU's operations read as stored."""
+
 _CPU_DTYPES = ("float32", "bfloat16")
 """Types of activations on the CPU."""
 
+_NUMBERS_AND_BYTES = {
+    "float32": (1, 4),
+    "float16": (1, 2),
+    "bfloat16": (1, 2),
+    "q8_0": (32, 34),
+    "q4_0": (32, 18),
+    "q4_1": (32, 20),
+}
+"""How many numbers each of the types that weights are held in has in how many bytes."""
+
 _FLOAT32_MATRICES = frozenset({"layers.router"})
 """Matrices whose small errors would change what is chosen, and that are small themselves."""
+
+_NUMBERS_ONLY = _FLOAT32_MATRICES | {"position_embedding"}
+"""Matrices that are never held in blocks, which the operations that read them don't know."""
 
 _SCALES = ("weight_scale_inv", "weight_scale")
 """What an FP8 weight's factors are called beside it; those with "inv" are factors all the same."""
 
 _ACTIVATION_SCALES = r".*\.(input|output|activation|q|k|v)_scale"
 """Factors that FP8 checkpoints have for quantising activations, which stay as they are."""
+
+_BLOCKS, _EXPONENTS = "_blocks", "_scales"
+"""What the names of an MXFP4 weight's two tensors end in."""
+
+_MXFP4_BLOCK = 32
+"""Elements that share an exponent; two are in a byte."""
 
 _COMPARED = 2**20
 """Bytes that are compared at a time."""
@@ -62,6 +84,7 @@ class Source(NamedTuple):
         member: The index into the tensor's first dimension, where that counts experts or heads.
         members: How many of them it counts.
         scales: What its elements are multiplied with.
+        exponents: The name of the tensor with the exponents of its blocks, where it is MXFP4.
     """
 
     tensor: str
@@ -71,20 +94,41 @@ class Source(NamedTuple):
     member: int | None = None
     members: int = 1
     scales: Scales | None = None
+    exponents: str | None = None
 
     def shape(self, slot: Slot) -> tuple[int, ...]:
         """The shape in the file of the rows for `slot`."""
         if slot.columns is None:
             return (self.rows,)
+        if self.exponents is not None:
+            return (self.rows, slot.columns // _MXFP4_BLOCK, _MXFP4_BLOCK // 2)
         return (slot.columns, self.rows) if self.transposed else (self.rows, slot.columns)
 
 
 class Placement(NamedTuple):
-    """Where one weight comes from, and the type that it is held in."""
+    """Where one weight comes from, and the type that it is held in.
+
+    Attributes:
+        slot: The weight.
+        sources: What fills its rows, in their order.
+        dtype: The type that it is held in.
+        blocks: The quantised type that it can be held in as stored, where operations read that.
+    """
 
     slot: Slot
     sources: tuple[Source, ...]
     dtype: str
+    blocks: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight as it is held."""
+        numbers, size = _NUMBERS_AND_BYTES[self.dtype]
+        return math.prod(self.slot.shape) // numbers * size
+
+    def held(self, dtype: str) -> Placement:
+        """The same weight held in another type, if it is a matrix."""
+        return self if self.slot.columns is None else self._replace(dtype=dtype, blocks=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +150,9 @@ class Plan:
 
         Args:
             device: Where the weights go.
-            dtype: Of activations; None is float32 on the CPU, and on a GPU the type that most of
-                the matrices' numbers are held in.
+            dtype: Of activations; None is float32 on the CPU, where matrices of quantised blocks
+                then stay as stored, and on a GPU the type that most of the matrices' numbers are
+                held in.
 
         Raises:
             DtypeError: The device has no activations of that type.
@@ -116,17 +161,23 @@ class Plan:
         known = _CPU_DTYPES if on_cpu else MATRIX_DTYPES
         if dtype is not None and dtype not in known:
             raise DtypeError(f"dtype: expected {' or '.join(known)} on {device}, found {dtype!r}")
-        if dtype == "float32" or (on_cpu and dtype is None):
+        if dtype == "float32":
             return self
+        if on_cpu and dtype is None:
+            return replace(
+                self,
+                placements=tuple(
+                    placement if placement.blocks is None else placement.held(placement.blocks)
+                    for placement in self.placements
+                ),
+            )
         numbers: Counter[str] = Counter()
-        for slot, _, held in self.placements:
+        for placement in self.placements:
+            slot = placement.slot
             if slot.columns is not None and slot.key not in _FLOAT32_MATRICES:
-                numbers[held] += math.prod(slot.shape)
+                numbers[placement.dtype] += math.prod(slot.shape)
         chosen = dtype or numbers.most_common(1)[0][0]
-        placements = tuple(
-            placement if placement.slot.columns is None else placement._replace(dtype=chosen)
-            for placement in self.placements
-        )
+        placements = tuple(placement.held(chosen) for placement in self.placements)
         return Plan(self.config, placements, chosen)
 
     @property
@@ -137,10 +188,7 @@ class Plan:
     @property
     def nbytes(self) -> int:
         """Bytes of all weights as they are held."""
-        return sum(
-            math.prod(placement.slot.shape) * (4 if placement.dtype == "float32" else 2)
-            for placement in self.placements
-        )
+        return sum(placement.nbytes for placement in self.placements)
 
 
 def plan(config: ModelConfig, tensors: TensorMap, names: Names) -> Plan:
@@ -198,7 +246,7 @@ class _Planner:
         problems = [
             f"{len(found)} {what}: {_listing(found)}"
             for what, found in (
-                ("missing", self._missing),
+                ("missing", list(dict.fromkeys(self._missing))),
                 ("left over", left_over),
                 ("of the wrong shape", self._misshapen),
             )
@@ -218,13 +266,14 @@ class _Planner:
             if self._check(source, slot)
         ]
         views = [self._tensors[source.tensor] for source in present]
-        return Placement(slot, tuple(present), _held_dtype(slot, views))
+        return Placement(
+            slot, tuple(present), _held_dtype(slot, views), _blocks(slot, present, views)
+        )
 
     def _sources(self, slot: Slot) -> Iterator[Source]:
         """The tensors that fill a slot: the first of the alternatives that the file has whole."""
         alternatives = [
-            [_with_kind(source, slot) for source in alternative]
-            for alternative in self._names.slots.get(slot.key, ())
+            [_with_kind(source, slot) for source in alternative] for alternative in self._ways(slot)
         ]
         whole = [names for names in alternatives if self._has(slot, names)]
         chosen = whole[0] if whole else alternatives[0]
@@ -237,14 +286,21 @@ class _Planner:
                     yield from self._by_head(name, template.removesuffix(".weight"), rows)
                     continue
                 stacked = slot.experts > 1 and "{expert}" not in template
+                exponents = _exponents(name)
                 yield Source(
                     name,
                     rows,
-                    self._transposed(slot, name, rows),
+                    exponents is None and self._transposed(slot, name, rows),
                     order_of(self._config, index, rows) if order_of else None,
                     expert if stacked else None,
                     slot.experts,
+                    exponents=exponents,
                 )
+
+    def _ways(self, slot: Slot) -> Sources:
+        """Where a slot may come from; its kind may have names of its own."""
+        ways = self._names.slots.get(f"{slot.key}.{slot.kind}")
+        return self._names.slots.get(slot.key, ()) if ways is None else ways
 
     def _transposed(self, slot: Slot, name: str, rows: int) -> bool:
         if slot.columns is None:
@@ -274,6 +330,8 @@ class _Planner:
         expected = source.shape(slot)
         if source.member is not None:
             expected = (source.members, *expected)
+        if source.exponents is not None:
+            self._check_exponents(source.exponents, expected[:-1])
         found = tuple(self._tensors[source.tensor].shape)
         vector = slot.columns is None or source.rows == 1
         flat = vector and math.prod(found) == math.prod(expected)
@@ -281,6 +339,15 @@ class _Planner:
             self._misshapen.append(f"{source.tensor} is {found}, expected {expected}")
         self._used.add(source.tensor)
         return True
+
+    def _check_exponents(self, name: str, expected: tuple[int, ...]) -> None:
+        if name not in self._tensors:
+            self._missing.append(name)
+            return
+        found = tuple(self._tensors[name].shape)
+        if found != expected and name not in self._used:
+            self._misshapen.append(f"{name} is {found}, expected {expected}")
+        self._used.add(name)
 
     def _scales(self, source: Source, slot: Slot) -> Scales | None:
         """The factors beside an FP8 matrix: one for all, for each row, or for each block."""
@@ -317,6 +384,12 @@ def _same(a: TensorView, b: TensorView) -> bool:
     )
 
 
+def _exponents(name: str) -> str | None:
+    """What the exponents of an MXFP4 tensor's blocks are called; None of one that has none."""
+    stem = name.removesuffix(_BLOCKS)
+    return None if stem == name else stem + _EXPONENTS
+
+
 def _with_kind(name: str, slot: Slot) -> str:
     """The whole name of a tensor for a slot."""
     return name.removesuffix(".") if name.endswith(".") else f"{name}.{slot.kind}".removesuffix(".")
@@ -325,6 +398,15 @@ def _with_kind(name: str, slot: Slot) -> str:
 def _listing(names: Sequence[str]) -> str:
     more = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _blocks(slot: Slot, sources: Sequence[Source], views: Sequence[TensorView]) -> str | None:
+    """The quantised type that a matrix can be held in: that of all its rows, whole as they are."""
+    stored = {view.dtype for view in views}
+    whole = not any(source.transposed or source.scales for source in sources)
+    if slot.columns is None or slot.key in _NUMBERS_ONLY or not whole or len(stored) != 1:
+        return None
+    return next(iter(stored & _BLOCK_DTYPES), None)
 
 
 def _held_dtype(slot: Slot, views: Sequence[TensorView]) -> str:

@@ -88,6 +88,8 @@ def _attention_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
         for name, length in zip(("q_norm", "k_norm"), rows, strict=False):
             width = config.head_dim if config.qk_norm in ("head", "rotated") else length
             yield Slot(f"{prefix}{name}.weight", (width,))
+    if config.sinks:
+        yield Slot(prefix + "sinks", (config.num_heads,))
     yield from _linear_slots(prefix + "output", (hidden,), rows[0], bias=config.output_bias)
     if config.post_norm:
         yield from _norm_slots(config, prefix + "post_attention_norm")
@@ -122,9 +124,11 @@ def _expert_slots(config: ModelConfig, prefix: str) -> Iterator[Slot]:
     hidden, experts = config.hidden_size, config.experts
     assert experts is not None
     inner = experts.intermediate_size
-    yield Slot(prefix + "router.weight", (experts.count,), hidden)
-    yield Slot(prefix + "experts_up.weight", (inner, inner), hidden, experts.count)
-    yield Slot(prefix + "experts_down.weight", (hidden,), inner, experts.count)
+    yield from _linear_slots(prefix + "router", (experts.count,), hidden, bias=experts.biased)
+    for name, parts, columns in (("up", (inner, inner), hidden), ("down", (hidden,), inner)):
+        yield Slot(f"{prefix}experts_{name}.weight", parts, columns, experts.count)
+        if experts.biased:
+            yield Slot(f"{prefix}experts_{name}.bias", parts, None, experts.count)
     if experts.corrected:
         yield Slot(prefix + "correction", (experts.count,))
     if experts.shared_size:
