@@ -27,8 +27,13 @@ MODEL = "SmolLM2-135M-Instruct"
 ROWS = {
     "pygpukit bf16 weights, float32 activations": ("pygpukit", "hf"),
     "pygpukit bf16": ("pygpukit-bfloat16", "hf"),
+    "pygpukit Q4_1": ("pygpukit", "q4_1.gguf"),
+    "pygpukit Q8_0": ("pygpukit", "q8_0.gguf"),
+    "pygpukit Q4_0": ("pygpukit", "q4_0.gguf"),
     "llama.cpp bf16": ("llama.cpp", "bf16.gguf"),
     "llama.cpp Q4_1": ("llama.cpp", "q4_1.gguf"),
+    "llama.cpp Q8_0": ("llama.cpp", "q8_0.gguf"),
+    "llama.cpp Q4_0": ("llama.cpp", "q4_0.gguf"),
     "transformers bf16": ("transformers", "hf"),
 }
 MODULES = {"pygpukit": "pygpukit.llm", "llama.cpp": "llama_cpp", "transformers": "transformers"}
@@ -47,7 +52,10 @@ def models(cache: Path) -> dict[str, str]:
 
     return {
         "q4_1.gguf": str(smollm2.packaged_gguf()),
-        "bf16.gguf": str(smollm2.cached(cache / "bf16.gguf", smollm2.write_bf16_gguf)),
+        **{
+            f"{kind}.gguf": str(smollm2.cached(cache / f"{kind}.gguf", smollm2.write_gguf))
+            for kind in ("bf16", "q8_0", "q4_0")
+        },
         "hf": str(smollm2.cached(cache / "hf", smollm2.write_hf, "config.json")),
     }
 

@@ -106,8 +106,12 @@ def write_hf(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1))
 
 
-def write_bf16_gguf(path: Path) -> None:
-    """Write the same model as a GGUF file of bfloat16 weights (norms in float32, as usual)."""
+def write_gguf(path: Path) -> None:
+    """Write the same model as a GGUF file of the type that the file is called after.
+
+    Norms are in float32, as usual.
+    """
+    stored_type = gguf.GGMLQuantizationType[path.stem.upper()]
     reader = gguf.GGUFReader(packaged_gguf())
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, "llama")
@@ -117,14 +121,14 @@ def write_bf16_gguf(path: Path) -> None:
         kind = value.types[0]
         item = value.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(key, value.contents(), kind, sub_type=item)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{stored_type.name}"])
     for tensor in reader.tensors:
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         if tensor.name.endswith("norm.weight"):
             writer.add_tensor(tensor.name, values)
         else:
-            words = to_bfloat16(values).view(np.uint8)
-            writer.add_tensor(tensor.name, words, raw_dtype=gguf.GGMLQuantizationType.BF16)
+            stored = gguf.quants.quantize(values, stored_type)
+            writer.add_tensor(tensor.name, stored, raw_dtype=stored_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

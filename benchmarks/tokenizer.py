@@ -27,6 +27,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+
+from peak_memory import peak_memory  # noqa: E402
+
 RESULTS = HERE / "results/tokenizer.json"
 ENGINES = ("tokenizers", "pygpukit", "tiktoken")
 TASKS = ("ids", "encode", "decode", "start")
@@ -100,7 +103,7 @@ def worker(engine: str, path: str, task: str, corpus: str, ids_path: str) -> Non
     calls = CALLS[engine](path)
     if task == "start":
         calls["ids"]("Hello")
-        print(json.dumps({"seconds": time.process_time(), "peak_mb": peak_memory()}))
+        print(json.dumps({"seconds": time.process_time(), "peak_mb": peak_memory() / 2**20}))
         return
     call = calls[task]
     argument = (
@@ -110,19 +113,6 @@ def worker(engine: str, path: str, task: str, corpus: str, ids_path: str) -> Non
     result = call(argument)
     seconds = time.process_time() - start
     print(json.dumps({"seconds": seconds, "count": len(result)}))
-
-
-def peak_memory() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Unlike getrusage's, this doesn't count what the process was forked from.
-        kilobytes = status.read_text().split("VmHWM:")[1].split()[0]
-        return int(kilobytes) / 1024
-    try:
-        import resource
-    except ImportError:
-        return 0.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 # Running them -------------------------------------------------------------------------------------

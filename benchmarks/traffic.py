@@ -78,9 +78,9 @@ def capacity(engine: Engine, traffic: Traffic, seconds: float) -> dict[str, floa
                 engine.submit(streams[-1].request)
             engine.advance()
 
-    run(time.perf_counter() + seconds / 4)  # so that steps of all sizes have been captured
+    run(time.perf_counter() + seconds / 2)  # so that steps of all sizes have been captured
     computed, start = engine.scheduler.stats().computed_tokens, time.perf_counter()
-    run(start + seconds * 3 / 4)
+    run(start + seconds / 2)
     took = time.perf_counter() - start
     tokens = (engine.scheduler.stats().computed_tokens - computed) / took
     for stream in streams:

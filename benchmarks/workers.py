@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from peak_memory import peak_memory
 
 PROMPT_TOKENS = 512
 DECODE_TOKENS = 128
@@ -33,7 +33,7 @@ def timed(run: Callable[[], Any], repeats: int) -> float:
     return statistics.median(seconds)
 
 
-def pygpukit(model: str, threads: int, dtype: str = "float32") -> dict[str, Any]:
+def pygpukit(model: str, threads: int, dtype: str | None = None) -> dict[str, Any]:
     """Time LLM.generate, sampling and everything else included; `dtype` is that of activations."""
     import pygpukit.core
     from pygpukit.llm import LLM
@@ -161,8 +161,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args()
     result = ENGINES[options.engine](options.model, options.threads)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result["peak_memory_mb"] = peak / (1e6 if sys.platform == "darwin" else 1e3) * 1.024
+    result["peak_memory_mb"] = peak_memory() / 1e6
     print(json.dumps(result))
 
 
