@@ -9,7 +9,7 @@ the vocabulary. It is worth it: the shorter a word, the more often it comes agai
 from __future__ import annotations
 
 import re
-from itertools import count
+from itertools import count, pairwise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def word_pattern(vocab: Mapping[str, int], merges: Merges, unk_token: str) -> re
     atoms = ["<0x", unk_token] if unk_token else ["<0x"]
     for match in re.finditer("|".join(map(re.escape, atoms)), text):
         # Bytes, or unknown characters, could merge with whatever is beside them.
-        if _is_given(_around(text, match.start(), separator), merges):
+        if _is_given(_around(text, match.start(), separator), vocab, merges):
             return re.compile(".+", re.DOTALL)
     others = {c for c in map(chr, range(0x80)) if c in vocab and not c.isalpha()}
-    meeting = _meeting_letters(text, others, merges, separator)
+    meeting = _meeting_letters(text, others, vocab, merges, separator)
     others -= {other for letter, other in meeting if letter.isascii()}
     letters = _LETTERS + _members({letter for letter, _ in meeting if not letter.isascii()})
     inside = re.finditer(f"{MARK}(?<=[^{MARK}{separator}]{MARK})", text)
@@ -49,7 +49,7 @@ def _members(characters: set[str]) -> str:
 
 
 def _meeting_letters(
-    text: str, others: set[str], merges: Merges, separator: str
+    text: str, others: set[str], vocab: Mapping[str, int], merges: Merges, separator: str
 ) -> set[tuple[str, str]]:
     """Letters and ``others`` that are beside each other in a token that a merge gives."""
     found: set[tuple[str, str]] = set()
@@ -58,21 +58,18 @@ def _meeting_letters(
     other, letter = f"[{_members(others)}]", f"[{_LETTERS}]"
     beside = re.compile(f"{other}(?:(?={letter})|(?<={letter}{other}))")
     is_letter = re.compile(letter).match
-    known: dict[str, bool] = {}
-    for match in beside.finditer(text):
-        position = match.start()
-        pairs = {
-            (text[place], text[position])
-            for place in (position - 1, position + 1)
-            if is_letter(text, place)
-        }
-        if pairs <= found:
+    position = 0
+    while match := beside.search(text, position):
+        # One token at a time: most that have such pairs, if any, are added ones of no merge.
+        token = _around(text, match.start(), separator)
+        position = text.index(separator, match.start())
+        if not _is_given(token, vocab, merges):
             continue
-        token = _around(text, position, separator)
-        if token not in known:
-            known[token] = _is_given(token, merges)
-        if known[token]:
-            found |= pairs
+        for left, right in pairwise(token):
+            if right in others and is_letter(left):
+                found.add((left, right))
+            elif left in others and is_letter(right):
+                found.add((right, left))
     return found
 
 
@@ -88,7 +85,12 @@ def _words(letters: str, others: str, before: str) -> str:
         rest = f"(?:(?![{letters}]|[{others}{MARK}]).)++"
         word = f"(?:{run}(?:{rest}{run}?+)*+|(?:{rest}{run}?+)++)"
     uncut = f"(?:(?<=[{before}]){MARK}++{word}?+)*+" if before else ""
-    return f"{MARK}*+{word}{uncut}|{MARK}++"
+    anything = f"{MARK}*+{word}{uncut}|{MARK}++"
+    if not others:
+        return anything
+    # Most words are of ASCII and end where that is plain to see: it takes less time to try this.
+    unsure = f"[^a-zA-Z{others}{MARK}]" + (f"|(?<=[{before}]){MARK}" if before else "")
+    return f"{MARK}*+(?:[a-zA-Z]++|[{others}]++)(?!{unsure})|{anything}"
 
 
 def _around(text: str, position: int, separator: str) -> str:
@@ -97,8 +99,10 @@ def _around(text: str, position: int, separator: str) -> str:
     return text[start : text.index(separator, position)]
 
 
-def _is_given(token: str, merges: Merges) -> bool:
-    """Whether a merge gives the token."""
+def _is_given(token: str, vocab: Mapping[str, int], merges: Merges) -> bool:
+    """Whether the token can come of a merge: few ends of others are tokens themselves."""
     ranks, separator = merges.ranks, merges.separator
-    pairs = [token[:cut] + separator + token[cut:] for cut in range(1, len(token))]
-    return not ranks.keys().isdisjoint(pairs)
+    return any(
+        token[cut:] in vocab and token[:cut] + separator + token[cut:] in ranks
+        for cut in range(1, len(token))
+    )
