@@ -165,7 +165,7 @@ class Matcher:
         if self._gate is None or self._gate.search(text) is None:
             return []
         if self._plain:
-            return list(self._candidates(text))
+            return self._candidates(text)
         found = []
         covered = 0
         for start, end, token in self._candidates(text):
@@ -184,24 +184,33 @@ class Matcher:
             covered = end
         return found
 
-    def _candidates(self, text: str) -> Iterable[tuple[int, int, AddedToken]]:
+    def _candidates(self, text: str) -> list[tuple[int, int, AddedToken]]:
         assert self._gate is not None
-        position = 0
-        while (match := self._gate.search(text, position)) is not None:
-            start, position = match.span()
-            lengths = self._lengths.get(text[start])
-            if lengths is None:
-                yield start, position, self._tokens[match.group()]
-                continue
-            position = start + 1
-            for length in lengths:
-                candidate = text[start : start + length]
-                token = self._tokens.get(candidate)
+        found = []
+        position: int | None = 0
+        while position is not None:
+            matches = self._gate.finditer(text, position)
+            position = None
+            for match in matches:
+                start, end = match.span()
+                if text[start] not in self._lengths:
+                    found.append((start, end, self._tokens[match.group()]))
+                    continue
+                # Where what was found isn't all of the token, or is none, searching begins anew.
+                token = self._longest(text, start)
+                position = start + (1 if token is None else len(token))
                 if token is not None:
-                    # Not the length: the slice is shorter at the end of the text.
-                    position = start + len(candidate)
-                    yield start, position, token
-                    break
+                    found.append((start, position, self._tokens[token]))
+                break
+        return found
+
+    def _longest(self, text: str, start: int) -> str | None:
+        """The longest token at a place where many may begin."""
+        for length in self._lengths[text[start]]:
+            candidate = text[start : start + length]
+            if candidate in self._tokens:
+                return candidate
+        return None
 
 
 def _common_prefix(texts: Iterable[str]) -> str:
