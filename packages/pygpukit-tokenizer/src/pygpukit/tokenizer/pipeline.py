@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pygpukit.tokenizer.added_tokens import AddedVocabulary
+    from pygpukit.tokenizer.added_tokens import AddedToken, AddedVocabulary
     from pygpukit.tokenizer.builder import Word
     from pygpukit.tokenizer.encoding import Encoding
     from pygpukit.tokenizer.models import Model
@@ -38,8 +38,11 @@ _LONG_TEXT = 1 << 14
 _SPELLED_SIZES = [len(char.encode()) for char in ALPHABET]
 
 
-class IdCache(dict[str, "Sequence[int]"]):
-    """The ids of words, computed when first asked for. Bounded: full, it starts over."""
+class IdCache(dict["str | AddedToken", "Sequence[int]"]):
+    """The ids of words, computed when first asked for. Bounded: full, it starts over.
+
+    Added tokens may be among the words, so that all of a text can be looked up at once.
+    """
 
     __slots__ = ("_compute",)
 
@@ -47,7 +50,9 @@ class IdCache(dict[str, "Sequence[int]"]):
         super().__init__()
         self._compute = compute
 
-    def __missing__(self, word: str) -> Sequence[int]:
+    def __missing__(self, word: str | AddedToken) -> Sequence[int]:
+        if not isinstance(word, str):
+            return (word.id,)
         ids = self._compute(word)
         if len(word) <= _MAX_WORD_LENGTH:
             if len(self) >= _MAX_WORDS:
@@ -145,33 +150,37 @@ class Pipeline:
             return self._text_ids(text, parse_special)
 
     def _text_ids(self, text: str, parse_special: bool) -> list[int]:
-        ids: list[int] = []
+        words: list[str | AddedToken] = []
         position = 0
         for start, end, token in self._added.raw.find(text) if parse_special else ():
             if position < start:
-                ids += self._part_ids(text[position:start], position == 0, True)
-            ids.append(token.id)
+                words += self._part_words(text[position:start], position == 0, True)
+            words.append(token)
             position = end
         rest = text[position:] if position else text
-        return ids + self._part_ids(rest, position == 0, parse_special)
+        words += self._part_words(rest, position == 0, parse_special)
+        return list(chain.from_iterable(map(self._ids_of, words)))
 
-    def _part_ids(self, text: str, first: bool, parse_special: bool) -> list[int]:
-        """The ids of a part of the text, with the added tokens that match after normalizing."""
+    def _part_words(
+        self, text: str, first: bool, parse_special: bool
+    ) -> Sequence[str | AddedToken]:
+        """The words of a part of the text, with the added tokens that match after normalizing."""
         if self._normalizer is not None:
             text = self._normalizer.normalize(text)
         if not self._finds_normalized:
-            return self._piece_ids(text, first)
-        ids: list[int] = []
+            return self._piece_words(text, first)
+        words: list[str | AddedToken] = []
         position = 0
         for start, end, token in self._added.normalized.find(text) if parse_special else ():
             if position < start:
-                ids += self._piece_ids(text[position:start], first and position == 0)
-            ids.append(token.id)
+                words += self._piece_words(text[position:start], first and position == 0)
+            words.append(token)
             position = end
         rest = text[position:] if position else text
-        return ids + self._piece_ids(rest, first and position == 0)
+        words += self._piece_words(rest, first and position == 0)
+        return words
 
-    def _piece_ids(self, text: str, first: bool) -> list[int]:
+    def _piece_words(self, text: str, first: bool) -> list[str]:
         if not text:
             return []
         words = [text]
@@ -179,8 +188,8 @@ class Pipeline:
             words = split(words)
         if self._cuts:
             cut = self._model.words
-            words = cut(words[0]) if len(words) == 1 else list(chain.from_iterable(map(cut, words)))
-        return list(chain.from_iterable(map(self._ids_of, words)))
+            return cut(words[0]) if len(words) == 1 else list(chain.from_iterable(map(cut, words)))
+        return words
 
     # With offsets --------------------------------------------------------------------------------
 
