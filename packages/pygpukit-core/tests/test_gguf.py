@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pygpukit.core import LoadError, Tensor, load_gguf, load_tensors
-from weight_files import IQ2_XXS, Q4_0, gguf_file, gguf_tensor
+from weight_files import F32, IQ2_XXS, Q4_0, gguf_entry, gguf_file, gguf_tensor
 
 gguf = pytest.importorskip("gguf", reason="the oracle: gguf")
 
@@ -168,3 +170,45 @@ def test_blocks_are_no_array_and_never_cut(tmp_path: Path, rng, kind: str):
     assert_same_bits(tensor[1:3].numpy("float32"), dequantised[1:3])
     assert_same_bits(tensor.narrow(1, 32, 32).numpy("float32"), dequantised[:, 32:].copy())
     assert_same_bits(view.cast("float32").transpose().numpy(), dequantised.T.copy())
+
+
+def part(number: int, count: int, tensors: Sequence[str], total: int = 3) -> bytes:
+    """A part of a split model, with tensors of one number each, that of the part."""
+    entries = [
+        gguf_entry("split.no", 2, struct.pack("<H", number)),
+        gguf_entry("split.count", 2, struct.pack("<H", count)),
+        gguf_entry("split.tensors.count", 5, struct.pack("<i", total)),
+        gguf_entry("seen.in", 4, struct.pack("<I", number)),
+    ]
+    described = [gguf_tensor(name, [1], F32, 32 * i) for i, name in enumerate(tensors)]
+    return gguf_file(described, (struct.pack("<f", number) + bytes(28)) * len(tensors), entries)
+
+
+def split_model(folder: Path, *parts: bytes) -> list[Path]:
+    files = [folder / f"m-{i:05}-of-{len(parts):05}.gguf" for i in range(1, len(parts) + 1)]
+    for file, content in zip(files, parts, strict=True):
+        file.write_bytes(content)
+    return files
+
+
+@pytest.mark.parametrize("opened", [0, 1, 2])
+def test_a_split_model_is_one(tmp_path: Path, opened: int):
+    files = split_model(tmp_path, part(0, 3, []), part(1, 3, ["a", "b"]), part(2, 3, ["c"]))
+    tensors = load_gguf(files[opened])
+    assert {name: tensors[name].numpy().item() for name in tensors} == {"a": 1, "b": 1, "c": 2}
+    assert tensors.metadata["seen.in"] == 0
+
+
+def test_a_split_model_that_is_not_whole(tmp_path: Path):
+    files = split_model(tmp_path, part(0, 3, ["a"]), part(2, 3, ["b"]), part(2, 3, ["c"]))
+    with pytest.raises(LoadError, match=r"m-00002.*expected part 1 of 3 by its name, found"):
+        load_gguf(files[0])
+    files[1].write_bytes(part(1, 3, ["a"]))
+    with pytest.raises(LoadError, match=r'm-00002.*"a"'):
+        load_gguf(files[0])
+    files[1].write_bytes(part(1, 3, []))
+    with pytest.raises(LoadError, match=r"m-00001.*the parts have 2 tensors, not 3"):
+        load_gguf(files[0])
+    files[1].unlink()
+    with pytest.raises(LoadError, match=r"m-00001.*missing shards: m-00002-of-00003\.gguf"):
+        load_gguf(files[0])

@@ -150,7 +150,7 @@ GGUF = {
     ),
     "part of a split model": (
         gguf_file(entries=[gguf_entry("split.count", 2, struct.pack("<H", 3))]),
-        "one of 3 parts; join them",
+        'one of 3 parts, and others are found by a name that ends with "-00001-of-00003',
     ),
 }
 

@@ -228,10 +228,10 @@ pub enum LoadError {
         /// What is wrong.
         reason: String,
     },
-    /// Files that an index names aren't there.
+    /// Files that an index names aren't there, or other parts of a split GGUF file.
     #[error("{index}: missing shards: {}", .missing.join(", "))]
     MissingShards {
-        /// The index.
+        /// The index, or the part that was opened.
         index: PathBuf,
         /// Every missing file's name, sorted.
         missing: Vec<String>,

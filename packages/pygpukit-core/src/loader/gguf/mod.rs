@@ -3,6 +3,7 @@
 //! Versions 2 and 3, little-endian, as ggml's `docs/gguf.md` describes them.
 
 mod reader;
+mod split;
 mod value;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use super::metadata::{Metadata, MetadataValue};
 use super::stored_type::StoredType;
 use super::view::TensorView;
 use reader::Reader;
+use split::Part;
 
 /// The first bytes of every GGUF file.
 pub(super) const MAGIC: &[u8] = b"GGUF";
@@ -40,8 +42,16 @@ struct TensorInfo {
     offset: u64,
 }
 
-/// Opens a `.gguf` file.
+/// Opens a `.gguf` file; of a model that has been split, all the others as well.
 pub(super) fn open_file(path: &Path, options: LoadOptions) -> Result<TensorMap, LoadError> {
+    let map = open_one(path, options)?;
+    match Part::of(map.metadata()) {
+        Some(part) => split::open_parts(path, part, map, open_one, options),
+        None => Ok(map),
+    }
+}
+
+fn open_one(path: &Path, options: LoadOptions) -> Result<TensorMap, LoadError> {
     let file = Arc::new(WeightFile::open(path, options)?);
     let mut reader = Reader::new(path, file.bytes());
     check_version(&mut reader)?;
@@ -49,7 +59,6 @@ pub(super) fn open_file(path: &Path, options: LoadOptions) -> Result<TensorMap, 
     let entry_count = reader.count("metadata entries", MIN_ENTRY_BYTES)?;
     // Counts are bounded by the bytes that follow, taken one after the other.
     let metadata = read_metadata(&mut reader, entry_count)?;
-    check_not_split(path, &metadata)?;
     let infos = read_tensor_infos(&mut reader, tensor_count)?;
     let alignment = alignment(path, &metadata)?;
     let data_start = (reader.position() as u64).next_multiple_of(alignment);
@@ -83,17 +92,6 @@ fn read_metadata(reader: &mut Reader<'_>, count: usize) -> Result<Metadata, Load
         }
     }
     Ok(metadata)
-}
-
-/// A part of a split model describes all metadata but holds some tensors only.
-fn check_not_split(path: &Path, metadata: &Metadata) -> Result<(), LoadError> {
-    match metadata.get("split.count").and_then(MetadataValue::as_u64) {
-        Some(count) if count > 1 => Err(LoadError::UnsupportedGguf {
-            path: path.into(),
-            reason: format!("one of {count} parts; join them with `llama-gguf-split --merge`"),
-        }),
-        _ => Ok(()),
-    }
 }
 
 fn alignment(path: &Path, metadata: &Metadata) -> Result<u64, LoadError> {
