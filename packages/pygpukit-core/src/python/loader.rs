@@ -45,10 +45,11 @@ fn load_safetensors(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<PyTen
 
 /// The tensors of a GGUF file (version 2 or 3, little-endian), by name, with its metadata.
 ///
-/// Shapes are row-major: the reverse of ggml's dimensions.
+/// Shapes are row-major: the reverse of ggml's dimensions. A model that gguf-split has cut into
+/// several files (`NAME-00001-of-00003.gguf`) is opened as one, with the first part's metadata.
 ///
 /// Args:
-///     path: The file.
+///     path: The file, or any part of a split model.
 ///     mmap: As for `load_safetensors`.
 ///
 /// Raises:

@@ -124,15 +124,17 @@ def load_safetensors(path: _Path, *, mmap: bool = True) -> TensorMap:
 def load_gguf(path: _Path, *, mmap: bool = True) -> TensorMap:
     """The tensors of a GGUF file (version 2 or 3, little-endian), by name, with its metadata.
 
-    Shapes are row-major: the reverse of ggml's dimensions.
+    Shapes are row-major: the reverse of ggml's dimensions. A model that gguf-split has cut into
+    several files (`NAME-00001-of-00003.gguf`) is opened as one, with the first part's metadata.
 
     Args:
-        path: The file.
+        path: The file, or any part of a split model.
         mmap: As for `load_safetensors`.
 
     Raises:
         MissingFileError: The file isn't there.
-        LoadError: It is malformed or of an unsupported kind; the message names file and tensor.
+        LoadError: It is malformed or of an unsupported kind, or parts are missing; the message
+            names file and tensor.
     """
 
 def load_tensors(path: _Path, *, mmap: bool = True) -> TensorMap:
