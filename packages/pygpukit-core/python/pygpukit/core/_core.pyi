@@ -133,8 +133,7 @@ def load_gguf(path: _Path, *, mmap: bool = True) -> TensorMap:
 
     Raises:
         MissingFileError: The file isn't there.
-        LoadError: It is malformed or of an unsupported kind, or parts are missing; the message
-            names file and tensor.
+        LoadError: It is malformed or of an unsupported kind; the message names file and tensor.
     """
 
 def load_tensors(path: _Path, *, mmap: bool = True) -> TensorMap:
