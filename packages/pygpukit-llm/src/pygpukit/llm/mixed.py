@@ -63,14 +63,13 @@ class MixedSteps:
         self._seen: set[_Key] = set()
         self._graphs: OrderedDict[_Key, tuple[Graph, Tensor]] = OrderedDict()
 
-    def forward(self, parts: Sequence[Part], cache: PagedCache) -> Tensor | None:
-        """Runs a step, if its like has been captured or comes for the second time.
+    def forward(self, parts: Sequence[Part], extent: Extent, cache: PagedCache) -> Tensor | None:
+        """Runs a step, which has `extent`, if its like has been captured or comes again.
 
         Returns:
             The residual stream behind the last layer at the end of each part that samples,
             (R, hidden), until the next step; None if the step is to be run otherwise.
         """
-        extent = Extent.of(parts)
         if extent.tokens > self._most_tokens:
             return None
         key = self._key(extent, alone(parts))

@@ -64,11 +64,13 @@ class Runner:
     def compute(self, parts: Sequence[Part], cache: PagedCache) -> Chosen | None:
         """Runs prompts and tokens together; returns what is chosen behind those that sample."""
         requests = [part.request for part in parts if part.samples]
-        lengths = [len(part.request.ids) for part in parts for _ in range(part.length)]
-        stretched = self._decoder.stretched_rows(lengths)
-        hidden = self._mixed.forward(parts, cache) if stretched is None else None
+        extent = Extent.of(parts)
+        stretched = None
+        if self._stretch is not None:
+            lengths = [len(part.request.ids) for part in parts for _ in range(part.length)]
+            stretched = self._decoder.stretched_rows(lengths)
+        hidden = self._mixed.forward(parts, extent, cache) if stretched is None else None
         if hidden is None:
-            extent = Extent.of(parts)
             numbers = ints(extent.numbers(parts), self._device)
             inputs = StepInputs.within(numbers, extent)
             wanted = inputs.wanted if extent.wanted < extent.tokens else None
