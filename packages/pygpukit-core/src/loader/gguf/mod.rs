@@ -46,7 +46,7 @@ struct TensorInfo {
 pub(super) fn open_file(path: &Path, options: LoadOptions) -> Result<TensorMap, LoadError> {
     let map = open_one(path, options)?;
     match Part::of(map.metadata()) {
-        Some(part) => split::open_parts(path, part, map, open_one, options),
+        Some(part) => split::open_parts(path, part, map, options),
         None => Ok(map),
     }
 }

@@ -9,6 +9,7 @@ use super::super::error::LoadError;
 use super::super::file::LoadOptions;
 use super::super::map::TensorMap;
 use super::super::metadata::{Metadata, MetadataValue};
+use super::open_one;
 
 /// Which part of a model a file is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,6 @@ pub(super) fn open_parts(
     path: &Path,
     part: Part,
     opened: TensorMap,
-    open: impl Fn(&Path, LoadOptions) -> Result<TensorMap, LoadError>,
     options: LoadOptions,
 ) -> Result<TensorMap, LoadError> {
     let paths = part_paths(path, part)?;
@@ -48,7 +48,7 @@ pub(super) fn open_parts(
     for (number, path) in (0..).zip(&paths) {
         let map = match opened.take_if(|_| number == part.number) {
             Some(map) => map,
-            None => open(path, options)?,
+            None => open_one(path, options)?,
         };
         if Part::of(map.metadata()) != Some(Part { number, ..part }) {
             let reason = format!(
