@@ -3,10 +3,11 @@
 use super::HostKernel;
 use super::pool::ThreadPool;
 use super::scratch;
-use super::simd::{ACTIVATIONS, Floats, Numbers, Simd, WithSimd, dispatch, for_each_vector};
+use super::simd::{
+    ACTIVATIONS, Floats, NUMBERS, Numbers, Simd, WithSimd, dispatch, for_each_vector,
+};
 use super::view::{FloatView, check_layout, expect_shape};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
-use crate::dtype::DType;
 
 /// What is divided by before weight and bias are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +34,8 @@ impl Norm {
         let [kind, weight, bias, eps, offset] = names;
         [
             Param::int(kind),
-            Param::optional(weight, WEIGHTS, 1),
-            Param::optional(bias, WEIGHTS, 1),
+            Param::optional(weight, NUMBERS, 1),
+            Param::optional(bias, NUMBERS, 1),
             Param::float(eps),
             Param::float(offset),
         ]
@@ -194,13 +195,11 @@ const OUT: usize = 5;
 const EPS: usize = 6;
 const OFFSET: usize = 7;
 
-const WEIGHTS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
-
 const PARAMS: &[Param] = &[
     Param::input("x", ACTIVATIONS, 2),
     Param::optional("residual", ACTIVATIONS, 2),
-    Param::optional("weight", WEIGHTS, 1),
-    Param::optional("bias", WEIGHTS, 1),
+    Param::optional("weight", NUMBERS, 1),
+    Param::optional("bias", NUMBERS, 1),
     Param::tensor("sum", crate::dispatch::Access::Out, ACTIVATIONS, 2, true),
     Param::output("out", ACTIVATIONS, 2),
     Param::float("eps"),

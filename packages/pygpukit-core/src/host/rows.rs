@@ -4,7 +4,8 @@ use super::HostKernel;
 use super::pool::ThreadPool;
 use super::scratch;
 use super::simd::{
-    ACTIVATIONS, MAX_LANES, Numbers, Simd, Stored, WithSimd, dispatch, for_each_vector, with_stored,
+    ACTIVATIONS, MAX_LANES, NUMBERS, Numbers, STORED, Simd, Stored, WithSimd, dispatch,
+    for_each_vector, with_stored,
 };
 use super::view::{FloatView, View, check_layout, expect_same_dtype, expect_shape};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature, TensorArg};
@@ -75,10 +76,6 @@ fn with_row(table: &TensorArg, row: usize, body: impl FnOnce(Numbers)) {
     body(target.into());
 }
 
-const TABLES: &[DType] =
-    &[DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
-const POSITION_TABLES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
-
 mod embedding_args {
     pub(super) const IDS: usize = 0;
     pub(super) const WEIGHT: usize = 1;
@@ -134,9 +131,9 @@ pub(crate) const EMBEDDING: HostKernel = HostKernel {
         name: "embedding",
         params: &[
             Param::input("ids", &[DType::I32], 1),
-            Param::input("weight", TABLES, 2),
+            Param::input("weight", STORED, 2),
             Param::optional("positions", &[DType::I32], 1),
-            Param::optional("position_weight", POSITION_TABLES, 2),
+            Param::optional("position_weight", NUMBERS, 2),
             Param::output("out", ACTIVATIONS, 2),
             Param::float("scale"),
         ],

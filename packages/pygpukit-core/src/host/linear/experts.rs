@@ -5,13 +5,13 @@
 use super::super::HostKernel;
 use super::super::activation::{Activation, ClampedSwiglu};
 use super::super::scratch;
-use super::super::simd::{ACTIVATIONS, Floats, Stored, with_stored};
+use super::super::simd::{ACTIVATIONS, Floats, STORED, Stored, with_stored};
 #[cfg(target_arch = "x86_64")]
 use super::super::simd::{Level, level};
 use super::super::view::{FloatView, View, check_layout, expect_shape};
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
-use super::{Epilogue, Linear, MATRICES, run_stored};
+use super::{Epilogue, Linear, run_stored};
 use crate::dispatch::{KernelArgs, LaunchError, Param, Signature};
 use crate::dtype::DType;
 
@@ -163,7 +163,7 @@ pub(crate) const EXPERT_LINEAR: HostKernel = HostKernel {
         name: "expert_linear",
         params: &[
             Param::input("x", ACTIVATIONS, 2),
-            Param::input("weight", MATRICES, 3),
+            Param::input("weight", STORED, 3),
             Param::optional("bias", &[DType::F32], 2),
             Param::input("experts", &[DType::I32], 2),
             Param::output("out", ACTIVATIONS, 2),

@@ -20,7 +20,9 @@ use super::activation::Activation;
 use super::norm::Norm;
 use super::pool::ThreadPool;
 use super::scratch;
-use super::simd::{ACTIVATIONS, Floats, Numbers, Simd, Stored, WithSimd, dispatch, with_stored};
+use super::simd::{
+    ACTIVATIONS, Floats, NUMBERS, Numbers, STORED, Simd, Stored, WithSimd, dispatch, with_stored,
+};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Level, level};
 use super::view::{FloatView, View, check_layout, expect_shape};
@@ -36,10 +38,6 @@ const OUT: usize = 9;
 const ACTIVATION: usize = 10;
 const GATED: usize = 11;
 const SCALE: usize = 12;
-
-const MATRICES: &[DType] =
-    &[DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
-const VECTORS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 
 const NORM_PARAMS: [Param; 5] =
     Norm::params(["norm", "norm_weight", "norm_bias", "norm_eps", "norm_offset"]);
@@ -200,8 +198,8 @@ pub(crate) const LINEAR: HostKernel = HostKernel {
         name: "linear",
         params: &[
             Param::input("x", ACTIVATIONS, 2),
-            Param::input("weight", MATRICES, 2),
-            Param::optional("bias", VECTORS, 1),
+            Param::input("weight", STORED, 2),
+            Param::optional("bias", NUMBERS, 1),
             NORM_PARAMS[0],
             NORM_PARAMS[1],
             NORM_PARAMS[2],

@@ -57,6 +57,18 @@ impl Avx2 {
     }
 }
 
+/// [`Simd::load_f16_pair`] of AVX2 and AVX-512.
+///
+/// # Safety
+/// As there.
+#[inline]
+#[target_feature(enable = "f16c,sse3")]
+pub(super) unsafe fn f16_pair(source: *const u16) -> [f32; 2] {
+    // SAFETY: the caller's contract.
+    let pair = _mm_cvtph_ps(unsafe { _mm_loadu_si32(source.cast()) });
+    [_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair))]
+}
+
 /// Adds (or the like) halves to one another until one lane is left.
 macro_rules! fold {
     ($vector:expr, $operation:ident, $last:ident) => {{
@@ -209,10 +221,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn load_f16_pair(self, source: *const u16) -> [f32; 2] {
-        unsafe {
-            let pair = _mm_cvtph_ps(_mm_loadu_si32(source.cast()));
-            [_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair))]
-        }
+        unsafe { f16_pair(source) }
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::f16_pair;
 use super::{Simd, WithSimd};
 
 /// Proof that the CPU has AVX-512 F, BW, DQ and VL, and what AVX2 stands for here.
@@ -250,10 +251,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn load_f16_pair(self, source: *const u16) -> [f32; 2] {
-        unsafe {
-            let pair = _mm_cvtph_ps(_mm_loadu_si32(source.cast()));
-            [_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair))]
-        }
+        unsafe { f16_pair(source) }
     }
 
     #[inline(always)]

@@ -73,6 +73,9 @@ macro_rules! with_element {
 }
 pub(crate) use with_element;
 
+/// The types that weights may have which are numbers one by one.
+pub(crate) const NUMBERS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
+
 /// The types that activations may have.
 pub(crate) const ACTIVATIONS: &[DType] = &[DType::F32, DType::BF16];
 

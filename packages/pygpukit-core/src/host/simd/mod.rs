@@ -24,14 +24,14 @@ mod stored;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
-pub(crate) use element::{ACTIVATIONS, Element, Floats, Numbers, with_element};
+pub(crate) use element::{ACTIVATIONS, Element, Floats, NUMBERS, Numbers, with_element};
 #[cfg(test)]
 pub(crate) use level::at_each_level;
 pub use level::{Level, level};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
-pub(crate) use stored::{Stored, with_stored};
+pub(crate) use stored::{STORED, Stored, with_stored};
 
 /// The widest vector of any instruction set, in float32 lanes: scratch rows are padded to it.
 pub(crate) const MAX_LANES: usize = 16;

@@ -9,6 +9,10 @@ use super::block::{BLOCK, Block, Q4_0, Q4_1, Q8_0};
 use super::{Element, Simd, for_each_vector};
 use crate::dtype::DType;
 
+/// The types of [`Stored`] weights.
+pub(crate) const STORED: &[DType] =
+    &[DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+
 /// Blocks whose scales are in float32 at a time.
 const SCALES: usize = 64;
 
