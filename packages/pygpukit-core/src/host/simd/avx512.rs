@@ -251,7 +251,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn load_f16_pair(self, source: *const u16) -> [f32; 2] {
-        unsafe { f16_pair(source) }
+        unsafe { f16_pair!(source) }
     }
 
     #[inline(always)]
