@@ -40,8 +40,7 @@ __device__ __forceinline__ void attention_decode(const SinkArgs<T>& a) {
   decode.prefetch();
   wait_for_inputs();
   if (decode.locate()) {
-    CopySource<DIM, WARPS, T> source(decode);
-    decode.run(source, [&](int head, int span, int column, float sum, const Softmax& softmax) {
+    decode.run([&](int head, int span, int column, float sum, const Softmax& softmax) {
       const SpanResults<T> results(a, token, head);
       results.sums[static_cast<long long>(span) * a.dim + column] = sum;
       if (column == 0) {

@@ -54,7 +54,9 @@ __device__ __forceinline__ void append_kv(const AppendArgs<T>& a) {
     return;
   }
   float* head = shared + warp_index() * a.dim;
-  load_head(head, source, a.dim, is_q ? a.q_norm : a.k_norm);
+  const int lane = lane_index();
+  for (int i = lane; i < a.dim; i += WARP) head[i] = to_float(source[i]);
+  normalize_head(a.dim, is_q ? a.q_norm : a.k_norm, [&](int j) -> float& { return head[j * WARP + lane]; });
   __syncwarp();
   const float* angles = a.angles + token * a.angles_stride;
   for (int i = lane_index(); i < a.dim; i += WARP)

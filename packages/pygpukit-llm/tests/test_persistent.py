@@ -76,9 +76,15 @@ CONFIGS = {
         "architectures": ["MistralForCausalLM"],
         "sliding_window": 300,
     },
+    "mistral, all heads alike, with a long window": {
+        "model_type": "mistral",
+        "architectures": ["MistralForCausalLM"],
+        "num_key_value_heads": 8,
+        "sliding_window": 1100,
+    },
 }
-# Up to a chunk's, a span's and two spans' end, and past them.
-PROMPTS = [3, 60, 250, 515]
+# Up to a chunk's, a span's and two spans' end, and past them; more chunks than blocks for them.
+PROMPTS = [3, 60, 250, 515, 1010, 1400]
 
 
 def bits(array: np.ndarray, dtype: object) -> np.ndarray:

@@ -100,9 +100,9 @@ struct Decode : Share {
   }
 
   // Finds the positions that are seen; false where there are none for this block.
-  __device__ __forceinline__ bool locate() { return locate(a.sequences[token], a.positions[token]); }
-  __device__ __forceinline__ bool locate(int of, int position) {
-    sequence = of;
+  __device__ __forceinline__ bool locate() {
+    const int position = a.positions[token];
+    sequence = a.sequences[token];
     if (!a.pages.holds(sequence, position)) return false;
     begin = a.first_visible(position);
     end = position + 1;
@@ -133,23 +133,35 @@ struct Decode : Share {
 
   __device__ __forceinline__ int end_chunk() const { return ceil_div(end, SPAN_KEYS) * SPAN_CHUNKS; }
 
-  // `source` brings queries, keys and values into shared memory; it says which positions of a chunk are missing.
-  template <class Source, class KeepSpan>
-  __device__ __forceinline__ void run(Source& source, const KeepSpan& keep_span) {
+  // Attends; keep_span(head, span, column, sum, softmax) has the results. Keys and values are copied by the warps that
+  // multiply them.
+  template <class KeepSpan>
+  __device__ __forceinline__ void run(const KeepSpan& keep_span) {
     Visible visible;
     visible.first[0] = visible.first[1] = begin;
     visible.last[0] = visible.last[1] = end - 1;
-    source.bring_queries();
+    KeyPlaces places;
+    copy_queries();
+    copy_async_commit();
+    places.locate(a.pages, sequence, first_chunk(), begin, end - 1);
+    copy(k, a.k_cache, a.k_strides, places);
+    copy(v, a.v_cache, a.v_strides, places);
+    copy_async_wait<2>();
     block_sync<WARPS>();
     for (int chunk = first_chunk(), ahead; chunk < end_chunk(); chunk = ahead) {
       const bool seen = sees(chunk);
       float s[8][4];
       ahead = next(chunk);
-      const unsigned long long missing = source.wait_for_keys(chunk);
+      copy_async_wait<1>();
+      __syncwarp();
+      const unsigned long long missing = places.missing;
       if (seen) multiply_keys<DIM, T>(s, q, k);
       // The keys that come next are under way while the values that are here are multiplied.
-      source.next_keys(ahead);
-      source.wait_for_values(chunk);
+      __syncwarp();
+      places.locate(a.pages, sequence, ahead, begin, end - 1);
+      copy(k, a.k_cache, a.k_strides, places);
+      copy_async_wait<1>();
+      __syncwarp();
       if (seen) {
         unsigned p[4][4];
         Softmax rows[2];
@@ -157,46 +169,13 @@ struct Decode : Share {
         weigh<T>(s, p, rows);
         keep(chunk, rows, p);
       }
-      source.next_values(ahead);
+      __syncwarp();
+      copy(v, a.v_cache, a.v_strides, places);
       if (chunk % SPAN_CHUNKS + WARPS < SPAN_CHUNKS) continue;
       block_sync<WARPS>();
       merge_span(chunk / SPAN_CHUNKS, keep_span);
       block_sync<WARPS>();
     }
-  }
-};
-
-// Brings them by copies of the warps that multiply.
-template <int DIM, int WARPS, class T>
-struct CopySource {
-  const Decode<DIM, WARPS, T>& d;
-  KeyPlaces places;
-
-  __device__ __forceinline__ explicit CopySource(const Decode<DIM, WARPS, T>& decode) : d(decode) {
-    d.copy_queries();
-    copy_async_commit();
-    places.locate(d.a.pages, d.sequence, d.first_chunk(), d.begin, d.end - 1);
-    d.copy(d.k, d.a.k_cache, d.a.k_strides, places);
-    d.copy(d.v, d.a.v_cache, d.a.v_strides, places);
-  }
-  __device__ __forceinline__ void bring_queries() const { copy_async_wait<2>(); }
-  __device__ __forceinline__ unsigned long long wait_for_keys(int) const {
-    copy_async_wait<1>();
-    __syncwarp();
-    return places.missing;
-  }
-  __device__ __forceinline__ void next_keys(int chunk) {
-    __syncwarp();
-    places.locate(d.a.pages, d.sequence, chunk, d.begin, d.end - 1);
-    d.copy(d.k, d.a.k_cache, d.a.k_strides, places);
-  }
-  __device__ __forceinline__ void wait_for_values(int) const {
-    copy_async_wait<1>();
-    __syncwarp();
-  }
-  __device__ __forceinline__ void next_values(int) const {
-    __syncwarp();
-    d.copy(d.v, d.a.v_cache, d.a.v_strides, places);
   }
 };
 

@@ -76,18 +76,18 @@ __device__ __forceinline__ void copy_chunk(unsigned shared, const T* cache, cons
   }
 }
 
-// s[t] = the products of the queries with positions 8t … 8t+7.
-template <int DIM, class T>
-__device__ __forceinline__ void multiply_keys(float (&s)[8][4], unsigned queries, unsigned keys) {
+// s[t] = the products of the queries with positions 8t … 8t+7 from the one on that `keys` is the address of.
+template <int DIM, class T, int TILES>
+__device__ __forceinline__ void multiply_keys(float (&s)[TILES][4], unsigned queries, unsigned keys) {
   const int lane = lane_index();
 #pragma unroll
-  for (int t = 0; t < 8; ++t) s[t][0] = s[t][1] = s[t][2] = s[t][3] = 0.f;
+  for (int t = 0; t < TILES; ++t) s[t][0] = s[t][1] = s[t][2] = s[t][3] = 0.f;
 #pragma unroll 4
   for (int i = 0; i < DIM; i += 16) {
     unsigned q[4];
     load_matrix_x4(q, queries + head_offset<DIM>(lane % 16, i + lane / 16 * 8));
 #pragma unroll
-    for (int t = 0; t < 8; t += 2) {
+    for (int t = 0; t < TILES; t += 2) {
       unsigned k[4];
       load_matrix_x4(k, keys + head_offset<DIM>(t * 8 + lane / 16 * 8 + lane % 8, i + lane / 8 % 2 * 8));
       mma<T>(s[t], q[0], q[1], q[2], q[3], k[0], k[1]);
@@ -147,19 +147,20 @@ __device__ __forceinline__ void weigh(const float (&s)[8][4], unsigned (&p)[4][4
   }
 }
 
-// Calls add(i, sum) with the weighted sums of elements i … i+7 of the values, as mma leaves them.
-// UNROLL of the steps over the elements are laid out one after the other.
+// Calls add(i, sum) with the weighted sums of elements i … i+7 of the values, as mma leaves them, counted from `first` on; of
+// `count` elements. Both are multiples of 16. UNROLL of the steps over the elements are laid out one after the other.
 template <int DIM, int UNROLL, class T, class Add>
-__device__ __forceinline__ void multiply_values(const unsigned (&p)[4][4], unsigned values, Add add) {
+__device__ __forceinline__ void multiply_values(const unsigned (&p)[4][4], unsigned values, Add add, int first = 0,
+                                                int count = DIM) {
   const int lane = lane_index();
 #pragma unroll UNROLL
-  for (int i = 0; i < DIM; i += 16) {
+  for (int i = 0; i < count; i += 16) {
     float sum[2][4] = {};
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       unsigned v[4];
       const int key = k * 16 + lane / 8 % 2 * 8 + lane % 8;
-      load_matrix_x4_transposed(v, values + head_offset<DIM>(key, i + lane / 16 * 8));
+      load_matrix_x4_transposed(v, values + head_offset<DIM>(key, first + i + lane / 16 * 8));
       mma<T>(sum[0], p[k][0], p[k][1], p[k][2], p[k][3], v[0], v[1]);
       mma<T>(sum[1], p[k][0], p[k][1], p[k][2], p[k][3], v[2], v[3]);
     }

@@ -5,6 +5,7 @@
 // to fence: the LL protocol of NCCL (Hu et al. 2025, arXiv:2507.04786). A float32 travels with a tag of 32 bits.
 #pragma once
 #include "memory.cuh"
+#include "reduce.cuh"
 
 __device__ __forceinline__ unsigned load_word(const unsigned* p) {
   unsigned word;
@@ -40,10 +41,33 @@ struct Mailbox {
     return {static_cast<unsigned short>(word >> 16)};
   }
 
-  // Threads receive groups of eight values: of groups 0 … count - 1 each takes every THREADS-th. first(g) is the number of
-  // the first value of group g, put(g, values) has them.
-  template <int THREADS, class First, class Put>
-  __device__ __forceinline__ void receive_groups(int count, const First& first, const Put& put) const {
+  // A warp receives COUNT * 32 values from `first` on: lane i those numbered i, i + 32, ….
+  template <class T, int COUNT>
+  __device__ __forceinline__ void receive_row(T (&to)[COUNT], int first) const {
+    unsigned read[COUNT], differs;
+    do {
+      differs = 0;
+#pragma unroll
+      for (int j = 0; j < COUNT; ++j) read[j] = load_word(words + first + j * WARP + lane_index());
+#pragma unroll
+      for (int j = 0; j < COUNT; ++j) differs |= read[j] ^ tag;
+    } while (differs & 0xffff);
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) to[j] = {static_cast<unsigned short>(read[j] >> 16)};
+  }
+
+  // Waits for value i, which only the first lane asks for: many that do at once are in each other's and the results' way.
+  __device__ __forceinline__ void wait_for(int i) const {
+    if (lane_index() == 0)
+      while ((load_word(words + i) & 0xffff) != tag) {
+      }
+    __syncwarp();
+  }
+
+  // Threads receive groups of eight values: of groups 0 … count - 1 each takes every THREADS-th. put(g, values) has those
+  // of group g.
+  template <int THREADS, class Put>
+  __device__ __forceinline__ void receive_groups(int count, const Put& put) const {
     constexpr int AHEAD = 4;  // groups that are read together
     for (int start = thread_index(); start < count; start += AHEAD * THREADS) {
       uint4 low[AHEAD], high[AHEAD];
@@ -53,7 +77,7 @@ struct Mailbox {
 #pragma unroll
         for (int j = 0; j < AHEAD; ++j)
           if (start + j * THREADS < count) {
-            const unsigned* source = words + first(start + j * THREADS);
+            const unsigned* source = words + 8 * (start + j * THREADS);
             low[j] = load_words(source);
             high[j] = load_words(source + 4);
           }
@@ -83,27 +107,32 @@ struct FloatMailbox {
   unsigned long long* words;
   unsigned tag;
 
-  __device__ __forceinline__ void send(long long i, float value) const {
-    const unsigned long long word = static_cast<unsigned long long>(__float_as_uint(value)) << 32 | tag;
-    asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(words + i), "l"(word) : "memory");
+  // Two values, i even.
+  __device__ __forceinline__ void send(long long i, float first, float second) const {
+    asm volatile("st.relaxed.gpu.global.v2.u64 [%0], {%1, %2};" ::"l"(words + i), "l"(word(first)), "l"(word(second))
+                 : "memory");
   }
-  // Values first(0), first(1), …, `count` of them and N at most.
-  template <int N, class First>
-  __device__ __forceinline__ void receive(float* to, int count, const First& first) const {
+  // to[j] = value at(j), of those numbers j for which exists(j).
+  template <int N, class Exists, class At>
+  __device__ __forceinline__ void receive(float (&to)[N], const Exists& exists, const At& at) const {
     unsigned long long read[N];
     bool complete;
     do {
       complete = true;
 #pragma unroll
       for (int j = 0; j < N; ++j)
-        if (j < count)
-          asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(read[j]) : "l"(words + first(j)) : "memory");
+        if (exists(j)) asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(read[j]) : "l"(words + at(j)) : "memory");
 #pragma unroll
       for (int j = 0; j < N; ++j)
-        if (j < count) complete &= static_cast<unsigned>(read[j]) == tag;
+        if (exists(j)) complete &= static_cast<unsigned>(read[j]) == tag;
     } while (!complete);
 #pragma unroll
     for (int j = 0; j < N; ++j)
-      if (j < count) to[j] = __uint_as_float(static_cast<unsigned>(read[j] >> 32));
+      if (exists(j)) to[j] = __uint_as_float(static_cast<unsigned>(read[j] >> 32));
+  }
+
+ private:
+  __device__ __forceinline__ unsigned long long word(float value) const {
+    return static_cast<unsigned long long>(__float_as_uint(value)) << 32 | tag;
   }
 };

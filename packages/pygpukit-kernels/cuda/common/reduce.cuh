@@ -9,6 +9,7 @@ __device__ __forceinline__ int thread_index() {
 #ifdef THREAD_ANEW
   int thread;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  __builtin_assume(thread >= 0 && thread < 1024);
   return thread;
 #else
   return threadIdx.x;

@@ -22,24 +22,29 @@ struct AppendArgs {
   int interleaved;  // 1: elements 2i and 2i+1 are a pair; 0: i and i + rotated / 2
 };
 
-// The normalised element i of a head lies at head[i] once this returns.
-template <class T>
-__device__ __forceinline__ void load_head(float* head, const T* source, int dim, const NormArgs& norm) {
-  float sum = 0.f;
-  for (int i = lane_index(); i < dim; i += WARP) {
-    head[i] = to_float(source[i]);
-    sum += head[i];
-  }
+// Normalises a head of `dim` elements; element(j) is the element 32 j + i of lane i of a warp.
+template <class Element>
+__device__ __forceinline__ void normalize_head(int dim, const NormArgs& norm, const Element& element) {
+  const int lane = lane_index();
   if (norm.kind == NORM_NONE) return;
-  const float mean = norm.kind == NORM_LAYER ? warp_reduce(sum, Sum()) / dim : 0.f;
+  float mean = 0.f;
+  if (norm.kind == NORM_LAYER) {
+    float sum = 0.f;
+#pragma unroll
+    for (int j = 0; j * WARP + lane < dim; ++j) sum += element(j);
+    mean = warp_reduce(sum, Sum()) / dim;
+  }
   float squares = 0.f;
-  for (int i = lane_index(); i < dim; i += WARP) squares = fmaf(head[i] - mean, head[i] - mean, squares);
+#pragma unroll
+  for (int j = 0; j * WARP + lane < dim; ++j) squares = fmaf(element(j) - mean, element(j) - mean, squares);
   const float deviation = 1.f / sqrtf(warp_reduce(squares, Sum()) / dim + norm.eps);
-  for (int i = lane_index(); i < dim; i += WARP) {
-    float y = (head[i] - mean) * deviation;
+#pragma unroll
+  for (int j = 0; j * WARP + lane < dim; ++j) {
+    const int i = j * WARP + lane;
+    float y = (element(j) - mean) * deviation;
     if (norm.weight) y *= norm.weight[i] + norm.offset;
     if (norm.bias) y += norm.bias[i];
-    head[i] = y;
+    element(j) = y;
   }
 }
 

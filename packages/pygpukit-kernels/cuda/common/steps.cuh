@@ -1,4 +1,4 @@
-// The steps of layers_persistent.cu, as Rust's operations/persistent.rs lays them out, and a block's shared memory.
+// The steps of layers_persistent.cu, as Rust's operations/persistent lays them out, and a block's shared memory.
 #pragma once
 #include "attention_decode.cuh"
 #include "gemv.cuh"
@@ -6,7 +6,7 @@
 #include "mailbox.cuh"
 #include "rotation.cuh"
 
-constexpr int WARPS = NORM_THREADS / WARP;  // that compute; as many copy weights, and as many keys and values
+constexpr int WARPS = NORM_THREADS / WARP;  // of each of the four kinds
 constexpr int STEP_BYTES = 512;
 
 enum StepKind : int { STEP_LINEAR = 0, STEP_ATTENTION = 1, STEP_MERGE = 2 };
@@ -28,7 +28,7 @@ template <class T>
 struct alignas(16) Step {
   short kind;
   short stores;  // whether the result goes to its tensor, too
-  int splits;    // of attention
+  int splits;    // attention: the blocks that share a head's pieces
   Route x, residual, out;
   union {
     LinearArgs<T> linear;
@@ -56,8 +56,8 @@ struct PersistentArgs {
   const Weights<T>* weights;  // of the linear steps
   const int* attention;       // the numbers of the steps that are attention
   State* state;
-  unsigned* words;            // mailboxes
-  unsigned long long* spans;  // mailbox of attention: (heads, most_spans, dim + 2)
+  unsigned* words;             // mailboxes
+  unsigned long long* pieces;  // mailbox of attention: (heads, most_pieces, dim + 2)
   int step_count, weights_count, attention_count;
   int stages;     // of a warp's ring
   int under_way;  // stages that a warp copies at a time, at most
@@ -67,11 +67,12 @@ struct PersistentArgs {
   int heads;     // attention's
   int vectors;   // what is there before the step that takes it
   int steps_at;  // (3): the step that runs and the next two
-  int sums;      // (2, sums_size)
+  int sums;      // (WARPS, sums_size)
   int scratch;   // (2, NORM_SCRATCH)
-  int missing;   // (WARPS): the positions that a warp's keys lack, of 8 bytes
-  int barriers;  // of each warp that computes: full and empty of its stages, full and empty of its keys and values
+  int missing;   // the positions that the keys lack, of 8 bytes
+  int barriers;
   int rings;
+  int most_pieces;
 };
 
 // Shared memory. What of it is asked for is computed anew: registers are scarcer.
@@ -79,12 +80,10 @@ template <class T>
 struct Places {
   const PersistentArgs<T>& a;
   unsigned char* shared;
-  unsigned barriers, ring;  // shared addresses, of this warp or of the one that it copies for
+  unsigned ring;  // shared address, of this warp or of the one that it copies for
 
   __device__ __forceinline__ Places(const PersistentArgs<T>& args, unsigned char* shared) : a(args), shared(shared) {
-    const int warp = warp_index() % WARPS;
-    barriers = shared_address(shared + a.barriers) + warp * (2 * a.stages + 4) * 8;
-    ring = shared_address(shared + a.rings) + warp * a.stages * STAGE_BYTES<T>;
+    ring = shared_address(shared + a.rings) + warp_index() % WARPS * a.stages * STAGE_BYTES<T>;
   }
 
   __device__ __forceinline__ T* input() const { return reinterpret_cast<T*>(shared + a.input); }
@@ -95,47 +94,57 @@ struct Places {
   }
   __device__ __forceinline__ float* scratch() const { return reinterpret_cast<float*>(shared + a.scratch); }
   __device__ __forceinline__ unsigned long long& missing() const {
-    return reinterpret_cast<unsigned long long*>(shared + a.missing)[warp_index() % WARPS];
+    return *reinterpret_cast<unsigned long long*>(shared + a.missing);
   }
 
-  // Addresses of barriers. Of keys (0) and values (1) there is one place each.
-  __device__ __forceinline__ unsigned full(int stage) const { return barriers + 8 * stage; }
-  __device__ __forceinline__ unsigned empty(int stage) const { return barriers + 8 * (a.stages + stage); }
-  __device__ __forceinline__ unsigned full_heads(int i) const { return barriers + 8 * (2 * a.stages + i); }
-  __device__ __forceinline__ unsigned empty_heads(int i) const { return barriers + 8 * (2 * a.stages + 2 + i); }
+  // Addresses of barriers: of the block's sums, its keys (0) and values (1), of which there is one place each, and of each
+  // warp's ring.
+  __device__ __forceinline__ unsigned full_sums(int turn) const { return barrier(turn); }
+  __device__ __forceinline__ unsigned empty_sums(int turn) const { return barrier(WARPS + turn); }
+  __device__ __forceinline__ unsigned full_heads(int i) const { return barrier(2 * WARPS + i); }
+  __device__ __forceinline__ unsigned empty_heads(int i) const { return barrier(2 * WARPS + 2 + i); }
+  __device__ __forceinline__ unsigned full(int stage) const { return ring_barrier(stage); }
+  __device__ __forceinline__ unsigned empty(int stage) const { return ring_barrier(a.stages + stage); }
 
-  // By one of the warps that compute.
+  // By WARPS warps.
   __device__ __forceinline__ void init_barriers() const {
     const int lane = lane_index();
     if (lane < a.stages) {
       barrier_init(full(lane), 1);
       barrier_init(empty(lane), WARP);
-    } else if (lane < a.stages + 2) {
-      barrier_init(full_heads(lane - a.stages), WARP + 1);
-      barrier_init(empty_heads(lane - a.stages), WARP);
     }
+    if (warp_index() > 0) return;
+    if (lane < WARPS) {
+      barrier_init(full_sums(lane), WARPS);
+      barrier_init(empty_sums(lane), 1);
+    } else if (lane < WARPS + 2) {
+      barrier_init(full_heads(lane - WARPS), WARPS * (WARP + 1));
+      barrier_init(empty_heads(lane - WARPS), WARPS * WARP);
+    }
+  }
+
+ private:
+  static constexpr int BLOCK_BARRIERS = 2 * WARPS + 4;
+
+  __device__ __forceinline__ unsigned barrier(int i) const { return shared_address(shared + a.barriers) + 8 * i; }
+  __device__ __forceinline__ unsigned ring_barrier(int i) const {
+    return barrier(BLOCK_BARRIERS + warp_index() % WARPS * 2 * a.stages + i);
   }
 };
 
-// What this block has to do for attention, the same in all steps of a launch; and the token.
-struct HeadShare : Share {
-  bool none;
-  int sequence, position;
+// The mailboxes of a launch.
+template <class T>
+struct Mailboxes {
+  const PersistentArgs<T>& a;
+  unsigned base;  // steps of earlier launches
 
-  template <class T>
-  __device__ __forceinline__ explicit HeadShare(const PersistentArgs<T>& a)
-      : HeadShare(a.steps[a.attention[0]].heads.attention, a.steps[a.attention[0]].splits) {}
+  __device__ __forceinline__ explicit Mailboxes(const PersistentArgs<T>& args) : a(args), base(args.state->steps) {}
 
- private:
-  template <class T>
-  __device__ __forceinline__ HeadShare(const AttentionArgs<T>& at, int splits)
-      : HeadShare(at, splits, at.kv_heads * ceil_div(at.group(), MOST_QUERIES)) {}
-  template <class T>
-  __device__ __forceinline__ HeadShare(const AttentionArgs<T>& at, int splits, int blocks)
-      : Share(at, 0, static_cast<int>(blockIdx.x) % blocks, static_cast<int>(blockIdx.x) / blocks, splits),
-        none(static_cast<int>(blockIdx.x) >= blocks * splits),
-        sequence(at.sequences[0]),
-        position(at.positions[0]) {}
+  __device__ __forceinline__ Mailbox operator()(const Route& route) const {
+    return {route.words < 0 ? nullptr : a.words + route.words, (base + route.step) & 0xffff};
+  }
+  // That of attention's pieces, which step number `step` sends.
+  __device__ __forceinline__ FloatMailbox pieces(int step) const { return {a.pieces, base + step}; }
 };
 
 // A stage of a warp's ring.
@@ -148,3 +157,21 @@ struct Place {
     if (++index == stages) index = 0, parity ^= 1;
   }
 };
+
+// A vector that is wanted in shared memory, where it is if it can't be there. `copies`: begins to copy it.
+__device__ __forceinline__ Floats stage_vector(const Floats& floats, int length, unsigned char* to, int room, bool copies) {
+  const int bytes = length * floats.element_bytes();
+  const char* source = static_cast<const char*>(floats.data);
+  if (!source || bytes % 16 || bytes > room || !is_aligned16(source)) return floats;
+  if (copies)
+#pragma unroll 1
+    for (int i = thread_index() * 16; i < bytes; i += NORM_THREADS * 16)
+      copy16_async(shared_address(to + i), source + i, true);
+  return {to, floats.dtype};
+}
+// The same of a norm's weight and bias.
+__device__ __forceinline__ NormArgs stage_norm(const NormArgs& norm, int length, unsigned char* to, int room, bool copies) {
+  const int taken = norm.weight ? ceil_div(length * norm.weight.element_bytes(), 16) * 16 : 0;
+  return {stage_vector(norm.weight, length, to, room, copies),
+          stage_vector(norm.bias, length, to + taken, room - taken, copies), norm.kind, norm.eps, norm.offset};
+}

@@ -1,7 +1,8 @@
 // The copies of layers_persistent.cu: weights, keys and values, which depend on none of its steps.
 #pragma once
 #include "launch.cuh"
-#include "steps.cuh"
+#include "step_heads.cuh"
+#include "step_linear.cuh"
 
 // Signals the barrier once what this thread has begun to copy is there.
 __device__ __forceinline__ void barrier_arrive_copied(unsigned barrier) {
@@ -37,10 +38,10 @@ __device__ __forceinline__ void stream_weights(const PersistentArgs<T>& a, const
   for (int i = 0; i < a.weights_count; ++i) {
     const Weights<T> w = following;
     if (i + 1 < a.weights_count) following = a.weights[i + 1];
-    const int chunks = ceil_div(w.k, SPAN), tiles = ceil_div(w.n, TILE);
-    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x)
-      for (int part = 0; part <= w.gated; ++part)
-        for (int chunk = warp_index() % WARPS; chunk < chunks; chunk += WARPS) {
+    const Rounds rounds(w.n, w.k, w.gated);
+    for (int tile = blockIdx.x; tile < rounds.tiles; tile += gridDim.x)
+      for (int part = 0; part < rounds.parts; ++part)
+        for (int chunk = warp_index() % WARPS; chunk < rounds.chunks; chunk += WARPS) {
           barrier_wait(places.empty(next.index), next.parity ^ 1);
           if (under_way == a.under_way) {
             barrier_wait(places.full(landing.index), landing.parity);
@@ -57,35 +58,37 @@ __device__ __forceinline__ void stream_weights(const PersistentArgs<T>& a, const
   for (; under_way; --under_way, landing.advance()) barrier_wait(places.full(landing.index), landing.parity);
 }
 
-// Copies the keys and values that one warp of this block's share multiplies, of all steps, chunk by chunk.
-template <int DIM, int HEAD_WARPS, class T>
+// Copies a quarter of the keys and values of this block's share, of all steps, chunk by chunk.
+template <int DIM, class T>
 __device__ __forceinline__ void stream_heads(const PersistentArgs<T>& a, const Places<T>& places) {
-  if (warp_index() % WARPS >= HEAD_WARPS) return;
-  wait_for_inputs();
+  constexpr int ROWS = CHUNK_KEYS / WARPS;
   const HeadShare share(a);
   if (share.none) return;
+  const HeadPlaces<DIM, T> own{places.heads()};
+  const int warp = warp_index() % WARPS;
   unsigned parity = 1;
   for (int i = 0; i < a.attention_count; ++i) {
-    Decode<DIM, HEAD_WARPS, T> d(a.steps[a.attention[i]].heads.attention, places.heads(), share);
-    if (!d.locate(share.sequence, share.position)) continue;
-    for (int chunk = d.first_chunk(); chunk < d.end_chunk(); chunk = d.next(chunk), parity ^= 1) {
-      KeyPlaces keys;
-      keys.locate(d.a.pages, d.sequence, chunk, d.begin, d.end - 1);
+    const AttentionArgs<T>& at = a.steps[a.attention[i]].heads.attention;
+    const Pieces pieces(at, share);
+    for (int piece = share.split; piece < pieces.count; piece += share.splits)
+      for (int chunk = pieces.first_chunk(piece); chunk < pieces.end_chunk(piece); ++chunk, parity ^= 1) {
+        KeyPlaces keys;
+        keys.locate(at.pages, share.sequence, chunk, pieces.begin, pieces.end - 1);
 #pragma unroll 1
-      for (int is_value = 0; is_value < 2; ++is_value) {
-        const unsigned full = places.full_heads(is_value);
-        barrier_wait(places.empty_heads(is_value), parity);
-        if (is_value)
-          d.copy(d.v, d.a.v_cache, d.a.v_strides, keys);
-        else
-          d.copy(d.k, d.a.k_cache, d.a.k_strides, keys);
-        if (lane_index() == 0) {
-          if (!is_value) places.missing() = keys.missing;
-          barrier_arrive(full);
+        for (int is_value = 0; is_value < 2; ++is_value) {
+          const unsigned full = places.full_heads(is_value);
+          barrier_wait(places.empty_heads(is_value), parity);
+          const CacheStrides& strides = is_value ? at.v_strides : at.k_strides;
+          copy_chunk<DIM, ROWS>(is_value ? own.values() : own.keys(),
+                                (is_value ? at.v_cache : at.k_cache) + share.kv_head * strides.head, strides, keys,
+                                warp * ROWS, at.dim);
+          if (lane_index() == 0) {
+            if (!is_value && warp == 0) places.missing() = keys.missing;
+            barrier_arrive(full);
+          }
+          barrier_arrive_copied(full);
         }
-        barrier_arrive_copied(full);
       }
-    }
   }
   copy_async_wait<0>();
 }

@@ -21,7 +21,7 @@ use crate::device::Limits;
 const MAILBOXES: usize = 8;
 const FARTHEST: usize = 5;
 /// Stages that a warp copies at a time: enough for the memory; the latency of words grows with more.
-const UNDER_WAY: i32 = 2;
+const UNDER_WAY: i32 = 3;
 
 /// Consecutive launches that run as one.
 pub(in crate::cuda) struct Persistent {
@@ -32,8 +32,10 @@ pub(in crate::cuda) struct Persistent {
     weights: Vec<Weights>,
     /// Values of the longest result that goes through a mailbox.
     longest: usize,
-    /// Words of attention's mailbox.
-    spans: usize,
+    /// Of a head in attention's mailbox.
+    most_pieces: i32,
+    /// Words of that mailbox.
+    pieces: usize,
     shape: Shape,
 }
 
@@ -94,7 +96,7 @@ struct PersistentArgs {
     attention: u64,
     state: u64,
     words: u64,
-    spans: u64,
+    pieces: u64,
     step_count: i32,
     weights_count: i32,
     attention_count: i32,
@@ -102,7 +104,7 @@ struct PersistentArgs {
     under_way: i32,
     sums_size: i32,
     places: [i32; 9],
-    padding: i32,
+    most_pieces: i32,
 }
 const _: () = assert!(size_of::<PersistentArgs>() == 112);
 
@@ -133,7 +135,7 @@ struct Layout {
     weights: usize,
     attention: usize,
     words: usize,
-    spans: usize,
+    pieces: usize,
     end: usize,
 }
 
@@ -144,8 +146,8 @@ impl Persistent {
         let (steps, weights) = (STATE, after(STATE, size_of_val(&self.steps[..])));
         let attention = after(weights, size_of_val(&self.weights[..]));
         let words = after(attention, size_of_val(&self.attention()[..]));
-        let spans = after(words, 4 * MAILBOXES * self.longest);
-        Layout { steps, weights, attention, words, spans, end: after(spans, 8 * self.spans) }
+        let pieces = after(words, 4 * MAILBOXES * self.longest);
+        Layout { steps, weights, attention, words, pieces, end: after(pieces, 8 * self.pieces) }
     }
 
     /// The numbers of the steps that are attention.
@@ -174,7 +176,7 @@ impl Persistent {
 
     /// The launch, with its memory at `memory`.
     pub(in crate::cuda) fn launch(&self, memory: u64, limits: &Limits) -> CudaLaunch {
-        let Layout { steps, weights, attention, words, spans, .. } = self.layout();
+        let Layout { steps, weights, attention, words, pieces, .. } = self.layout();
         let at = |offset: usize| memory + offset as u64;
         let arguments = PersistentArgs {
             steps: at(steps),
@@ -182,7 +184,7 @@ impl Persistent {
             attention: at(attention),
             state: memory,
             words: at(words),
-            spans: at(spans),
+            pieces: at(pieces),
             step_count: self.steps.len() as i32,
             weights_count: self.weights.len() as i32,
             attention_count: self.attention().len() as i32,
@@ -190,15 +192,9 @@ impl Persistent {
             under_way: UNDER_WAY,
             sums_size: self.shape.sums_size as i32,
             places: self.shape.places,
-            padding: 0,
+            most_pieces: self.most_pieces,
         };
         let grid = [limits.sm_count as usize, 1, 1];
-        launch("layers_persistent", self.function, grid, 384, self.shape.bytes, arguments)
+        launch("layers_persistent", self.function, grid, 512, self.shape.bytes, arguments)
     }
-}
-
-/// Bytes of weights of a linear step.
-fn mean_bytes(weights: &[Weights]) -> usize {
-    let bytes = |w: &Weights| 2 * w.k as usize * w.n as usize * (1 + w.gated as usize);
-    weights.iter().map(bytes).sum::<usize>() / weights.len().max(1)
 }

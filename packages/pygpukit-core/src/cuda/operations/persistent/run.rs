@@ -10,19 +10,14 @@ use super::super::rope::AppendArgs;
 use super::shape::Shape;
 use super::{
     ATTENTION, FARTHEST, LINEAR, MAILBOXES, MERGE, Persistent, Route, Step, TENSOR_ALONE, Weights,
-    mean_bytes,
 };
 use crate::cuda::CudaLaunch;
 use crate::device::Limits;
 
 /// Steps below which launches of their own are as fast.
 const FEWEST_STEPS: usize = 12;
-/// Bytes of weights of a step above which they are faster: more blocks at a time read faster than one
-/// for each multiprocessor, and the time between two launches counts less.
-const MOST_BYTES: usize = 64 << 20;
-
-/// Spans that sequences have room for above which launches are faster, too: attention, which then takes
-/// most of the time, has more blocks to a multiprocessor.
+/// Spans that sequences have room for above which they are, too: attention, which then takes most of the
+/// time, has more blocks to a multiprocessor.
 const MOST_SPANS: i32 = 48;
 
 /// What one result is: where it lies, and which step makes it.
@@ -46,6 +41,8 @@ pub(super) struct Run {
     dtype: Option<&'static str>,
     /// That of all steps, but for the caches and the window.
     attention: Option<AttentionArgs>,
+    /// The pieces, chunks or spans, that a head's results can have.
+    most_pieces: i32,
     steps: Vec<Step>,
     weights: Vec<Weights>,
     written: Vec<Written>,
@@ -139,10 +136,11 @@ impl Run {
         let both = [bytemuck::bytes_of(&first), bytemuck::bytes_of(&second)].concat();
         self.push(ATTENTION, [qkv, TENSOR_ALONE], &both, first.out, bytes);
         let step = self.steps.last_mut()?;
-        step.splits = (limits.sm_count.cast_signed() / blocks).clamp(1, second.most_spans.max(1));
+        step.splits = limits.sm_count.cast_signed() / blocks;
+        self.most_pieces = step.splits.max(second.most_spans);
         step.out = TENSOR_ALONE;
-        let spans = Route { words: 0, step: self.steps.len() as i32 };
-        self.push(MERGE, [spans, TENSOR_ALONE], &both, second.out, bytes);
+        let pieces = Route { words: 0, step: self.steps.len() as i32 };
+        self.push(MERGE, [pieces, TENSOR_ALONE], &both, second.out, bytes);
         Some(())
     }
 
@@ -203,7 +201,7 @@ impl Run {
 
     pub(super) fn finish(mut self, launches: Range<usize>, limits: &Limits) -> Option<Persistent> {
         let (attention, dtype) = (self.attention?, self.dtype?);
-        if self.steps.len() < FEWEST_STEPS || mean_bytes(&self.weights) > MOST_BYTES {
+        if self.steps.len() < FEWEST_STEPS {
             return None;
         }
         let shape = Shape::new(&self.steps, &attention, limits)?;
@@ -218,17 +216,15 @@ impl Run {
                 }
             }
         }
-        let function = match (attention.dim, shape.head_warps, dtype) {
-            (64, _, "bf16") => "layers_persistent_64_4_bf16",
-            (64, ..) => "layers_persistent_64_4_f16",
-            (_, 4, "bf16") => "layers_persistent_128_4_bf16",
-            (_, 4, _) => "layers_persistent_128_4_f16",
-            (_, _, "bf16") => "layers_persistent_128_2_bf16",
-            _ => "layers_persistent_128_2_f16",
+        let function = match (attention.dim, dtype) {
+            (64, "bf16") => "layers_persistent_64_bf16",
+            (64, _) => "layers_persistent_64_f16",
+            (_, "bf16") => "layers_persistent_128_bf16",
+            _ => "layers_persistent_128_f16",
         };
-        let spans = (attention.heads * attention.most_spans * (attention.dim + 2)) as usize;
-        let (steps, weights) = (self.steps, self.weights);
-        Some(Persistent { launches, function, steps, weights, longest, spans, shape })
+        let Run { steps, weights, most_pieces, .. } = self;
+        let pieces = (attention.heads * most_pieces * (attention.dim + 2)) as usize;
+        Some(Persistent { launches, function, steps, weights, longest, most_pieces, pieces, shape })
     }
 }
 

@@ -8,7 +8,6 @@ use crate::device::Limits;
 /// The parts of a block's shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
-    pub(super) head_warps: usize,
     pub(super) stages: usize,
     /// Floats.
     pub(super) sums_size: usize,
@@ -25,13 +24,11 @@ impl Shape {
     const STAGE: usize = Self::TILE * (Self::SPAN + 8) * 2;
     const MOST_VECTOR_BYTES: usize = 16 << 10;
     const FEWEST_STAGES: usize = 4;
-    const MOST_STAGES: usize = 8;
+    const MOST_STAGES: usize = 12;
 
-    /// As common/steps.cuh has it: attention by as many warps as leave room for the weights. None where
-    /// it is too much.
+    /// As common/steps.cuh has it. None where it is too much.
     pub(super) fn new(steps: &[Step], attention: &AttentionArgs, limits: &Limits) -> Option<Shape> {
         let dim = attention.dim as usize;
-        let queries = (attention.heads / attention.kv_heads).min(16) as usize;
         let linears = || steps.iter().filter(|step| step.kind == LINEAR).map(Step::linear);
         let input = |args: LinearArgs| 2 * (args.k as usize).next_multiple_of(Self::SPAN);
         let input = linears().map(input).max()?;
@@ -43,29 +40,25 @@ impl Shape {
             (Self::CHAINS / (parts * chunks.div_ceil(Self::WARPS))).max(1) * parts * chunks
         };
         let sums_size = linears().map(chunks).max()? * Self::TILE;
-        let shape = |head_warps: usize| {
-            let results = 16 * queries * (dim + 2);
-            let rows = 2 * (16 + 2) * dim + 4 * head_warps * dim + 20 * dim;
-            let heads = 32 * dim + head_warps * 256 * dim + results + rows;
-            let scratch = 4 * 2 * (2 * Self::WARPS);
-            let missing = 8 * Self::WARPS;
-            let steps = 3 * size_of::<Step>();
-            let parts = [input, heads, vectors, steps, 8 * sums_size, scratch, missing];
-            let stage = Self::WARPS * (Self::STAGE + 16);
-            let barriers = Self::WARPS * 4 * 8;
-            let fixed = parts.iter().sum::<usize>() + barriers;
-            let free = (limits.shared_bytes_per_block as usize).saturating_sub(fixed);
-            let stages = (free / stage).min(Self::MOST_STAGES);
-            let mut places = [0; 9];
-            let (mut end, parts) =
-                (0, parts.into_iter().chain([barriers + Self::WARPS * 16 * stages]));
-            for (index, bytes) in (1..).zip(parts) {
-                end += bytes;
-                places[index] = end as i32;
-            }
-            Shape { head_warps, stages, sums_size, places, bytes: fixed + stages * stage }
-        };
-        let choices: &[usize] = if dim == 64 { &[4] } else { &[4, 2] };
-        choices.iter().map(|&warps| shape(warps)).find(|shape| shape.stages >= Self::FEWEST_STAGES)
+        let heads = 328 * dim + 8192;
+        let steps = 3 * size_of::<Step>();
+        let sums = 4 * Self::WARPS * sums_size;
+        let scratch = 4 * 2 * (2 * Self::WARPS);
+        let missing = 16;
+        let parts = [input, heads, vectors, steps, sums, scratch, missing];
+        let barriers = 8 * (2 * Self::WARPS + 4);
+        let stage = Self::WARPS * (Self::STAGE + 16);
+        let fixed = parts.iter().sum::<usize>() + barriers;
+        let free = (limits.shared_bytes_per_block as usize).saturating_sub(fixed);
+        let stages = (free / stage).min(Self::MOST_STAGES);
+        let mut places = [0; 9];
+        let mut end = 0;
+        let parts = parts.into_iter().chain([barriers + Self::WARPS * 16 * stages]);
+        for (index, bytes) in (1..).zip(parts) {
+            end += bytes;
+            places[index] = end as i32;
+        }
+        let shape = Shape { stages, sums_size, places, bytes: fixed + stages * stage };
+        (stages >= Self::FEWEST_STAGES).then_some(shape)
     }
 }

@@ -159,7 +159,7 @@ fn decoder(dtype: DType, rows: usize, limits: Limits, layers: usize, in_place: b
 #[test]
 fn a_decoder_of_one_token_is_one_launch() {
     for (dtype, function) in
-        [(DType::BF16, "layers_persistent_64_4_bf16"), (DType::F16, "layers_persistent_64_4_f16")]
+        [(DType::BF16, "layers_persistent_64_bf16"), (DType::F16, "layers_persistent_64_f16")]
     {
         let decoder = decoder(dtype, 1, H100, 3, false);
         let joined = decoder.join();

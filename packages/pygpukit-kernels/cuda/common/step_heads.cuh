@@ -1,0 +1,324 @@
+// Attention's steps of layers_persistent.cu: what rope_append_kv and attention_decode do, with the same bits.
+//
+// The four warps of a block take a chunk together: each multiplies a quarter of its keys and, once all scores are known,
+// makes a quarter of the result's columns. While there are blocks for all chunks each takes one, else they take spans.
+#pragma once
+#include "steps.cuh"
+
+// What this block has to do for attention, the same in all steps of a launch; and the token.
+struct HeadShare : Share {
+  bool none;
+  int sequence, position;
+
+  template <class T>
+  __device__ __forceinline__ explicit HeadShare(const PersistentArgs<T>& a)
+      : HeadShare(a.steps[a.attention[0]].heads.attention, a.steps[a.attention[0]].splits) {}
+
+ private:
+  template <class T>
+  __device__ __forceinline__ HeadShare(const AttentionArgs<T>& at, int splits)
+      : HeadShare(at, splits, at.kv_heads * ceil_div(at.group(), MOST_QUERIES)) {}
+  template <class T>
+  __device__ __forceinline__ HeadShare(const AttentionArgs<T>& at, int splits, int blocks)
+      : Share(at, 0, static_cast<int>(blockIdx.x) % blocks, static_cast<int>(blockIdx.x) / blocks, splits),
+        none(static_cast<int>(blockIdx.x) >= blocks * splits),
+        sequence(at.sequences[0]),
+        position(at.positions[0]) {}
+};
+
+// The pieces, chunks or spans, of the positions that the token sees; none where there is no room for it.
+struct Pieces {
+  int begin, end;     // positions
+  int chunks, first;  // of a piece; the first piece's number, counted from position 0
+  int count;
+
+  template <class T>
+  __device__ __forceinline__ Pieces(const AttentionArgs<T>& at, const HeadShare& share)
+      : begin(at.first_visible(share.position)), end(share.position + 1) {
+    const bool fits = ceil_div(end, CHUNK_KEYS) - begin / CHUNK_KEYS <= share.splits;
+    chunks = fits ? 1 : SPAN_CHUNKS;
+    first = begin / (chunks * CHUNK_KEYS);
+    count = at.pages.holds(share.sequence, share.position) ? ceil_div(end, chunks * CHUNK_KEYS) - first : 0;
+  }
+  __device__ __forceinline__ int first_chunk(int piece) const {
+    return max((first + piece) * chunks, begin / CHUNK_KEYS);
+  }
+  __device__ __forceinline__ int end_chunk(int piece) const {
+    return min((first + piece + 1) * chunks, ceil_div(end, CHUNK_KEYS));
+  }
+  // Whether a span ends with the piece.
+  __device__ __forceinline__ bool ends_span(int piece) const {
+    return piece + 1 == count || (first + piece + 1) * chunks % SPAN_CHUNKS == 0;
+  }
+};
+
+// Attention's part of shared memory: 328 DIM + 8192 bytes.
+template <int DIM, class T>
+struct HeadPlaces {
+  static constexpr int ROW = DIM * sizeof(T);
+  static constexpr int NORM_ROOM = 2 * DIM * sizeof(float);
+  unsigned char* start;
+
+  // As the products take them: (MOST_QUERIES, DIM) queries, (CHUNK_KEYS, DIM) keys, values.
+  __device__ __forceinline__ unsigned queries() const { return shared_address(start); }
+  __device__ __forceinline__ unsigned keys() const { return queries() + MOST_QUERIES * ROW; }
+  __device__ __forceinline__ unsigned values() const { return keys() + CHUNK_KEYS * ROW; }
+  // Of the lanes of a warp, by tiles of eight keys; of every other chunk.
+  __device__ __forceinline__ float4* scores(int turn) const {
+    return reinterpret_cast<float4*>(start + (MOST_QUERIES + 2 * CHUNK_KEYS) * ROW) + turn * (CHUNK_KEYS / 8) * WARP;
+  }
+  // The token's own key (0) and value (1).
+  __device__ __forceinline__ T* newest(int is_value) const {
+    return reinterpret_cast<T*>(scores(2)) + is_value * DIM;
+  }
+  // The head that a warp rotates.
+  __device__ __forceinline__ float* head() const { return reinterpret_cast<float*>(newest(2)) + warp_index() * DIM; }
+  // What queries (0) and keys (1) are normalised with, and the angles.
+  __device__ __forceinline__ unsigned char* norm(int is_key) const {
+    return reinterpret_cast<unsigned char*>(newest(2)) + WARPS * DIM * sizeof(float) + is_key * NORM_ROOM;
+  }
+  __device__ __forceinline__ unsigned char* angles() const { return norm(2); }
+};
+
+// Of the warps that compute.
+template <int DIM, class T>
+struct HeadSteps {
+  const Places<T> places;
+  const Mailboxes<T> mailboxes;
+  const HeadShare share;
+  const HeadPlaces<DIM, T> own;
+  int most_pieces;
+  unsigned parity = 0;  // of the barriers of keys and values
+  int turn = 0;         // which scores are next
+
+  __device__ __forceinline__ HeadSteps(const PersistentArgs<T>& args, const Places<T>& places,
+                                       const Mailboxes<T>& mailboxes)
+      : places(places), mailboxes(mailboxes), share(args), own{places.heads()}, most_pieces(args.most_pieces) {}
+
+  // Begins to copy what the step takes beside the results of the one before it.
+  __device__ __forceinline__ void prepare(const Step<T>& step) const {
+    if (share.none) return;
+    const AppendArgs<T>& append = step.heads.append;
+#pragma unroll 1
+    for (int is_key = 0; is_key < 2; ++is_key) norm(append, is_key, true);
+    angles(append, true);
+  }
+
+  // The results go to the mailbox of step number `number`.
+  __device__ __forceinline__ void attend(const Step<T>& step, int number) {
+    const Pieces pieces(step.heads.attention, share);
+    if (share.none || share.split >= pieces.count) return;
+    bring_heads(step, pieces);
+    block_sync<WARPS>();
+    for (int piece = share.split; piece < pieces.count; piece += share.splits)
+      attend_piece(step.heads.attention, pieces, piece, mailboxes.pieces(number));
+    append_newest(step.heads.append, pieces);
+  }
+
+  // The last blocks merge: the first ones have the pieces.
+  __device__ __forceinline__ void merge(const Step<T>& step, int number) const {
+    const AttentionArgs<T>& at = step.heads.attention;
+    const Mailbox out = mailboxes(step.out);
+    if (thread_index() >= DIM) return;
+    for (int head = gridDim.x - 1 - blockIdx.x; head < at.heads; head += gridDim.x) {
+      const T y = from_float<T>(merge_pieces(Pieces(at, share), head, mailboxes.pieces(number)));
+      const int i = head * DIM + thread_index();
+      if (out) out.send(i, y);
+      if (step.stores) at.out[i] = y;
+    }
+  }
+
+ private:
+  // The first of the DIM + 2 words of a piece: sums, largest score, weight.
+  __device__ __forceinline__ long long piece_words(int head, int piece) const {
+    return (static_cast<long long>(head) * most_pieces + piece) * (DIM + 2);
+  }
+
+  // --- Queries, the newest key and value. They come from the product before.
+
+  // `copies`: begins to copy it to shared memory.
+  __device__ __forceinline__ NormArgs norm(const AppendArgs<T>& a, int is_key, bool copies) const {
+    return stage_norm(is_key ? a.k_norm : a.q_norm, DIM, own.norm(is_key), own.NORM_ROOM, copies);
+  }
+  __device__ __forceinline__ const float* angles(const AppendArgs<T>& a, bool copies) const {
+    constexpr int ROOM = DIM * sizeof(float);
+    return static_cast<const float*>(stage_vector({a.angles, DTYPE_F32}, a.rotated, own.angles(), ROOM, copies).data);
+  }
+
+  // Whether this block sees the token itself.
+  __device__ __forceinline__ bool sees_newest(const Pieces& pieces) const {
+    return (pieces.count - 1) % share.splits == share.split;
+  }
+
+  // A warp for each: normalises and rotates the queries and the key.
+  __device__ __forceinline__ void bring_heads(const Step<T>& step, const Pieces& pieces) const {
+    const AppendArgs<T>& a = step.heads.append;
+    const Mailbox qkv = mailboxes(step.x);
+    const bool newest = sees_newest(pieces);
+    for (int row = warp_index(); row < share.queries + 2 * newest; row += WARPS) {
+      const bool is_query = row < share.queries, is_value = row == share.queries + 1;
+      const int number = is_query ? share.head + row : a.heads + is_value * a.kv_heads + share.kv_head;
+      T values[DIM / WARP];
+      qkv.receive_row(values, number * DIM);
+      if (!is_value) turn_head(a, is_query ? 0 : 1, values);
+      const int lane = lane_index();
+#pragma unroll
+      for (int j = 0; j < DIM / WARP; ++j) {
+        const int i = j * WARP + lane;
+        if (!is_query) {
+          own.newest(is_value)[i] = values[j];
+          continue;
+        }
+        asm volatile("st.shared.u16 [%0], %1;" ::"r"(own.queries() + head_offset<DIM>(row, i) + i % 8 * 2),
+                     "h"(values[j].bits)
+                     : "memory");
+        if (newest && step.stores) a.out[number * DIM + i] = values[j];
+      }
+    }
+  }
+
+  // Normalises and rotates a head of which lane i has the elements i, i + 32, ….
+  __device__ __forceinline__ void turn_head(const AppendArgs<T>& a, int is_key, T (&values)[DIM / WARP]) const {
+    const int lane = lane_index();
+    float* head = own.head();
+    float elements[DIM / WARP];
+#pragma unroll
+    for (int j = 0; j < DIM / WARP; ++j) elements[j] = to_float(values[j]);
+    normalize_head(DIM, norm(a, is_key, false), [&](int j) -> float& { return elements[j]; });
+#pragma unroll
+    for (int j = 0; j < DIM / WARP; ++j) head[j * WARP + lane] = elements[j];
+    __syncwarp();
+    const float* turns = angles(a, false);
+#pragma unroll
+    for (int j = 0; j < DIM / WARP; ++j)
+      values[j] = from_float<T>(rotate(head, j * WARP + lane, turns, a.rotated, a.interleaved));
+    __syncwarp();
+  }
+
+  // Puts the newest key and value into the cache: once, where several blocks share a head. Only launches to come read
+  // them there.
+  __device__ __forceinline__ void append_newest(const AppendArgs<T>& a, const Pieces& pieces) const {
+    int page, row;
+    if (!sees_newest(pieces) || share.head % (a.heads / a.kv_heads) ||
+        !a.pages.find(share.sequence, share.position, page, row))
+      return;
+    for (int i = thread_index(); i < 2 * DIM; i += NORM_THREADS) {
+      const CacheStrides& s = i < DIM ? a.k_strides : a.v_strides;
+      T* target = (i < DIM ? a.k_cache : a.v_cache) + page * s.page + share.kv_head * s.head + row * s.row;
+      target[i % DIM] = own.newest(0)[i];
+    }
+  }
+
+  // --- Pieces.
+
+  __device__ __forceinline__ void attend_piece(const AttentionArgs<T>& at, const Pieces& pieces, int piece,
+                                               const FloatMailbox& results) {
+    constexpr int COLUMNS = DIM / WARPS;
+    const int first = warp_index() * COLUMNS;
+    Softmax total[2];
+    float sums[COLUMNS / 8][4] = {};
+    for (int chunk = pieces.first_chunk(piece); chunk < pieces.end_chunk(piece); ++chunk, parity ^= 1) {
+      float s[8][4];
+      score_chunk(at, pieces, chunk, s);
+      unsigned p[4][4];
+      Softmax softmax[2];
+      weigh<T>(s, p, softmax);
+      const Scales scales[2] = {total[0].merge(softmax[0]), total[1].merge(softmax[1])};
+      barrier_wait(places.full_heads(1), parity);
+      replace(own.values(), chunk, 1, first, COLUMNS);
+      multiply_values<DIM, COLUMNS / 16, T>(
+          p, own.values(),
+          [&](int i, const float(&sum)[4]) {
+            float(&to)[4] = sums[i / 8];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) to[j] = scales[j / 2](to[j], sum[j]);
+          },
+          first, COLUMNS);
+      barrier_arrive(places.empty_heads(1));
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = lane_index() / 4 + 8 * half;
+      if (row >= share.queries) continue;
+      const long long words = piece_words(share.head + row, piece);
+      if (lane_index() % 4 == 0 && first == 0) results.send(words + DIM, total[half].largest, total[half].weight);
+#pragma unroll
+      for (int t = 0; t < COLUMNS / 8; ++t)
+        results.send(words + first + 8 * t + lane_index() % 4 * 2, sums[t][2 * half], sums[t][2 * half + 1]);
+    }
+  }
+
+  // The scores of a chunk, as the lanes of every warp have them.
+  __device__ __forceinline__ void score_chunk(const AttentionArgs<T>& at, const Pieces& pieces, int chunk,
+                                              float (&s)[8][4]) {
+    constexpr int KEYS = CHUNK_KEYS / WARPS, TILES = KEYS / 8;
+    float own_scores[TILES][4];
+    const int first = warp_index() * KEYS;
+    barrier_wait(places.full_heads(0), parity);
+    const unsigned long long missing = places.missing();
+    const int newest = (pieces.end - 1) % CHUNK_KEYS;
+    if (newest / KEYS == warp_index()) replace(own.keys(), chunk, 0, 0, DIM);
+    multiply_keys<DIM, T>(own_scores, own.queries(), own.keys() + first * own.ROW);
+    barrier_arrive(places.empty_heads(0));
+    float4* scores = own.scores(turn) + lane_index();
+    turn ^= 1;
+#pragma unroll
+    for (int t = 0; t < TILES; ++t)
+      scores[(first / 8 + t) * WARP] = make_float4(own_scores[t][0], own_scores[t][1], own_scores[t][2], own_scores[t][3]);
+    block_sync<WARPS>();
+#pragma unroll
+    for (int t = 0; t < 8; ++t) {
+      const float4 v = scores[t * WARP];
+      s[t][0] = v.x, s[t][1] = v.y, s[t][2] = v.z, s[t][3] = v.w;
+    }
+    Visible visible;
+    visible.first[0] = visible.first[1] = pieces.begin;
+    visible.last[0] = visible.last[1] = pieces.end - 1;
+    score_keys(s, Scorer<T>(at), visible, chunk, missing);
+  }
+
+  // Puts `count` elements from `first` on of the newest key (0) or value (1) into its chunk, which may have been copied
+  // when the cache didn't have it yet.
+  __device__ __forceinline__ void replace(unsigned to, int chunk, int is_value, int first, int count) const {
+    if (chunk != share.position / CHUNK_KEYS) return;
+    const int i = first + lane_index() * 8;
+    if (i < first + count) {
+      const uint4 v = load16(own.newest(is_value) + i);
+      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
+                       to + head_offset<DIM>(share.position % CHUNK_KEYS, i)),
+                   "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                   : "memory");
+    }
+    __syncwarp();
+  }
+
+  // This thread's element of a head's result. A warp reads the softmax of the pieces once: lane 2 j has the largest score of
+  // the j-th, lane 2 j + 1 its weight.
+  __device__ __forceinline__ float merge_pieces(const Pieces& pieces, int head, const FloatMailbox& results) const {
+    constexpr int AHEAD = 8;  // pieces that are read together
+    const int lane = lane_index(), column = thread_index();
+    Softmax total, span;
+    float sum = 0.f, span_sum = 0.f;
+    for (int start = 0; start < pieces.count; start += AHEAD) {
+      const int count = pieces.count - start;
+      const long long words = piece_words(head, start);
+      float values[AHEAD + 1] = {};
+      results.receive(
+          values, [&](int j) { return j < AHEAD ? j < count : lane / 2 < min(count, AHEAD); },
+          [&](int j) { return words + (j < AHEAD ? j * (DIM + 2) + column : lane / 2 * (DIM + 2) + DIM + lane % 2); });
+      __syncwarp();
+#pragma unroll
+      for (int j = 0; j < AHEAD; ++j) {
+        const Softmax piece = {__shfl_sync(~0u, values[AHEAD], 2 * j), __shfl_sync(~0u, values[AHEAD], 2 * j + 1)};
+        if (j >= count) continue;
+        span_sum = span.merge(piece)(span_sum, values[j]);
+        if (!pieces.ends_span(start + j)) continue;
+        sum = total.merge(span)(sum, span_sum);
+        span = Softmax();
+        span_sum = 0.f;
+      }
+    }
+    // Where there is nothing to see, 0 / 0 gives NaN.
+    return sum * (1.f / total.weight);
+  }
+};
