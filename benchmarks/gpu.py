@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -51,10 +52,27 @@ def driver_version() -> str | None:
     return done.stdout.split()[0]
 
 
-def worker(script: str, *arguments: str) -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What results depend on beside the code, and the memory's speed."""
+    from pygpukit.core import Device
+
+    info = Device("cuda").info()
+    bandwidth = copy_bandwidth()
+    print(f"{info.name}: copy {bandwidth / 1e12:.3f} TB/s", flush=True)
+    return {
+        "date": date.today().isoformat(),
+        "card": info.name,
+        "driver": driver_version(),
+        "cuda": ".".join(map(str, info.cuda_version or ())),
+        "copy_bytes_per_second": bandwidth,
+    }
+
+
+def worker(script: str, *arguments: str, **environment: str) -> dict[str, Any]:
     """Run a script in a fresh process; returns the JSON object that it prints, or its error."""
     command = [sys.executable, str(HERE / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    variables = os.environ | environment
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     if done.returncode:
         return {"error": done.stderr[-2000:]}
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -104,18 +122,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=["transformers", "transformers-compiled"])
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    from pygpukit.core import Device
-
-    info = Device("cuda").info()
-    result: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "card": info.name,
-        "driver": driver_version(),
-        "cuda": ".".join(map(str, info.cuda_version or ())),
-        "copy_bytes_per_second": copy_bandwidth(),
-        "models": {},
-    }
-    print(f"{info.name}: copy {result['copy_bytes_per_second'] / 1e12:.3f} TB/s", flush=True)
+    result: dict[str, Any] = machine() | {"models": {}}
     result["operations"] = worker("gpu_operations.py")
     print(json.dumps(result["operations"]), flush=True)
     with tempfile.TemporaryDirectory() as folder:

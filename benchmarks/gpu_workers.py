@@ -20,51 +20,62 @@ def prompt(length: int) -> list[int]:
     return [1000 + 37 * index % 90000 for index in range(length)]
 
 
-def pygpukit(model: str, contexts: list[int]) -> dict[str, Any]:
-    """Time `LLM.generate`, everything that it does included."""
-    import pygpukit.core
-    from pygpukit.llm import LLM
+class Generation:
+    """Times `LLM.generate`, everything that it does included."""
 
-    start = time.perf_counter()
-    loaded = 0
+    def __init__(self, model: str) -> None:
+        from pygpukit.llm import LLM
 
-    def progress(done: int, total: int) -> None:
-        nonlocal loaded
-        loaded = total
-
-    llm = LLM.from_pretrained(model, device="cuda", progress=progress)
-    load = time.perf_counter() - start
-
-    def generate(length: int, new: int, **options: Any) -> float:
         start = time.perf_counter()
-        ids = llm.generate(
+        self.loaded = 0
+        self._llm = LLM.from_pretrained(model, device="cuda", progress=self._progress)
+        self.load_seconds = time.perf_counter() - start
+
+    def _progress(self, done: int, total: int) -> None:
+        self.loaded = total
+
+    def seconds(self, length: int, new: int, **options: Any) -> float:
+        start = time.perf_counter()
+        ids = self._llm.generate(
             prompt(length), max_new_tokens=new, ignore_eos=True, **({"temperature": 0} | options)
         )
         assert len(ids) == new
         return time.perf_counter() - start
 
-    def decode(length: int, **options: Any) -> float:
+    def decode(self, length: int, rounds: int = 5, **options: Any) -> float:
         """Tokens per second behind a prompt."""
-        generate(length, 8, **options)
+        self.seconds(length, 8, **options)
         rates = []
-        for _ in range(5):
-            first = generate(length, 1, **options)
-            rest = generate(length, DECODE_TOKENS, **options) - first
+        for _ in range(rounds):
+            first = self.seconds(length, 1, **options)
+            rest = self.seconds(length, DECODE_TOKENS, **options) - first
             rates.append((DECODE_TOKENS - 1) / rest)
         return statistics.median(rates)
 
+
+def pygpukit(model: str, contexts: list[int]) -> dict[str, Any]:
+    """Decoding, greedy and sampled, and prompts."""
+    import pygpukit.core
+
+    run = Generation(model)
     sampled = {"temperature": 1.0, "top_k": 50, "top_p": 0.95, "seed": 1}
     return {
         "version": pygpukit.core.__version__,
-        "load_seconds": load,
-        "load_bytes": loaded,
-        "decode": {str(length): decode(length) for length in [DECODE_PROMPT_TOKENS, *contexts]},
-        "decode_sampled": decode(DECODE_PROMPT_TOKENS, **sampled),
+        "load_seconds": run.load_seconds,
+        "load_bytes": run.loaded,
+        "decode": {str(length): run.decode(length) for length in [DECODE_PROMPT_TOKENS, *contexts]},
+        "decode_sampled": run.decode(DECODE_PROMPT_TOKENS, **sampled),
         "prompt": {
-            str(length): length / timed(lambda length=length: generate(length, 1), 5)
+            str(length): length / timed(lambda length=length: run.seconds(length, 1), 5)
             for length in (512, 4096)
         },
     }
+
+
+def pygpukit_decode(model: str, contexts: list[int]) -> dict[str, Any]:
+    """Greedy decoding alone."""
+    run = Generation(model)
+    return {str(length): run.decode(length, 3) for length in contexts}
 
 
 def pygpukit_first_token(model: str, contexts: list[int]) -> dict[str, Any]:
@@ -141,6 +152,7 @@ def transformers_first_token(model: str, contexts: list[int]) -> dict[str, Any]:
 
 ENGINES = {
     "pygpukit": pygpukit,
+    "pygpukit-decode": pygpukit_decode,
     "pygpukit-first-token": pygpukit_first_token,
     "transformers": transformers,
     "transformers-compiled": transformers_compiled,

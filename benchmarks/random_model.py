@@ -103,6 +103,14 @@ def weight_bytes_per_token(name: str) -> int:
     return sum(sizes.values())
 
 
+def cache_bytes_per_position(name: str) -> int:
+    """Bytes of keys and values that decoding reads for a position of the context."""
+    config = CONFIGS[name]
+    sizes = [config[key] for key in ("num_hidden_layers", "num_key_value_heads", "head_dim")]
+    assert all(isinstance(size, int) for size in sizes)
+    return 2 * 2 * math.prod(sizes)
+
+
 def words(tensors: dict[str, tuple[int, ...]]) -> Iterator[Iterator[np.ndarray]]:
     """The bfloat16 words of each tensor, in pieces.
 

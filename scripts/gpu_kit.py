@@ -21,7 +21,7 @@ from pathlib import Path
 
 KIT = Path(__file__).parent
 PACKAGES = ("core", "kernels", "llm")
-BENCHMARKS = ("gpu", "gpu_upload", "batching", "traffic")
+BENCHMARKS = ("gpu", "gpu_decode", "gpu_upload", "batching", "traffic")
 
 
 def environment() -> Path:
