@@ -63,17 +63,17 @@ class AlignedText:
         """The range of the original behind ``text[start:end]``, which must not be empty."""
         return self.starts[start], self.ends[end - 1]
 
-    def offsets(self, firsts: Iterable[int], lasts: Iterable[int]) -> Iterator[Span]:
-        """The ranges of the original behind characters from one of ``firsts`` to one of ``lasts``.
-
-        The latter are included.
-        """
+    def offsets(self, starts: Iterable[int], ends: Iterable[int]) -> Iterator[Span]:
+        """The ranges of the original behind stretches of this text, none of them empty."""
         if self.is_untouched():
-            # To add a constant is faster than to look it up in a range.
-            origin = self.origin
-            return zip(map(origin.__add__, firsts), map((origin + 1).__add__, lasts), strict=True)
-        begins, ends = self.starts.__getitem__, self.ends.__getitem__
-        return zip(map(begins, firsts), map(ends, lasts), strict=True)
+            if self.origin:
+                # To add a constant is faster than to look it up in a range.
+                shift = self.origin.__add__
+                starts, ends = map(shift, starts), map(shift, ends)
+            return zip(starts, ends, strict=True)
+        lasts = map((-1).__add__, ends)
+        begins = map(self.starts.__getitem__, starts)
+        return zip(begins, map(self.ends.__getitem__, lasts), strict=True)
 
     def mapped(self, text: str) -> AlignedText:
         """The text with every character replaced by one other."""

@@ -10,6 +10,7 @@ class CollectionPaused:
 
     Loading a vocabulary makes hundreds of thousands of objects, encoding a long text as many, all
     of them to stay. Looking for garbage among them again and again takes up to a third of the time.
+    Nor is there a look at them all when the pause ends: they join the oldest objects.
     """
 
     __slots__ = ("_enables", "_when")
@@ -25,4 +26,8 @@ class CollectionPaused:
 
     def __exit__(self, *_: object) -> None:
         if self._enables:
+            # What the program itself froze must stay so.
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()

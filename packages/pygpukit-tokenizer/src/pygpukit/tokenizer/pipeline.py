@@ -6,14 +6,14 @@ track of where everything came from.
 
 from __future__ import annotations
 
-from itertools import accumulate, chain, repeat
+from itertools import accumulate, chain, pairwise, repeat
 
 from pygpukit.tokenizer.aligned import AlignedText
-from pygpukit.tokenizer.builder import EncodingBuilder
+from pygpukit.tokenizer.builder import EncodingBuilder, located
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
 from pygpukit.tokenizer.collection import CollectionPaused
 from pygpukit.tokenizer.pre_tokenizers import ByteLevel, Metaspace, flattened
-from pygpukit.tokenizer.pre_tokenizers.base import Cutter, contiguous
+from pygpukit.tokenizer.pre_tokenizers.base import Cutter
 from pygpukit.tokenizer.pre_tokenizers.fusing import fused
 
 TYPE_CHECKING = False
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pygpukit.tokenizer.added_tokens import AddedToken, AddedVocabulary
-    from pygpukit.tokenizer.builder import Word
+    from pygpukit.tokenizer.builder import Spans, Word
     from pygpukit.tokenizer.encoding import Encoding
     from pygpukit.tokenizer.models import Model
     from pygpukit.tokenizer.normalizers import Normalizer
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.pre_tokenizers.base import Words
 
     SplitFunction = Callable[[list[str]], list[str]]
-    WordList = tuple[AlignedText, list[str], Iterable[int], Callable[[str], Word]]
+    WordList = tuple[AlignedText, list[str], Spans | None, Callable[[str], Word]]
 
 _MAX_WORDS = 1 << 17
 _MAX_WORD_LENGTH = 64
 # The tokens of so many characters are more objects than it takes to start a collection.
 _LONG_TEXT = 1 << 14
+_CONTINUING = frozenset(ALPHABET[0x80:0xC0])
 _SPELLED_SIZES = [len(char.encode()) for char in ALPHABET]
 
 
@@ -77,6 +78,20 @@ class WordCache(dict[str, "Word"]):
         return tokens
 
 
+class CharCounts(dict[str, int]):
+    """The numbers of characters in tokens of the byte alphabet; 0 where one begins inside of one.
+
+    There are only as many as a vocabulary has.
+    """
+
+    __slots__ = ()
+
+    def __missing__(self, token: str) -> int:
+        inside = sum(map(_CONTINUING.__contains__, token))
+        count = self[token] = 0 if token[0] in _CONTINUING else len(token) - inside
+        return count
+
+
 class Pipeline:
     """The encoding half of a tokenizer, up to post-processing."""
 
@@ -114,6 +129,7 @@ class Pipeline:
         self._cuts = model.cuts() and not self._spells
         self._ids_of = IdCache(model.spelled_ids if self._spells else model.ids).__getitem__
         self._tokens_of = WordCache(self._word_tokens).__getitem__
+        self._char_counts = CharCounts()
         self._prefixed_tokens_of = WordCache(self._prefixed_tokens).__getitem__
         # Whether it is worth to try if the words are the whole text, which tells their places.
         self._covers = not self._needs_origins and all(
@@ -225,14 +241,16 @@ class Pipeline:
             self._encode_piece(builder, part.slice(position, len(text)) if position else part)
 
     def _encode_piece(self, builder: EncodingBuilder, piece: AlignedText) -> None:
-        for rewritten, words, starts, tokens_of in self._word_lists(piece):
+        for rewritten, words, spans, tokens_of in self._word_lists(piece):
             numbers: Iterable[int] = builder.next_words(len(words))
             if self._cuts:
                 parts = list(map(self._model.words, words))
                 numbers = chain.from_iterable(map(repeat, numbers, map(len, parts)))
-                starts = chain.from_iterable(map(_starts, starts, parts))
                 words = list(chain.from_iterable(parts))
-            builder.add(rewritten, list(map(tokens_of, words)), starts, numbers)
+                if spans is not None:
+                    starts = chain.from_iterable(map(_starts, spans[0], parts))
+                    spans = starts, map(len, words)
+            builder.add(rewritten, list(map(tokens_of, words)), numbers, spans)
 
     def _word_lists(self, piece: AlignedText) -> Iterator[WordList]:
         """The pre-tokens of a piece, as the last step that cuts them gives them, in lists."""
@@ -241,7 +259,7 @@ class Pipeline:
             for cut in self._splits:
                 words = cut(words)
             if sum(map(len, words)) == len(piece.text):
-                yield *contiguous(piece, words), self._tokens_of
+                yield piece, words, None, self._tokens_of
                 return
             self._covers = False
         pieces = [piece]
@@ -252,31 +270,35 @@ class Pipeline:
             for cut in self._cut_again:
                 words, starts = _cut_further(cut, words, starts)
             marks = self._marks
+            spans = None if starts is None else (starts, map(len, words))
             if marks is None:
-                yield rewritten, words, starts, self._tokens_of
+                yield rewritten, words, spans, self._tokens_of
             elif marks.only_prepends(words):
                 marked = [marks.replacement + word for word in words]
-                yield rewritten, marked, starts, self._prefixed_tokens_of
+                yield rewritten, marked, spans, self._prefixed_tokens_of
             else:
-                for start, word in zip(starts, words, strict=True):
-                    marked_piece = marks.words(rewritten.slice(start, start + len(word)))
-                    yield *marked_piece, self._tokens_of
+                starts = accumulate(map(len, words), initial=0) if starts is None else starts
+                for start, word in zip(starts, words, strict=False):
+                    marked_piece, parts, _ = marks.words(rewritten.slice(start, start + len(word)))
+                    yield marked_piece, parts, None, self._tokens_of
 
     def _word_tokens(self, word: str) -> Word:
-        """The tokens of a word with their spans in characters of it."""
+        """The tokens of a word with the steps over them."""
         model = self._model
         pieces = model.spelled_pieces(word) if self._spells else model.pieces(word)
         if pieces is None:
             return self._tokens_by_bytes(word)
-        if len(pieces) == 1:
-            return (model.vocab[pieces[0]],), (pieces[0],), (0,), (len(word) - 1,)
-        bounds = list(accumulate(map(len, pieces), initial=0))
-        firsts, lasts = bounds[:-1], [bound - 1 for bound in bounds[1:]]
-        if self._spells and not word.isascii():
-            chars = [i for i, char in enumerate(word) for _ in char.encode()]
-            firsts, lasts = [chars[i] for i in firsts], [chars[i] for i in lasts]
-        ids = map(model.vocab.__getitem__, pieces)
-        return tuple(ids), tuple(pieces), tuple(firsts), tuple(lasts)
+        ids = tuple(map(model.vocab.__getitem__, pieces))
+        if not self._spells or word.isascii():
+            steps = tuple(map(len, pieces))
+        else:
+            steps = tuple(map(self._char_counts.__getitem__, pieces))
+            if 0 in steps:
+                bounds = list(accumulate(map(len, pieces), initial=0))
+                chars = [i for i, char in enumerate(word) for _ in char.encode()]
+                firsts = [chars[i] for i in bounds[:-1]]
+                return located(ids, pieces, firsts, [chars[i - 1] for i in bounds[1:]], len(word))
+        return ids, tuple(pieces), steps, steps
 
     def _tokens_by_bytes(self, word: str) -> Word:
         tokens = self._model.tokens(to_alphabet(word.encode()) if self._spells else word)
@@ -286,24 +308,30 @@ class Pipeline:
             ]
         else:
             chars = [i for i, c in enumerate(word) for _ in c.encode()]
-        return (
-            tuple([id for id, _, _, _ in tokens]),
-            tuple([token for _, token, _, _ in tokens]),
+        return located(
+            [id for id, _, _, _ in tokens],
+            [token for _, token, _, _ in tokens],
             # Tokens of no bytes share the character before them.
-            tuple([chars[min(start, end - 1)] for _, _, start, end in tokens]),
-            tuple([chars[end - 1] for _, _, _, end in tokens]),
+            [chars[min(start, end - 1)] for _, _, start, end in tokens],
+            [chars[end - 1] for _, _, _, end in tokens],
+            len(word),
         )
 
     def _prefixed_tokens(self, word: str) -> Word:
         """The same of a word whose first character was put in front: it has the next one's span."""
-        ids, tokens, firsts, lasts = self._word_tokens(word)
-        shifted = [tuple([max(place - 1, 0) for place in places]) for places in (firsts, lasts)]
-        return ids, tokens, shifted[0], shifted[1]
+        ids, tokens, steps, flags = self._word_tokens(word)
+        if flags is steps and steps[0] > 1:
+            steps = steps[0] - 1, *steps[1:]
+            return ids, tokens, steps, steps
+        bounds = accumulate(steps, initial=0)
+        spans = [span for span, flag in zip(pairwise(bounds), flags, strict=True) if flag]
+        firsts = [max(start - 1, 0) for start, _ in spans]
+        return located(ids, tokens, firsts, [max(end - 2, 0) for _, end in spans], len(word) - 1)
 
 
 def _whole(piece: AlignedText) -> Words:
     """The words where there is no pre-tokenizer."""
-    return piece, [piece.text], (0,)
+    return piece, [piece.text], None
 
 
 def _cutter(step: PreTokenizer, spelling: ByteLevel | None) -> Cutter | None:
@@ -314,12 +342,12 @@ def _cutter(step: PreTokenizer, spelling: ByteLevel | None) -> Cutter | None:
 
 
 def _cut_further(
-    cut: SplitFunction, words: list[str], starts: Iterable[int]
-) -> tuple[list[str], Iterable[int]]:
+    cut: SplitFunction, words: list[str], starts: Iterable[int] | None
+) -> tuple[list[str], Iterable[int] | None]:
     """What a step that leaves nothing out makes of words, and where that begins."""
     parts = cut(words)
-    if len(parts) == len(words):
-        return words, starts
+    if starts is None or len(parts) == len(words):
+        return parts, starts
     found = []
     sizes = map(len, parts)
     for start, word in zip(starts, words, strict=True):

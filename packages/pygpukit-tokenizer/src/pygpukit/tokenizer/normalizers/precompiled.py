@@ -28,11 +28,13 @@ class Precompiled(Normalizer):
     in longer clusters, each character by its own rule.
     """
 
-    __slots__ = ("_characters", "_rules")
+    __slots__ = ("_characters", "_exchanged", "_rules")
 
     def __init__(self, rules: CharacterTrie) -> None:
         self._rules = rules
         self._characters = CharacterMap(self._character)
+        # The same without rules that change how many characters there are.
+        self._exchanged = CharacterMap(self._exchange)
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Precompiled:
@@ -56,6 +58,7 @@ class Precompiled(Normalizer):
 
     def align(self, text: AlignedText) -> AlignedText:
         edits = self._edits(text.text)
+        text = text.mapped(text.text.translate(self._exchanged))
         dropped = leading = 0
         for start, end, changes in edits:
             if changes or start != dropped:
@@ -72,7 +75,7 @@ class Precompiled(Normalizer):
         return text.edited(edits) if edits else text
 
     def _edits(self, text: str) -> list[Edit]:
-        """The stretches that a rule rewrites."""
+        """The stretches that rules rewrite but for exchanging characters one for one."""
         edits: list[Edit] = []
         position = 0
         for start, end, replacement in self._clusters(text):
@@ -99,9 +102,13 @@ class Precompiled(Normalizer):
         replacement = self._rules.find(char.encode())
         return char if replacement is None else replacement
 
+    def _exchange(self, char: str) -> str:
+        replacement = self._characters[ord(char)]
+        return replacement if len(replacement) == 1 else char
+
     def _add_characters(self, edits: list[Edit], text: str, start: int, end: int) -> None:
         stretch = text[start:end]
-        changing = {c for c in set(stretch) if self._characters[ord(c)] != c}
+        changing = {c for c in set(stretch) if len(self._characters[ord(c)]) != 1}
         if not changing:
             return
         for match in re.finditer(f"[{re.escape(''.join(changing))}]", stretch):

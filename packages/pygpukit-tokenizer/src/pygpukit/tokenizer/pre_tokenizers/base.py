@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import accumulate, chain
+from itertools import chain
 
 from pygpukit.tokenizer.spec import Component
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.onig.nodes import Chars, Repeat
 
     Span = tuple[int, int]
-    Words = tuple[AlignedText, list[str], Iterable[int]]
+    Words = tuple[AlignedText, list[str], Iterable[int] | None]
 
 BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
 
@@ -45,7 +45,10 @@ class PreTokenizer(Component):
         raise NotImplementedError
 
     def words(self, piece: AlignedText) -> Words:
-        """One piece as it is rewritten, what it is cut into, and where in it each part begins."""
+        """One piece as it is rewritten, what it is cut into, and where in it each part begins.
+
+        None for the last if the parts together are all of it.
+        """
         raise NotImplementedError
 
 
@@ -85,11 +88,6 @@ class Cutter(PreTokenizer):
         text = piece.text
         spans = list(self.cuts(text))
         return piece, [text[start:end] for start, end in spans], [start for start, _ in spans]
-
-
-def contiguous(piece: AlignedText, words: list[str]) -> Words:
-    """Words that together are the whole piece."""
-    return piece, words, accumulate(map(len, words[:-1]), initial=0)
 
 
 def arrange(parts: Series[tuple[int, int, bool]], behavior: str) -> list[Span]:

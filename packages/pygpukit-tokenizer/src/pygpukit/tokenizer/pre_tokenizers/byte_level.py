@@ -7,7 +7,7 @@ from functools import cache
 from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.byte_alphabet import spelled, to_alphabet
 from pygpukit.tokenizer.onig import Pattern
-from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer, contiguous
+from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer
 from pygpukit.tokenizer.pre_tokenizers.splits import Split
 
 TYPE_CHECKING = False
@@ -52,13 +52,13 @@ class ByteLevel(PreTokenizer):
     def words(self, piece: AlignedText) -> Words:
         piece, words, _ = self.raw_words(piece)
         spelled_words = [to_alphabet(word.encode()) for word in words]
-        return contiguous(piece.expanded("".join(spelled_words), spelled), spelled_words)
+        return piece.expanded("".join(spelled_words), spelled), spelled_words, None
 
     def raw_words(self, piece: AlignedText) -> Words:
         """The words before they are spelled in the byte alphabet."""
         if self.add_prefix_space and piece.text[0] != " ":
             piece = piece.prepended(" ")
-        return _gpt2_split().words(piece) if self.use_regex else (piece, [piece.text], (0,))
+        return _gpt2_split().words(piece) if self.use_regex else (piece, [piece.text], None)
 
     def split_raw(self, pieces: list[str]) -> list[str]:
         """The pieces before they are spelled in the byte alphabet."""

@@ -6,7 +6,7 @@ import re
 from itertools import chain
 
 from pygpukit.tokenizer.metaspace import read_metaspace
-from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer, contiguous
+from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Metaspace(PreTokenizer):
 
     def words(self, piece: AlignedText) -> Words:
         piece = self._marked(piece)
-        return contiguous(piece, self._cut([piece.text]))
+        return piece, self._cut([piece.text]), None
 
     def split_aligned(self, pieces: list[AlignedText]) -> list[AlignedText]:
         pieces = [self._marked(piece) for piece in pieces]

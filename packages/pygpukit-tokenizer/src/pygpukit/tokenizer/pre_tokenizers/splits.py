@@ -6,7 +6,7 @@ from functools import cache, partial
 
 from pygpukit.tokenizer.onig import Literal, Pattern, pattern_from_spec
 from pygpukit.tokenizer.onig.nodes import UNBOUNDED, Chars, Choice, Repeat
-from pygpukit.tokenizer.pre_tokenizers.base import BEHAVIORS, Cutter, arrange, contiguous
+from pygpukit.tokenizer.pre_tokenizers.base import BEHAVIORS, Cutter, arrange
 from pygpukit.tokenizer.unicode import WHITE_SPACE, sets
 from pygpukit.tokenizer.unicode.properties import ASCII, UNICODE
 
@@ -69,7 +69,7 @@ class Split(Cutter):
         if self.behavior == "Removed" and self.invert:
             return piece, *self.pattern.located_matches(piece.text)
         pieces = self.pattern.isolated([piece.text]) if self.behavior == "Isolated" else None
-        return super().words(piece) if pieces is None else contiguous(piece, pieces)
+        return super().words(piece) if pieces is None else (piece, pieces, None)
 
     def cuts(self, text: str) -> Iterable[Span]:
         return arrange(self._parts(text), self.behavior)
