@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
+from operator import add
 
 import pytest
 import strategies as our
@@ -72,8 +73,10 @@ def check_many(pattern: Pattern, texts: list[str]) -> None:
     matches = [text[a:b] for text, found in zip(texts, spans, strict=True) for a, b in found]
     assert pattern.matches(texts) == matches
     for text, found in zip(texts, spans, strict=True):
-        located = [text[a:b] for a, b in found], [start for start, _ in found]
-        assert pattern.located_matches(text) == located
+        words, gaps = pattern.located_matches(text)
+        assert words == [text[a:b] for a, b in found]
+        starts = accumulate(map(add, gaps, [0, *map(len, words)]))
+        assert list(starts) == [start for start, _ in found]
     pieces = pattern.isolated(texts)
     if pieces is not None:
         each = [pattern.isolated([text]) or [] for text in texts]

@@ -71,9 +71,11 @@ class AlignedText:
                 shift = self.origin.__add__
                 starts, ends = map(shift, starts), map(shift, ends)
             return zip(starts, ends, strict=True)
-        lasts = map((-1).__add__, ends)
+        # By the places behind the characters.
+        shifted = array("q", (0,))
+        _extend(shifted, self.ends)
         begins = map(self.starts.__getitem__, starts)
-        return zip(begins, map(self.ends.__getitem__, lasts), strict=True)
+        return zip(begins, map(shifted.__getitem__, ends), strict=True)
 
     def mapped(self, text: str) -> AlignedText:
         """The text with every character replaced by one other."""

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import accumulate, chain, compress, islice, repeat
-from operator import add, sub
 
 from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.encoding import Encoding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    # Ids, tokens, and steps that lead from the beginning of a word to its end, each in characters:
-    # over a token where the step's flag isn't 0, else over characters without a token, or back to
-    # those that the next token shares. Words whose every step is a token have the steps for flags.
-    Word = tuple[tuple[int, ...], tuple[str, ...], tuple[int, ...], tuple[int, ...]]
-    Spans = tuple[Iterable[int], Iterable[int]]
+    # Ids, tokens, and steps in characters that lead from the beginning of a word to its end. Each
+    # is a token, in their order, unless it is a Skip.
+    Word = tuple[Sequence[int], Sequence[str], Sequence[int]]
 
 # The original itself, in which every place is its own.
 _ORIGINAL = AlignedText("")
+
+
+class Skip(int):
+    """A step over characters without a token, or back to those that the next token shares."""
+
+    __slots__ = ()
 
 
 def located(
@@ -27,19 +31,18 @@ def located(
 ) -> Word:
     """A word of ``end`` characters, by the first and the last character of each token."""
     steps: list[int] = []
-    flags: list[int] = []
     position = 0
     for first, last in zip(firsts, lasts, strict=True):
-        if first != position:
-            steps.append(first - position)
-            flags.append(0)
+        steps += _skip(first - position)
         position = last + 1
         steps.append(position - first)
-        flags.append(1)
-    if position != end:
-        steps.append(end - position)
-        flags.append(0)
-    return tuple(ids), tuple(tokens), tuple(steps), tuple(flags)
+    steps += _skip(end - position)
+    return tuple(ids), tuple(tokens), tuple(steps)
+
+
+@lru_cache(maxsize=256)
+def _skip(size: int) -> tuple[int, ...]:
+    return (Skip(size),) if size else ()
 
 
 class EncodingBuilder:
@@ -49,90 +52,82 @@ class EncodingBuilder:
     once takes less time.
     """
 
-    __slots__ = ("_count", "_end", "_ids", "_numbers", "_offsets", "_tokens", "_word_ids", "_words")
+    __slots__ = ("_counts", "_end", "_ids", "_offsets", "_tokens", "_words")
 
     def __init__(self) -> None:
         self._ids: list[int] = []
         self._tokens: list[str] = []
         self._offsets: list[tuple[int, int]] = []
-        self._word_ids: list[int | None] = []
-        self._count = 0
-        # What waits: words and gaps from the beginning of the original up to a place, with the
-        # words' numbers.
+        # How many tokens each pre-token has.
+        self._counts: list[int] = []
+        # What waits, and where in the original that ends.
         self._words: list[Word] = []
-        self._numbers: list[int] = []
         self._end = 0
-
-    def next_words(self, count: int) -> range:
-        """The numbers of so many more words."""
-        self._count += count
-        return range(self._count - count, self._count)
 
     def add_token(self, id: int, token: str, span: tuple[int, int]) -> None:
         """An added token, which is a word of its own."""
         start, end = span
         self._go_to(start)
-        steps = (end - start,)
-        self._words.append(((id,), (token,), steps, steps))
-        self._numbers.append(self._count)
-        self._count += 1
+        self._words.append(((id,), (token,), (end - start,)))
+        self._counts.append(1)
         self._end = end
 
     def add(
-        self, piece: AlignedText, words: list[Word], numbers: Iterable[int], spans: Spans | None
+        self,
+        piece: AlignedText,
+        words: list[Word],
+        gaps: Iterable[int] | None,
+        parts: Iterable[int] | None,
     ) -> None:
-        """Words, or parts of words that share a number, of a piece.
+        """The words of a piece.
 
-        ``spans`` are where in the piece they begin and how long they are; None if together they are
-        the whole piece.
+        ``gaps`` are how many characters are in front of each; None if there are only words.
+        ``parts`` are how many of them together are one pre-token; None if each is.
         """
-        if spans is None and piece.is_untouched():
+        counts: Iterable[int] = map(len, [word[0] for word in words])
+        if parts is not None:
+            counts = iter(counts)
+            counts = [sum(islice(counts, part)) for part in parts]
+        self._counts += counts
+        if gaps is None and piece.is_untouched():
             self._go_to(piece.origin)
             self._words += words
-            self._numbers += numbers
             self._end = piece.origin + len(piece.text)
         else:
             self._flush()
-            self._append(piece, words, numbers, spans)
+            self._append(piece, words, gaps)
 
     def build(self, type_id: int) -> Encoding:
         """All that was collected."""
         self._flush()
-        return Encoding(self._ids, self._tokens, self._offsets, self._word_ids, type_id=type_id)
+        word_ids: list[int | None] = []
+        word_ids += chain.from_iterable(map(repeat, range(len(self._counts)), self._counts))
+        return Encoding(self._ids, self._tokens, self._offsets, word_ids, type_id=type_id)
 
     def _go_to(self, position: int) -> None:
         if position != self._end:
-            self._words.append(((), (), (position - self._end,), (0,)))
-            self._numbers.append(0)
+            self._words.append(((), (), _skip(position - self._end)))
 
     def _flush(self) -> None:
         if self._words:
-            self._append(_ORIGINAL, self._words, self._numbers)
-            self._words, self._numbers = [], []
+            self._append(_ORIGINAL, self._words)
+            self._words = []
         self._end = 0
 
     def _append(
-        self,
-        piece: AlignedText,
-        words: list[Word],
-        numbers: Iterable[int],
-        spans: Spans | None = None,
+        self, piece: AlignedText, words: list[Word], gaps: Iterable[int] | None = None
     ) -> None:
-        ids = [word[0] for word in words]
-        counts = list(map(len, ids))
         before = len(self._ids)
-        self._ids += chain.from_iterable(ids)
+        self._ids += chain.from_iterable([word[0] for word in words])
         self._tokens += chain.from_iterable([word[1] for word in words])
-        self._word_ids += chain.from_iterable(map(repeat, numbers, counts))
-        bounds = list(accumulate(chain.from_iterable([word[2] for word in words]), initial=0))
-        starts: Iterable[int] = islice(bounds, len(bounds) - 1)
+        walks: Iterable[Iterable[int]] = [word[2] for word in words]
+        if gaps is not None:
+            walks = chain.from_iterable(zip(map(_skip, gaps), walks, strict=True))
+        steps = list(chain.from_iterable(walks))
+        bounds = list(accumulate(steps, initial=0))
+        starts: Iterable[int] = islice(bounds, len(steps))
         ends: Iterable[int] = islice(bounds, 1, None)
-        if len(bounds) - 1 != len(self._ids) - before:
-            flags = list(chain.from_iterable([word[3] for word in words]))
-            starts, ends = compress(starts, flags), compress(ends, flags)
-        if spans is not None:
-            # By how much each word is farther behind than if there were no gaps.
-            gaps = map(sub, spans[0], accumulate(spans[1], initial=0))
-            shifts = list(chain.from_iterable(map(repeat, gaps, counts)))
-            starts, ends = map(add, starts, shifts), map(add, ends, shifts)
+        if len(steps) != len(self._ids) - before:
+            are_tokens = [type(step) is int for step in steps]
+            starts, ends = compress(starts, are_tokens), compress(ends, are_tokens)
         self._offsets += piece.offsets(starts, ends)

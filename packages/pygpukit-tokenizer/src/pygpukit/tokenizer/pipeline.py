@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import accumulate, chain, pairwise, repeat
 
 from pygpukit.tokenizer.aligned import AlignedText
-from pygpukit.tokenizer.builder import EncodingBuilder, located
+from pygpukit.tokenizer.builder import EncodingBuilder, Skip, located
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
 from pygpukit.tokenizer.collection import CollectionPaused
 from pygpukit.tokenizer.pre_tokenizers import ByteLevel, Metaspace, flattened
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pygpukit.tokenizer.added_tokens import AddedToken, AddedVocabulary
-    from pygpukit.tokenizer.builder import Spans, Word
+    from pygpukit.tokenizer.builder import Word
     from pygpukit.tokenizer.encoding import Encoding
     from pygpukit.tokenizer.models import Model
     from pygpukit.tokenizer.normalizers import Normalizer
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.pre_tokenizers.base import Words
 
     SplitFunction = Callable[[list[str]], list[str]]
-    WordList = tuple[AlignedText, list[str], Spans | None, Callable[[str], Word]]
+    WordList = tuple[AlignedText, list[str], Iterable[int] | None, Callable[[str], Word]]
 
 _MAX_WORDS = 1 << 17
 _MAX_WORD_LENGTH = 64
 # The tokens of so many characters are more objects than it takes to start a collection.
 _LONG_TEXT = 1 << 14
+_BACK = Skip(-1)
 _CONTINUING = frozenset(ALPHABET[0x80:0xC0])
 _SPELLED_SIZES = [len(char.encode()) for char in ALPHABET]
 
@@ -79,16 +80,15 @@ class WordCache(dict[str, "Word"]):
 
 
 class CharCounts(dict[str, int]):
-    """The numbers of characters in tokens of the byte alphabet; 0 where one begins inside of one.
-
-    There are only as many as a vocabulary has.
-    """
+    """How many characters tokens of the byte alphabet have; 0 for those that begin inside of one."""
 
     __slots__ = ()
 
     def __missing__(self, token: str) -> int:
         inside = sum(map(_CONTINUING.__contains__, token))
-        count = self[token] = 0 if token[0] in _CONTINUING else len(token) - inside
+        count = 0 if token[0] in _CONTINUING else len(token) - inside
+        if len(self) < _MAX_WORDS and len(token) <= _MAX_WORD_LENGTH:
+            self[token] = count
         return count
 
 
@@ -241,16 +241,18 @@ class Pipeline:
             self._encode_piece(builder, part.slice(position, len(text)) if position else part)
 
     def _encode_piece(self, builder: EncodingBuilder, piece: AlignedText) -> None:
-        for rewritten, words, spans, tokens_of in self._word_lists(piece):
-            numbers: Iterable[int] = builder.next_words(len(words))
+        for rewritten, words, gaps, tokens_of in self._word_lists(piece):
+            sizes = None
             if self._cuts:
                 parts = list(map(self._model.words, words))
-                numbers = chain.from_iterable(map(repeat, numbers, map(len, parts)))
+                sizes = list(map(len, parts))
                 words = list(chain.from_iterable(parts))
-                if spans is not None:
-                    starts = chain.from_iterable(map(_starts, spans[0], parts))
-                    spans = starts, map(len, words)
-            builder.add(rewritten, list(map(tokens_of, words)), numbers, spans)
+                if gaps is not None:
+                    # Nothing is left out inside of a pre-token.
+                    gaps = chain.from_iterable(
+                        (gap, *repeat(0, size - 1)) for gap, size in zip(gaps, sizes, strict=True)
+                    )
+            builder.add(rewritten, list(map(tokens_of, words)), gaps, sizes)
 
     def _word_lists(self, piece: AlignedText) -> Iterator[WordList]:
         """The pre-tokens of a piece, as the last step that cuts them gives them, in lists."""
@@ -266,21 +268,21 @@ class Pipeline:
         for split in self._aligned_splits:
             pieces = split(pieces)
         for last in pieces:
-            rewritten, words, starts = self._last_words(last)
+            rewritten, words, gaps = self._last_words(last)
             for cut in self._cut_again:
-                words, starts = _cut_further(cut, words, starts)
+                words, gaps = _cut_further(cut, words, gaps)
             marks = self._marks
-            spans = None if starts is None else (starts, map(len, words))
             if marks is None:
-                yield rewritten, words, spans, self._tokens_of
+                yield rewritten, words, gaps, self._tokens_of
             elif marks.only_prepends(words):
                 marked = [marks.replacement + word for word in words]
-                yield rewritten, marked, spans, self._prefixed_tokens_of
+                yield rewritten, marked, gaps, self._prefixed_tokens_of
             else:
-                starts = accumulate(map(len, words), initial=0) if starts is None else starts
-                for start, word in zip(starts, words, strict=False):
-                    marked_piece, parts, _ = marks.words(rewritten.slice(start, start + len(word)))
-                    yield marked_piece, parts, None, self._tokens_of
+                end = 0
+                for gap, word in zip(repeat(0) if gaps is None else gaps, words, strict=False):
+                    start = end + gap
+                    end = start + len(word)
+                    yield *marks.words(rewritten.slice(start, end)), self._tokens_of
 
     def _word_tokens(self, word: str) -> Word:
         """The tokens of a word with the steps over them."""
@@ -288,7 +290,7 @@ class Pipeline:
         pieces = model.spelled_pieces(word) if self._spells else model.pieces(word)
         if pieces is None:
             return self._tokens_by_bytes(word)
-        ids = tuple(map(model.vocab.__getitem__, pieces))
+        ids = model.piece_ids(pieces)
         if not self._spells or word.isascii():
             steps = tuple(map(len, pieces))
         else:
@@ -298,7 +300,7 @@ class Pipeline:
                 chars = [i for i, char in enumerate(word) for _ in char.encode()]
                 firsts = [chars[i] for i in bounds[:-1]]
                 return located(ids, pieces, firsts, [chars[i - 1] for i in bounds[1:]], len(word))
-        return ids, tuple(pieces), steps, steps
+        return ids, tuple(pieces), steps
 
     def _tokens_by_bytes(self, word: str) -> Word:
         tokens = self._model.tokens(to_alphabet(word.encode()) if self._spells else word)
@@ -319,12 +321,14 @@ class Pipeline:
 
     def _prefixed_tokens(self, word: str) -> Word:
         """The same of a word whose first character was put in front: it has the next one's span."""
-        ids, tokens, steps, flags = self._word_tokens(word)
-        if flags is steps and steps[0] > 1:
-            steps = steps[0] - 1, *steps[1:]
-            return ids, tokens, steps, steps
-        bounds = accumulate(steps, initial=0)
-        spans = [span for span, flag in zip(pairwise(bounds), flags, strict=True) if flag]
+        ids, tokens, steps = self._word_tokens(word)
+        first, *rest = steps
+        if type(first) is int and first > 1:
+            return ids, tokens, (first - 1, *rest)
+        if type(first) is int and type(rest[0]) is int:
+            return ids, tokens, (1, _BACK, *rest)
+        bounds = pairwise(accumulate(steps, initial=0))
+        spans = [span for span, step in zip(bounds, steps, strict=True) if type(step) is int]
         firsts = [max(start - 1, 0) for start, _ in spans]
         return located(ids, tokens, firsts, [max(end - 2, 0) for _, end in spans], len(word) - 1)
 
@@ -342,22 +346,17 @@ def _cutter(step: PreTokenizer, spelling: ByteLevel | None) -> Cutter | None:
 
 
 def _cut_further(
-    cut: SplitFunction, words: list[str], starts: Iterable[int] | None
+    cut: SplitFunction, words: list[str], gaps: Iterable[int] | None
 ) -> tuple[list[str], Iterable[int] | None]:
-    """What a step that leaves nothing out makes of words, and where that begins."""
+    """What a step that leaves nothing out makes of words, with the gaps in front of that."""
     parts = cut(words)
-    if starts is None or len(parts) == len(words):
-        return parts, starts
+    if gaps is None or len(parts) == len(words):
+        return parts, gaps
     found = []
     sizes = map(len, parts)
-    for start, word in zip(starts, words, strict=True):
-        end = start + len(word)
-        while start < end:
-            found.append(start)
-            start += next(sizes)
+    for gap, word in zip(gaps, words, strict=True):
+        left = len(word)
+        while left:
+            found.append(0 if left < len(word) else gap)
+            left -= next(sizes)
     return parts, found
-
-
-def _starts(start: int, parts: list[str]) -> Iterable[int]:
-    """Where the parts of a word begin that begins at ``start``."""
-    return accumulate(map(len, parts[:-1]), initial=start)

@@ -68,6 +68,10 @@ class Model(Component):
         """
         return None
 
+    def piece_ids(self, pieces: list[str]) -> tuple[int, ...]:
+        """The ids of what ``pieces`` gave."""
+        return tuple(map(self.vocab.__getitem__, pieces))
+
     def spelled_pieces(self, word: str) -> list[str] | None:
         """The same of a pre-token that is yet to be spelled in the byte alphabet."""
         return self.pieces(to_alphabet(word.encode()))

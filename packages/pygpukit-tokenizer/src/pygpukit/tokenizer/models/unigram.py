@@ -91,11 +91,22 @@ class Unigram(Model):
         id = self._vocab.get(word)
         if id is not None and len(word) == 1:
             return (id,)
-        return [id for piece in self._pieces(word) for id, _ in self._spelled(piece)]
+        pieces = self.pieces(word)
+        if pieces is None:
+            return [id for id, _, _, _ in self.tokens(word)]
+        return self.piece_ids(pieces)
 
     def pieces(self, word: str) -> list[str] | None:
         pieces = self._pieces(word)
-        return pieces if all(map(self._vocab.__contains__, pieces)) else None
+        if self._byte_fallback and not all(map(self._vocab.__contains__, pieces)):
+            return None
+        return pieces
+
+    def piece_ids(self, pieces: list[str]) -> tuple[int, ...]:
+        ids = tuple(map(self._vocab.get, pieces))
+        if None in ids:
+            ids = tuple([self._unknown() if id is None else id for id in ids])
+        return ids  # type: ignore[return-value] # none of them is None
 
     def tokens(self, word: str) -> list[Token]:
         tokens = []

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from functools import cache, lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 
 from pygpukit.tokenizer.errors import PatternError
 from pygpukit.tokenizer.onig.nodes import (
@@ -181,18 +181,20 @@ class Pattern:
         return [text[match.start() : match.end()] for match in pattern.finditer(subject)]
 
     def located_matches(self, text: str) -> tuple[list[str], list[int]]:
-        """The texts of all non-empty matches, in order, and where they begin."""
+        """The texts of all non-empty matches, in order, and the gaps in front of them."""
         if self.nullable:
             spans = [span for span in self.spans(text) if span[0] < span[1]]
-            return [text[a:b] for a, b in spans], [start for start, _ in spans]
+            ends = [0, *(end for _, end in spans)]
+            gaps = [start - end for (start, _), end in zip(spans, ends, strict=False)]
+            return [text[a:b] for a, b in spans], gaps
         subject, pattern = self._subject(text)
         parts = _captured(pattern, False).split(subject)
         # Every other part is a match.
-        starts = list(accumulate(map(len, parts), initial=0))
+        gaps = list(map(len, parts[:-1:2]))
         if subject is text:
-            return parts[1::2], starts[1:-1:2]
-        bounds = zip(starts[1:-1:2], starts[2::2], strict=True)
-        return [text[a:b] for a, b in bounds], starts[1:-1:2]
+            return parts[1::2], gaps
+        bounds = pairwise(accumulate(map(len, parts), initial=0))
+        return [text[a:b] for a, b in islice(bounds, 1, None, 2)], gaps
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """The spans of all matches, in order, empty ones as Oniguruma's iteration yields them."""

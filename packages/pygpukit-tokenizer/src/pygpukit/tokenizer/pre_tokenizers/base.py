@@ -45,9 +45,10 @@ class PreTokenizer(Component):
         raise NotImplementedError
 
     def words(self, piece: AlignedText) -> Words:
-        """One piece as it is rewritten, what it is cut into, and where in it each part begins.
+        """One piece as it is rewritten, the parts it is cut into, and the gaps between them.
 
-        None for the last if the parts together are all of it.
+        These are how many characters are left out in front of each part; None if none are, nor
+        behind the last one.
         """
         raise NotImplementedError
 
@@ -87,7 +88,17 @@ class Cutter(PreTokenizer):
     def words(self, piece: AlignedText) -> Words:
         text = piece.text
         spans = list(self.cuts(text))
-        return piece, [text[start:end] for start, end in spans], [start for start, _ in spans]
+        return piece, [text[start:end] for start, end in spans], gaps_before(spans)
+
+
+def gaps_before(spans: Iterable[Span]) -> Iterable[int]:
+    """How many characters are left out in front of each span."""
+    gaps = []
+    position = 0
+    for start, end in spans:
+        gaps.append(start - position)
+        position = end
+    return gaps
 
 
 def arrange(parts: Series[tuple[int, int, bool]], behavior: str) -> list[Span]:
