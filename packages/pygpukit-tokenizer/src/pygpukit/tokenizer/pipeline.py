@@ -80,7 +80,7 @@ class WordCache(dict[str, "Word"]):
 
 
 class CharCounts(dict[str, int]):
-    """How many characters tokens of the byte alphabet have; 0 for those that begin inside of one."""
+    """How many characters are in tokens of the byte alphabet; 0 if one begins inside of one."""
 
     __slots__ = ()
 
