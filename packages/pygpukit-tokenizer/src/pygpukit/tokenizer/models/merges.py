@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
 from itertools import count, pairwise, repeat
+from operator import contains
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ class Merges:
             separator = " "
         try:
             joined = list(map(separator.join, merges)) if paired else _without_version(merges)
+            alphabet = set(text)
             # Most often there are no other characters than those that are tokens.
-            alphabet = text if vocab.keys() >= set(text) else line.join(joined)
-            known = vocab.keys() >= set(alphabet) - {line, separator} and not prefix
+            if not vocab.keys() >= alphabet:
+                alphabet = set(line.join(joined)) - {line, separator}
+            known = vocab.keys() >= alphabet and not prefix
             known = known and _all_give_tokens(joined, separator, line, vocab, tokens)
         except TypeError:
             known = False
@@ -205,9 +208,12 @@ def _all_give_tokens(
 
     Without a loop in Python: a vocabulary may have half a million merges.
     """
-    if not merges or set(map(str.count, merges, repeat(separator))) != {1}:
+    if not merges or not all(map(contains, merges, repeat(separator))):
         return False
-    merged = line.join(merges).replace(separator, "").split(line)
+    text = line.join(merges)
+    if text.count(separator) != len(merges):
+        return False
+    merged = text.replace(separator, "").split(line)
     first = vocab.get(merged[0], 0)
     # Training appends what each merge gives to the vocabulary.
     if isinstance(tokens, list) and merged == tokens[first : first + len(merged)]:
