@@ -38,15 +38,16 @@ class TokenTexts:
         ids = list(ids)
         if self._table is None:
             self._table = self._build()
-        find: Callable[[int], str | None]
+        find: Callable[[int], str | None] = self.__getitem__
         if isinstance(self._table, dict):
             find = self._table.get
         # A list takes ids below 0 for places from its end.
-        elif ids and min(ids) >= 0 and max(ids) < len(self._table):
+        elif min(ids, default=0) >= 0:
             find = self._table.__getitem__
-        else:
-            find = self.__getitem__
-        tokens = list(map(find, ids))
+        try:
+            tokens = list(map(find, ids))
+        except IndexError:
+            tokens = list(map(self.__getitem__, ids))
         if None in tokens:
             tokens = [token for token in tokens if token is not None]
         return tokens  # type: ignore[return-value] # none of them is None
