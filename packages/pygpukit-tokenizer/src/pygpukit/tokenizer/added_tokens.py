@@ -160,6 +160,10 @@ class Matcher:
         """Whether there is anything to find."""
         return self._gate is not None
 
+    def only_finds(self) -> bool:
+        """Whether what it finds is never more than the token's text."""
+        return self._plain
+
     def find(self, text: str) -> list[tuple[int, int, AddedToken]]:
         """All tokens in ``text`` as (start, end, token), white space taken in as they ask."""
         if self._gate is None or self._gate.search(text) is None:

@@ -6,15 +6,15 @@ track of where everything came from.
 
 from __future__ import annotations
 
-from itertools import accumulate, chain, pairwise, repeat
+from itertools import chain, repeat
 
 from pygpukit.tokenizer.aligned import AlignedText
-from pygpukit.tokenizer.builder import EncodingBuilder, Skip, located
-from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
+from pygpukit.tokenizer.builder import EncodingBuilder
 from pygpukit.tokenizer.collection import CollectionPaused
 from pygpukit.tokenizer.pre_tokenizers import ByteLevel, Metaspace, flattened
 from pygpukit.tokenizer.pre_tokenizers.base import Cutter
 from pygpukit.tokenizer.pre_tokenizers.fusing import fused
+from pygpukit.tokenizer.words import IdCache, WordCache, WordTokenizer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,68 +28,12 @@ if TYPE_CHECKING:
     from pygpukit.tokenizer.pre_tokenizers import PreTokenizer
     from pygpukit.tokenizer.pre_tokenizers.base import Words
 
+    Found = tuple[int, int, AddedToken]
     SplitFunction = Callable[[list[str]], list[str]]
     WordList = tuple[AlignedText, list[str], Iterable[int] | None, Callable[[str], Word]]
 
-_MAX_WORDS = 1 << 17
-_MAX_WORD_LENGTH = 64
 # The tokens of so many characters are more objects than it takes to start a collection.
 _LONG_TEXT = 1 << 14
-_BACK = Skip(-1)
-_CONTINUING = frozenset(ALPHABET[0x80:0xC0])
-_SPELLED_SIZES = [len(char.encode()) for char in ALPHABET]
-
-
-class IdCache(dict["str | AddedToken", "Sequence[int]"]):
-    """The ids of words, computed when first asked for. Bounded: full, it starts over.
-
-    Added tokens may be among the words, so that all of a text can be looked up at once.
-    """
-
-    __slots__ = ("_compute",)
-
-    def __init__(self, compute: Callable[[str], Sequence[int]]) -> None:
-        super().__init__()
-        self._compute = compute
-
-    def __missing__(self, word: str | AddedToken) -> Sequence[int]:
-        if not isinstance(word, str):
-            return (word.id,)
-        ids = self._compute(word)
-        if len(word) <= _MAX_WORD_LENGTH:
-            if len(self) >= _MAX_WORDS:
-                self.clear()
-            self[word] = ids
-        return ids
-
-
-class WordCache(dict[str, "Word"]):
-    """The same for words with tokens and spans."""
-
-    def __init__(self, compute: Callable[[str], Word]) -> None:
-        super().__init__()
-        self._compute = compute
-
-    def __missing__(self, word: str) -> Word:
-        tokens = self._compute(word)
-        if len(word) <= _MAX_WORD_LENGTH:
-            if len(self) >= _MAX_WORDS:
-                self.clear()
-            self[word] = tokens
-        return tokens
-
-
-class CharCounts(dict[str, int]):
-    """How many characters are in tokens of the byte alphabet; 0 if one begins inside of one."""
-
-    __slots__ = ()
-
-    def __missing__(self, token: str) -> int:
-        inside = sum(map(_CONTINUING.__contains__, token))
-        count = 0 if token[0] in _CONTINUING else len(token) - inside
-        if len(self) < _MAX_WORDS and len(token) <= _MAX_WORD_LENGTH:
-            self[token] = count
-        return count
 
 
 class Pipeline:
@@ -105,6 +49,8 @@ class Pipeline:
         self._added = added
         self._finds_normalized = added.normalized.has_tokens()
         self._normalizer = normalizer
+        # Whether a part of the text, normalised, is that part of the normalised text.
+        self._exchanges = normalizer is None or normalizer.exchanges()
         self._model = model
         steps = flattened(pre_tokenizer)
         self._splits: list[SplitFunction] = [step.split for step in steps]
@@ -128,9 +74,9 @@ class Pipeline:
         self._needs_origins = strays or any(step.needs_origins() for step in tracked)
         self._cuts = model.cuts() and not self._spells
         self._ids_of = IdCache(model.spelled_ids if self._spells else model.ids).__getitem__
-        self._tokens_of = WordCache(self._word_tokens).__getitem__
-        self._char_counts = CharCounts()
-        self._prefixed_tokens_of = WordCache(self._prefixed_tokens).__getitem__
+        words = WordTokenizer(model, spells=self._spells)
+        self._tokens_of = WordCache(words.tokens).__getitem__
+        self._prefixed_tokens_of = WordCache(words.prefixed_tokens).__getitem__
         # Whether it is worth to try if the words are the whole text, which tells their places.
         self._covers = not self._needs_origins and all(
             isinstance(step, Cutter) or (step is spelling and not spelling.add_prefix_space)
@@ -167,22 +113,32 @@ class Pipeline:
 
     def _text_ids(self, text: str, parse_special: bool) -> list[int]:
         words: list[str | AddedToken] = []
+        found = self._added.raw.find(text) if parse_special else ()
+        part_words = self._part_words
+        if self._exchanges:
+            text, part_words = self._normalized(text), self._normalized_words
         position = 0
-        for start, end, token in self._added.raw.find(text) if parse_special else ():
+        for start, end, token in found:
             if position < start:
-                words += self._part_words(text[position:start], position == 0, True)
+                words += part_words(text[position:start], position == 0, True)
             words.append(token)
             position = end
         rest = text[position:] if position else text
-        words += self._part_words(rest, position == 0, parse_special)
+        words += part_words(rest, position == 0, parse_special)
         return list(chain.from_iterable(map(self._ids_of, words)))
 
     def _part_words(
         self, text: str, first: bool, parse_special: bool
     ) -> Sequence[str | AddedToken]:
-        """The words of a part of the text, with the added tokens that match after normalizing."""
-        if self._normalizer is not None:
-            text = self._normalizer.normalize(text)
+        return self._normalized_words(self._normalized(text), first, parse_special)
+
+    def _normalized(self, text: str) -> str:
+        return text if self._normalizer is None else self._normalizer.normalize(text)
+
+    def _normalized_words(
+        self, text: str, first: bool, parse_special: bool
+    ) -> Sequence[str | AddedToken]:
+        """The words of a normalised part of the text, with the added tokens that match in it."""
         if not self._finds_normalized:
             return self._piece_words(text, first)
         words: list[str | AddedToken] = []
@@ -211,17 +167,56 @@ class Pipeline:
 
     def encode(self, text: str, *, type_id: int, parse_special: bool) -> Encoding:
         """All that is known of the tokens of a text, before post-processing."""
-        builder = EncodingBuilder()
-        position = 0
         with CollectionPaused(when=len(text) >= _LONG_TEXT):
-            for start, end, token in self._added.raw.find(text) if parse_special else ():
-                if position < start:
-                    self._encode_part(builder, AlignedText(text[position:start], position), True)
-                builder.add_token(token.id, text[start:end], (start, end))
-                position = end
-            part = AlignedText(text[position:], position)
-            self._encode_part(builder, part, parse_special)
+            builder = EncodingBuilder()
+            raw = self._added.raw
+            found = raw.find(text) if parse_special else []
+            plain = self._exchanges and not self._finds_normalized
+            plain = plain and (not found or raw.only_finds())
+            if not (plain and self._covers and self._encode_at_once(builder, text, found)):
+                self._encode_parts(builder, text, found, parse_special)
             return builder.build(type_id)
+
+    def _encode_at_once(self, builder: EncodingBuilder, text: str, found: list[Found]) -> bool:
+        """Encode a text whose words and added tokens together are all of it; False if not."""
+        normalized = self._normalized(text)
+        words: list[str | AddedToken] = []
+        parts: list[int] = []
+        position = left_out = 0
+        for start, end, token in [*found, (len(text), len(text), None)]:
+            if position < start:
+                pieces = [normalized[position:start]]
+                for split in self._splits:
+                    pieces = split(pieces)
+                left_out += start - position - sum(map(len, pieces))
+                if self._cuts:
+                    for piece in pieces:
+                        cut = self._model.words(piece)
+                        words += cut
+                        parts.append(len(cut))
+                else:
+                    words += pieces
+            if token is not None:
+                words.append(token)
+                parts.append(1)
+            position = end
+        self._covers = not left_out
+        if self._covers:
+            tokens = list(map(self._tokens_of, words))
+            builder.add(AlignedText(text), tokens, None, parts if self._cuts else None)
+        return self._covers
+
+    def _encode_parts(
+        self, builder: EncodingBuilder, text: str, found: list[Found], parse_special: bool
+    ) -> None:
+        position = 0
+        for start, end, token in found:
+            if position < start:
+                self._encode_part(builder, AlignedText(text[position:start], position), True)
+            builder.add_token(token.id, text[start:end], (start, end))
+            position = end
+        part = AlignedText(text[position:], position)
+        self._encode_part(builder, part, parse_special)
 
     def _encode_part(
         self, builder: EncodingBuilder, part: AlignedText, parse_special: bool
@@ -283,54 +278,6 @@ class Pipeline:
                     start = end + gap
                     end = start + len(word)
                     yield *marks.words(rewritten.slice(start, end)), self._tokens_of
-
-    def _word_tokens(self, word: str) -> Word:
-        """The tokens of a word with the steps over them."""
-        model = self._model
-        pieces = model.spelled_pieces(word) if self._spells else model.pieces(word)
-        if pieces is None:
-            return self._tokens_by_bytes(word)
-        ids = model.piece_ids(pieces)
-        if not self._spells or word.isascii():
-            steps = tuple(map(len, pieces))
-        else:
-            steps = tuple(map(self._char_counts.__getitem__, pieces))
-            if 0 in steps:
-                bounds = list(accumulate(map(len, pieces), initial=0))
-                chars = [i for i, char in enumerate(word) for _ in char.encode()]
-                firsts = [chars[i] for i in bounds[:-1]]
-                return located(ids, pieces, firsts, [chars[i - 1] for i in bounds[1:]], len(word))
-        return ids, tuple(pieces), steps
-
-    def _tokens_by_bytes(self, word: str) -> Word:
-        tokens = self._model.tokens(to_alphabet(word.encode()) if self._spells else word)
-        if self._spells:
-            chars = [
-                i for i, c in enumerate(word) for b in c.encode() for _ in range(_SPELLED_SIZES[b])
-            ]
-        else:
-            chars = [i for i, c in enumerate(word) for _ in c.encode()]
-        return located(
-            [id for id, _, _, _ in tokens],
-            [token for _, token, _, _ in tokens],
-            # Tokens of no bytes share the character before them.
-            [chars[min(start, end - 1)] for _, _, start, end in tokens],
-            [chars[end - 1] for _, _, _, end in tokens],
-            len(word),
-        )
-
-    def _prefixed_tokens(self, word: str) -> Word:
-        """The same of a word whose first character was put in front: it has the next one's span."""
-        ids, tokens, steps = self._word_tokens(word)
-        first, *rest = steps
-        if type(first) is int and first > 1:
-            return ids, tokens, (first - 1, *rest)
-        if type(first) is int and type(rest[0]) is int:
-            return ids, tokens, (1, _BACK, *rest)
-        bounds = pairwise(accumulate(steps, initial=0))
-        spans = [span for span, step in zip(bounds, steps, strict=True) if type(step) is int]
-        firsts = [max(start - 1, 0) for start, _ in spans]
-        return located(ids, tokens, firsts, [max(end - 2, 0) for _, end in spans], len(word) - 1)
 
 
 def _whole(piece: AlignedText) -> Words:

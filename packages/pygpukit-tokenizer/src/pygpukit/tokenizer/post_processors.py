@@ -247,11 +247,14 @@ class TemplateProcessing(PostProcessor):
                 "parts, not one or two sequences"
             )
         parts = []
-        for piece in self.pair if len(encodings) == 2 else self.single:
+        pieces = self.pair if len(encodings) == 2 else self.single
+        sequences = [piece.sequence for piece in pieces if piece.special is None]
+        for piece in pieces:
             if piece.special is None:
                 encoding = encodings[piece.sequence]
                 encoding.set_sequence(piece.sequence, piece.type_id)
-                parts.append(encoding.copy())
+                again = sequences.count(piece.sequence) > 1
+                parts.append(encoding.copy() if again else encoding)
             elif add_special_tokens:
                 ids, tokens = self.special_tokens[piece.special]
                 parts.append(Encoding.special(ids, tokens, piece.type_id))

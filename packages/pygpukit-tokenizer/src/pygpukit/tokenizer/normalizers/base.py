@@ -27,6 +27,10 @@ class Normalizer(Component):
         """The normalised text with its origins."""
         raise NotImplementedError
 
+    def exchanges(self) -> bool:
+        """Whether all that it does is to put certain characters in the places of others."""
+        return False
+
     def inserts_in_front(self) -> bool:
         """Whether a text may begin, normalised, with characters that come from nowhere in it."""
         return False

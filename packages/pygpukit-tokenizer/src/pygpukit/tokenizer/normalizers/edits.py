@@ -61,8 +61,12 @@ class Replace(Normalizer):
     def normalize(self, text: str) -> str:
         return self.pattern.replace(text, self.content) if text else text
 
+    def exchanges(self) -> bool:
+        pattern = self.pattern
+        return isinstance(pattern, Literal) and len(pattern.text) == len(self.content) == 1
+
     def align(self, text: AlignedText) -> AlignedText:
-        if isinstance(self.pattern, Literal) and len(self.pattern.text) == len(self.content) == 1:
+        if self.exchanges():
             return text.mapped(self.normalize(text.text))
         matches = self.pattern.spans(text.text) if text.text else []
         return text.substituted(matches, self.content) if matches else text

@@ -1,0 +1,138 @@
+"""The tokens of words, and what is remembered of them."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+
+from pygpukit.tokenizer.builder import Skip, located
+from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pygpukit.tokenizer.added_tokens import AddedToken
+    from pygpukit.tokenizer.builder import Word
+    from pygpukit.tokenizer.models import Model
+
+_MAX_WORDS = 1 << 17
+_MAX_WORD_LENGTH = 64
+_BACK = Skip(-1)
+_CONTINUING = frozenset(ALPHABET[0x80:0xC0])
+_SPELLED_SIZES = [len(char.encode()) for char in ALPHABET]
+
+
+class WordTokenizer:
+    """Finds the tokens of words with the steps over them.
+
+    With ``spells``, the model sees the words spelled in the byte alphabet.
+    """
+
+    __slots__ = ("_char_counts", "_model", "_spells")
+
+    def __init__(self, model: Model, *, spells: bool) -> None:
+        self._model = model
+        self._spells = spells
+        self._char_counts = _CharCounts()
+
+    def tokens(self, word: str) -> Word:
+        """The tokens of a word with the steps over them."""
+        model = self._model
+        pieces = model.spelled_pieces(word) if self._spells else model.pieces(word)
+        if pieces is None:
+            return self._tokens_by_bytes(word)
+        ids = model.piece_ids(pieces)
+        if not self._spells or word.isascii():
+            steps = tuple(map(len, pieces))
+        else:
+            steps = tuple(map(self._char_counts.__getitem__, pieces))
+            if 0 in steps:
+                bounds = list(accumulate(map(len, pieces), initial=0))
+                chars = [i for i, char in enumerate(word) for _ in char.encode()]
+                firsts = [chars[i] for i in bounds[:-1]]
+                return located(ids, pieces, firsts, [chars[i - 1] for i in bounds[1:]], len(word))
+        return ids, tuple(pieces), steps
+
+    def _tokens_by_bytes(self, word: str) -> Word:
+        tokens = self._model.tokens(to_alphabet(word.encode()) if self._spells else word)
+        if self._spells:
+            chars = [
+                i for i, c in enumerate(word) for b in c.encode() for _ in range(_SPELLED_SIZES[b])
+            ]
+        else:
+            chars = [i for i, c in enumerate(word) for _ in c.encode()]
+        return located(
+            [id for id, _, _, _ in tokens],
+            [token for _, token, _, _ in tokens],
+            # Tokens of no bytes share the character before them.
+            [chars[min(start, end - 1)] for _, _, start, end in tokens],
+            [chars[end - 1] for _, _, _, end in tokens],
+            len(word),
+        )
+
+    def prefixed_tokens(self, word: str) -> Word:
+        """The same of a word whose first character was put in front: it has the next one's span."""
+        ids, tokens, steps = self.tokens(word)
+        first, *rest = steps
+        if type(first) is int and first > 1:
+            return ids, tokens, (first - 1, *rest)
+        if type(first) is int and type(rest[0]) is int:
+            return ids, tokens, (1, _BACK, *rest)
+        bounds = pairwise(accumulate(steps, initial=0))
+        spans = [span for span, step in zip(bounds, steps, strict=True) if type(step) is int]
+        firsts = [max(start - 1, 0) for start, _ in spans]
+        return located(ids, tokens, firsts, [max(end - 2, 0) for _, end in spans], len(word) - 1)
+
+
+class IdCache(dict["str | AddedToken", "Sequence[int]"]):
+    """The ids of words, computed when first asked for. Bounded: full, it starts over.
+
+    Added tokens may be among the words, so that all of a text can be looked up at once.
+    """
+
+    __slots__ = ("_compute",)
+
+    def __init__(self, compute: Callable[[str], Sequence[int]]) -> None:
+        super().__init__()
+        self._compute = compute
+
+    def __missing__(self, word: str | AddedToken) -> Sequence[int]:
+        if not isinstance(word, str):
+            return (word.id,)
+        ids = self._compute(word)
+        if len(word) <= _MAX_WORD_LENGTH:
+            if len(self) >= _MAX_WORDS:
+                self.clear()
+            self[word] = ids
+        return ids
+
+
+class WordCache(dict["str | AddedToken", "Word"]):
+    """The same for words with tokens and steps."""
+
+    def __init__(self, compute: Callable[[str], Word]) -> None:
+        super().__init__()
+        self._compute = compute
+
+    def __missing__(self, word: str | AddedToken) -> Word:
+        if not isinstance(word, str):
+            return (word.id,), (word.content,), (len(word.content),)
+        tokens = self._compute(word)
+        if len(word) <= _MAX_WORD_LENGTH:
+            if len(self) >= _MAX_WORDS:
+                self.clear()
+            self[word] = tokens
+        return tokens
+
+
+class _CharCounts(dict[str, int]):
+    """How many characters are in tokens of the byte alphabet; 0 if one begins inside of one."""
+
+    __slots__ = ()
+
+    def __missing__(self, token: str) -> int:
+        inside = sum(map(_CONTINUING.__contains__, token))
+        count = 0 if token[0] in _CONTINUING else len(token) - inside
+        if len(self) < _MAX_WORDS and len(token) <= _MAX_WORD_LENGTH:
+            self[token] = count
+        return count
