@@ -224,6 +224,9 @@ class Pattern:
             form = self._form(sets.ASCII_LIMIT, barred, False)
             return text.translate(form.classes), form.pattern
         form = self._form(_BASIC_LIMIT, barred, False)
+        # Counting them takes a tenth of the time of a search.
+        if len(text.encode("utf-16-le", "surrogatepass")) == 2 * len(text):
+            return text, form.pattern
         classes = form.classes
         subject = _SUPPLEMENTARY.sub(lambda match: match.group().translate(classes), text)
         return (text if subject == text else subject), form.pattern
