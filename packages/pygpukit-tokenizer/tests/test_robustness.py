@@ -121,6 +121,20 @@ def test_encoding_leaves_garbage_collection_as_it_was(method: str) -> None:
         gc.enable()
 
 
+@pytest.mark.parametrize("method", ["encode", "encode_ids"])
+def test_what_the_program_froze_stays_so(method: str) -> None:
+    encode = getattr(Tokenizer.from_dict(file()), method)
+    long = "a b" * 10_000
+    encode(long)
+    assert not gc.get_freeze_count()
+    gc.freeze()
+    try:
+        encode(long)
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
+
+
 def test_empty_text() -> None:
     tokenizer = Tokenizer.from_dict(file())
     assert tokenizer.encode_ids("") == []
