@@ -127,6 +127,7 @@ class EncodingBuilder:
         bounds = list(accumulate(steps, initial=0))
         starts: Iterable[int] = islice(bounds, len(steps))
         ends: Iterable[int] = islice(bounds, 1, None)
+        # Else every step is a token, as is the rule.
         if len(steps) != len(self._ids) - before:
             are_tokens = [type(step) is int for step in steps]
             starts, ends = compress(starts, are_tokens), compress(ends, are_tokens)
