@@ -200,11 +200,12 @@ class Pipeline:
                 words.append(token)
                 parts.append(1)
             position = end
-        self._covers = not left_out
-        if self._covers:
-            tokens = list(map(self._tokens_of, words))
-            builder.add(AlignedText(text), tokens, None, parts if self._cuts else None)
-        return self._covers
+        if left_out:
+            self._covers = False
+            return False
+        tokens = list(map(self._tokens_of, words))
+        builder.add(AlignedText(text), tokens, None, parts if self._cuts else None)
+        return True
 
     def _encode_parts(
         self, builder: EncodingBuilder, text: str, found: list[Found], parse_special: bool

@@ -98,7 +98,7 @@ class IdCache(dict["str | AddedToken", "Sequence[int]"]):
 
     def __missing__(self, word: str | AddedToken) -> Sequence[int]:
         if not isinstance(word, str):
-            return (word.id,)
+            return self.setdefault(word, (word.id,))
         ids = self._compute(word)
         if len(word) <= _MAX_WORD_LENGTH:
             if len(self) >= _MAX_WORDS:
@@ -116,7 +116,7 @@ class WordCache(dict["str | AddedToken", "Word"]):
 
     def __missing__(self, word: str | AddedToken) -> Word:
         if not isinstance(word, str):
-            return (word.id,), (word.content,), (len(word.content),)
+            return self.setdefault(word, ((word.id,), (word.content,), (len(word.content),)))
         tokens = self._compute(word)
         if len(word) <= _MAX_WORD_LENGTH:
             if len(self) >= _MAX_WORDS:
