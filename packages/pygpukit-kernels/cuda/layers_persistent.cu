@@ -1,12 +1,12 @@
 // Steps of a decoder for one token, one after the other in one launch: what linear_gemv, rope_append_kv and
 // attention_decode do, with the same bits.
 //
-// A block for each multiprocessor stays until all steps are done. Four of its warps compute; for each of them one warp
-// copies weights, through a ring in shared memory, one keys and values, and one finishes sums. The copies run ahead of the
-// steps, as they depend on none of them, so that the memory isn't idle while a step waits for the one before. How much
-// weights are under way is bounded, because what queues in front of the memory also delays the few words that blocks wait
-// for. Results of steps go between blocks through mailboxes; where they can be seen later they are written to their
-// tensors too.
+// A block for each multiprocessor stays until all steps are done. Of its warps four do all that comes before a product, and
+// multiply; four multiply, and copy keys and values; four finish sums; two copy weights, through a ring in shared memory. The
+// copies run ahead of the steps, as they depend on none of them, so that the memory isn't idle while a step waits for the
+// one before. How much weights are under way is bounded, because what queues in front of the memory also delays the few
+// words that blocks wait for. Results of steps go between blocks through mailboxes; where they can be seen later they are
+// written to their tensors too.
 //
 // Every step waits for all results of the one before it, directly or by way of the blocks that made them. So a mailbox may
 // be written again once two steps have passed since it was last read; Rust's operations/persistent sees to that.
@@ -17,18 +17,19 @@
 #define THREAD_ANEW
 #include "common/streams.cuh"
 
-// The steps, as the warps that compute go through them.
+// The steps, as the warps that do all there is to do go through them.
 template <int DIM, class T>
 struct Layers {
   const PersistentArgs<T>& a;
   const Places<T> places;
   const Mailboxes<T> mailboxes;
+  const Input<T> input;
   Products<T> products;
   HeadSteps<DIM, T> heads;
   bool vectors_ahead = false;  // whether the norm of the next step is in shared memory
 
   __device__ __forceinline__ Layers(const PersistentArgs<T>& args, const Places<T>& places)
-      : a(args), places(places), mailboxes(args), products(places, mailboxes), heads(args, places, mailboxes) {}
+      : a(args), places(places), mailboxes(args), input(places), products(places), heads(args, places, mailboxes) {}
 
   __device__ __forceinline__ void run() {
     fetch_step(0);
@@ -41,7 +42,7 @@ struct Layers {
       fetch_step(i + 2);
       const Step<T>& step = *places.step(i);
       if (step.kind == STEP_LINEAR)
-        products.run(step, has_vectors ? norm_of(step, false) : step.linear.norm);
+        linear(step, has_vectors ? norm_of(step, false) : step.linear.norm);
       else if (step.kind == STEP_ATTENTION)
         heads.attend(step, i + 1);
       else
@@ -50,6 +51,17 @@ struct Layers {
   }
 
  private:
+  // `norm`: that of the step, in shared memory if it is there.
+  __device__ __forceinline__ void linear(const Step<T>& step, const NormArgs& norm) {
+    const LinearArgs<T>& l = step.linear;
+    const Rounds rounds(l.n, l.k, l.gated);
+    if (static_cast<int>(blockIdx.x) >= rounds.tiles) return;
+    warps_sync<INPUT_FREE, PRODUCT_WARPS>();
+    input.load(mailboxes(step.x), l.x, l.k, norm);
+    warps_sync<INPUT_READY, PRODUCT_WARPS>();
+    products.run(rounds);
+  }
+
   // Begins to copy what step i is; it is there two steps later.
   __device__ __forceinline__ void fetch_step(int i) const {
     if (i < a.step_count && thread_index() < STEP_BYTES / 16)
@@ -71,6 +83,29 @@ struct Layers {
   }
 };
 
+// The steps, as the warps that multiply and copy keys and values go through them.
+template <int DIM, class T>
+__device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const Places<T>& places) {
+  Products<T> products(places);
+  HeadStream<DIM, T> heads(a, places);
+  int attention = 0;
+  heads.copy_first(attention);
+  for (int i = 0; i < a.step_count; ++i) {
+    const Step<T>& step = a.steps[i];
+    if (step.kind == STEP_ATTENTION) {
+      heads.copy_others(attention);
+      heads.copy_first(++attention);
+    }
+    if (step.kind != STEP_LINEAR) continue;
+    const Rounds rounds(step.linear.n, step.linear.k, step.linear.gated);
+    if (static_cast<int>(blockIdx.x) >= rounds.tiles) continue;
+    warps_arrive<INPUT_FREE, PRODUCT_WARPS>();
+    warps_sync<INPUT_READY, PRODUCT_WARPS>();
+    products.run(rounds);
+  }
+  copy_async_wait<0>();
+}
+
 // The last block counts the steps for the launch to come.
 template <class T>
 __device__ __forceinline__ void count_steps(const PersistentArgs<T>& a) {
@@ -83,26 +118,28 @@ template <int DIM, class T>
 __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
   extern __shared__ __align__(128) unsigned char shared[];
   const Places<T> places(a, shared);
-  if (warp_index() < WARPS) places.init_barriers();
+  if (warp_index() < 2) places.init_barriers();
   __syncthreads();
   start_dependents();
-  if (warp_index() < WARPS) {
-    take_registers<240>();
+  const int warp = warp_index();
+  if (warp < WARPS) {
+    take_registers<224>();
     wait_for_inputs();
     Layers<DIM, T>(a, places).run();
-    block_sync<2 * WARPS>();
+    warps_sync<STEPS_DONE, 2 * WARPS>();
     if (thread_index() == 0) count_steps(a);
-  } else if (warp_index() < 2 * WARPS) {
+  } else if (warp < 2 * WARPS) {
+    give_registers<104>();
+    wait_for_inputs();
+    multiply_steps<DIM>(a, places);
+  } else if (warp < 3 * WARPS) {
+    give_registers<112>();
     wait_for_inputs();
     Finisher<T>(a, places).run();
-    block_sync<2 * WARPS>();
-  } else if (warp_index() < 3 * WARPS) {
-    give_registers<72>();
-    stream_weights(a, places);
+    warps_sync<STEPS_DONE, 2 * WARPS>();
   } else {
     give_registers<72>();
-    wait_for_inputs();
-    stream_heads<DIM>(a, places);
+    stream_weights(a, places);
   }
 }
 

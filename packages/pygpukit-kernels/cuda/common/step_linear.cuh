@@ -1,25 +1,27 @@
 // The linear steps of layers_persistent.cu: what linear_gemv does, with the same bits.
 //
-// A block takes its tiles in rounds. Four warps multiply, each its chunks of k; four others add up the chunks and send the
-// results, each every fourth round, so that products don't wait for what comes after them.
+// A block takes its tiles in rounds. Eight warps multiply, each every fourth stage's half; four others add up the chunks and
+// send the results, each every fourth round, so that products don't wait for what comes after them.
 #pragma once
 #include "steps.cuh"
 
-constexpr int CHAINS = 2;  // of products that a warp makes at a time
-
-// The tiles of a step that this block takes: blockIdx, blockIdx + gridDim, ….
+// The tiles of a step that a block takes, blockIdx, blockIdx + gridDim, …, in rounds of some tiles each. The stages of a
+// round are numbered (tile, part, group).
 struct Rounds {
-  int chunks, parts, tiles;
-  int together;  // tiles of a round: as many as a warp has chains for
+  static constexpr int MOST_TILES = WARP / TILE;  // a lane of a finisher for each result
+  static constexpr int STRIDE = PRODUCT_WARPS / (GROUP / 2);
 
+  int chunks, groups, parts, tiles, together;
+
+  // As many tiles in a round as give each warp something to do.
   __device__ __forceinline__ Rounds(int n, int k, int gated)
-      : chunks(ceil_div(k, SPAN)), parts(1 + gated), tiles(ceil_div(n, TILE)) {
-    together = max(1, CHAINS / (parts * ceil_div(chunks, WARPS)));
+      : chunks(ceil_div(k, SPAN)), groups(ceil_div(chunks, GROUP)), parts(1 + gated), tiles(ceil_div(n, TILE)) {
+    together = min(max(STRIDE / (parts * groups), 1), MOST_TILES);
   }
   __device__ __forceinline__ int stride() const { return together * gridDim.x; }
-  // Tiles of the round that begins with `tile`.
-  __device__ __forceinline__ int count(int tile) const {
-    return min(together, ceil_div(tiles - tile, static_cast<int>(gridDim.x)));
+  // Stages of the round that begins with `tile`.
+  __device__ __forceinline__ int stages(int tile) const {
+    return min(together, ceil_div(tiles - tile, static_cast<int>(gridDim.x))) * parts * groups;
   }
 };
 
@@ -27,119 +29,55 @@ struct Rounds {
 template <class T>
 struct Products {
   const Places<T> places;
-  const Mailboxes<T> mailboxes;
-  Place stage;
+  Place round;       // of the first stage of the next round
+  unsigned number = 0;  // of that stage
   Slot<WARPS> sums;
 
-  __device__ __forceinline__ Products(const Places<T>& places, const Mailboxes<T>& mailboxes)
-      : places(places), mailboxes(mailboxes), stage(places.a.stages) {}
+  __device__ __forceinline__ explicit Products(const Places<T>& places) : places(places), round(places.a.stages) {}
 
-  // `norm`: that of the step, in shared memory if it is there.
-  __device__ __forceinline__ void run(const Step<T>& step, const NormArgs& norm) {
-    const LinearArgs<T>& l = step.linear;
-    const Rounds rounds(l.n, l.k, l.gated);
-    if (static_cast<int>(blockIdx.x) >= rounds.tiles) return;
-    load_input(mailboxes(step.x), l.x, l.k, norm);
-    block_sync<WARPS>();
-    const unsigned x = shared_address(places.input());
-    for (int tile = blockIdx.x; tile < rounds.tiles; tile += rounds.stride()) {
+  // x is in shared memory.
+  __device__ __forceinline__ void run(const Rounds& rounds) {
+    const int warp = warp_index(), lane = lane_index();
+    for (int tile = blockIdx.x; tile < rounds.tiles; tile += rounds.stride(), sums.advance()) {
+      const int stages = rounds.stages(tile);
       barrier_wait(places.empty_sums(sums.index), sums.parity ^ 1);
-      if (warp_index() < rounds.chunks)
-        multiply_round(rounds.count(tile) * rounds.parts, rounds.chunks, places.sums(sums.index), x);
+      multiply_round(warp, lane, stages, rounds, places.sums(sums.index));
+      round.advance(stages);
+      number += stages;
       __syncwarp();
-      if (lane_index() == 0) barrier_arrive(places.full_sums(sums.index));
-      sums.advance();
+      if (lane == 0) barrier_arrive(places.full_sums(sums.index));
     }
   }
 
  private:
-  // x lies in shared memory as the products take it: of 32 values lane q has 2q, 2q + 1 and those 8, 16 and 24 after them.
-  static __device__ __forceinline__ unsigned* input_words(T* x, int group) {
-    return reinterpret_cast<unsigned*>(x) + group / 4 * 16 + group % 4;
-  }
-  static __device__ __forceinline__ void put_group(T* x, int group, const uint4& v) {
-    unsigned* words = input_words(x, group);
-    words[0] = v.x;
-    words[4] = v.y;
-    words[8] = v.z;
-    words[12] = v.w;
-  }
-  static __device__ __forceinline__ Eight input_group(T* x, int group) {
-    const unsigned* words = input_words(x, group);
-    Eight e;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) unpack2<T>(words[4 * i], e.value[2 * i], e.value[2 * i + 1]);
-    return e;
-  }
-
-  __device__ __forceinline__ void load_input(const Mailbox& box, const T* source, int length, const NormArgs& norm) const {
-    T* x = places.input();
-    const int groups = length / 8;
-    if (box) {
-      // The last tiles are those that come last.
-      box.wait_for(max(length - 1 - warp_index() * TILE, 0));
-      box.receive_groups<NORM_THREADS>(groups, [&](int g, const uint4& v) { put_group(x, g, v); });
-    } else {
-      for (int g = thread_index(); g < groups; g += NORM_THREADS) put_group(x, g, load16(source + 8 * g));
-    }
-    for (int g = groups + thread_index(); g < ceil_div(length, SPAN) * (SPAN / 8); g += NORM_THREADS)
-      put_group(x, g, make_uint4(0, 0, 0, 0));
-    if (norm.kind == NORM_NONE) return;
-    const Moments moments = block_moments(norm, length, [&](int g) { return input_group(x, g); }, places.scratch());
-    for (int g = thread_index(); g < groups; g += NORM_THREADS)
-      put_group(x, g, pack8<T>(moments(norm, 8 * g, length, input_group(x, g))));
-  }
-
-  // Of a round's sums (row, chunk, TILE), rows being the parts of its tiles, those that a warp makes one after the other.
-  struct Position {
-    int row = 0, chunk = warp_index();
-
-    __device__ __forceinline__ void advance(int chunks) {
-      chunk += WARPS;
-      if (chunk < chunks) return;
-      chunk = warp_index();
-      ++row;
-    }
-  };
-
-  // Multiplies this warp's stages of a round, two at a time: their weight rows are the halves of one matrix, and the chunks
-  // of x that they are multiplied with are columns of the other. The other half of the results is for nothing.
-  __device__ __forceinline__ void multiply_round(int rows, int chunks, float* sums, unsigned x) {
-    for (Position position; position.row < rows;) {
-      unsigned weights[2], inputs[2], empty[2];
-      float* results[2];
-      bool is_pair = true;
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        if (i == 1 && position.row == rows) {
-          weights[1] = weights[0], inputs[1] = inputs[0];
-          is_pair = false;
-          continue;
-        }
-        barrier_wait(places.full(stage.index), stage.parity);
-        weights[i] = places.ring + stage.index * STAGE_BYTES<T>;
-        inputs[i] = x + position.chunk * SPAN * sizeof(T);
-        empty[i] = places.empty(stage.index);
-        results[i] = sums + (position.row * chunks + position.chunk) * TILE;
-        stage.advance();
-        position.advance(chunks);
-      }
-      const int lane = lane_index();
+  // Multiplies this warp's pairs of chunks: a tile's rows in both are the halves of one matrix, and the chunks of x columns of
+  // the other. The other half of the results is for nothing.
+  __device__ __forceinline__ void multiply_round(int warp, int lane, int stages, const Rounds& rounds, float* sums) const {
+    const unsigned half = lane / 8 % 2, column = lane / 4 % 2;
+    const int first = (warp / (GROUP / 2) - number) % Rounds::STRIDE, pair = warp % (GROUP / 2) * 2;
+    const unsigned row = (lane % 8 * GROUP_PITCH + (pair + half) * SPAN + lane / 16 * 8) * sizeof(T);
+    const unsigned x = shared_address(places.input()) + (pair + column) * SPAN * sizeof(T) + lane % 4 * 16;
+    Place place = round;
+    place.advance(first);
+    int group = first;
+    float* result = sums + pair * TILE + lane / 4;
+    for (int stage = first; stage < stages; stage += Rounds::STRIDE, group += Rounds::STRIDE) {
+      for (; group >= rounds.groups; group -= rounds.groups) result += rounds.chunks * TILE;
+      barrier_wait(places.full(place.index), place.parity);
       float d[4] = {};
-      multiply_stages(d, (lane & 8 ? weights[1] : weights[0]) + (lane % 8 * PITCH + lane / 16 * 8) * sizeof(T),
-                      (lane & 4 ? inputs[1] : inputs[0]) + lane % 4 * 16);
+      multiply(d, places.stage(place.index) + row, x + group * GROUP * SPAN * sizeof(T));
       __syncwarp();
-      barrier_arrive(empty[0]);
-      if (is_pair) barrier_arrive(empty[1]);
-      if (lane % 4) continue;
-      results[0][lane / 4] = d[0];
-      if (is_pair) results[1][lane / 4] = d[3];
+      if (lane == 0) barrier_arrive(places.empty(place.index));
+      place.advance(Rounds::STRIDE);
+      const int chunk = group * GROUP + pair;
+      if (lane % 4 == 0 && chunk < rounds.chunks) result[group * GROUP * TILE] = d[0];
+      if (lane % 4 == 0 && chunk + 1 < rounds.chunks) result[(group * GROUP + 1) * TILE] = d[3];
     }
   }
 
-  // d += the products of two stages, their addresses being those that this lane gives. All is loaded before it is needed:
+  // d += the products of two chunks, at the addresses that this lane gives. All is loaded before it is needed:
   // a chain of products waits for nothing but itself.
-  static __device__ __forceinline__ void multiply_stages(float (&d)[4], unsigned weights, unsigned x) {
+  static __device__ __forceinline__ void multiply(float (&d)[4], unsigned weights, unsigned x) {
     constexpr int STEPS = SPAN / 32;
     unsigned w[2 * STEPS][4];
     uint4 columns[STEPS];
@@ -163,6 +101,52 @@ struct Products {
                  : "r"(address)
                  : "memory");
     return v;
+  }
+};
+
+// Brings x, normalised, into shared memory: of the first WARPS warps.
+template <class T>
+struct Input {
+  const Places<T> places;
+
+  __device__ __forceinline__ explicit Input(const Places<T>& places) : places(places) {}
+
+  __device__ __forceinline__ void load(const Mailbox& box, const T* source, int length, const NormArgs& norm) const {
+    T* x = places.input();
+    const int groups = length / 8;
+    if (box) {
+      // The last tiles are those that come last.
+      box.wait_for(max(length - 1 - warp_index() * TILE, 0));
+      box.receive_groups<NORM_THREADS>(groups, [&](int g, const uint4& v) { put_group(x, g, v); });
+    } else {
+      for (int g = thread_index(); g < groups; g += NORM_THREADS) put_group(x, g, load16(source + 8 * g));
+    }
+    for (int g = groups + thread_index(); g < ceil_div(length, SPAN) * (SPAN / 8); g += NORM_THREADS)
+      put_group(x, g, make_uint4(0, 0, 0, 0));
+    if (norm.kind == NORM_NONE) return;
+    const Moments moments = block_moments(norm, length, [&](int g) { return input_group(x, g); }, places.scratch());
+    for (int g = thread_index(); g < groups; g += NORM_THREADS)
+      put_group(x, g, pack8<T>(moments(norm, 8 * g, length, input_group(x, g))));
+  }
+
+ private:
+  // x lies in shared memory as the products take it: of 32 values lane q has 2q, 2q + 1 and those 8, 16 and 24 after them.
+  static __device__ __forceinline__ unsigned* input_words(T* x, int group) {
+    return reinterpret_cast<unsigned*>(x) + group / 4 * 16 + group % 4;
+  }
+  static __device__ __forceinline__ void put_group(T* x, int group, const uint4& v) {
+    unsigned* words = input_words(x, group);
+    words[0] = v.x;
+    words[4] = v.y;
+    words[8] = v.z;
+    words[12] = v.w;
+  }
+  static __device__ __forceinline__ Eight input_group(T* x, int group) {
+    const unsigned* words = input_words(x, group);
+    Eight e;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) unpack2<T>(words[4 * i], e.value[2 * i], e.value[2 * i + 1]);
+    return e;
   }
 };
 

@@ -6,8 +6,30 @@
 #include "mailbox.cuh"
 #include "rotation.cuh"
 
-constexpr int WARPS = NORM_THREADS / WARP;  // of each of the four kinds
+// The warps of a block: four of each kind (see layers_persistent.cu).
+constexpr int WARPS = NORM_THREADS / WARP;
+constexpr int PRODUCT_WARPS = 2 * WARPS;  // two kinds multiply
+constexpr int WEIGHT_STREAMS = 2;         // of the kind that copies weights
+
+// A stage of the ring that weights go through: of a tile's rows a part that lies in GROUP chunks of k. A row of it is copied
+// at once, and for each pair of chunks a warp multiplies.
+constexpr int GROUP = 4;
+constexpr int GROUP_PITCH = GROUP * SPAN + 8;  // elements from row to row: they start in different banks
+template <class T>
+constexpr int GROUP_BYTES = TILE * GROUP_PITCH * sizeof(T);
 constexpr int STEP_BYTES = 512;
+
+// Barriers of some of a block's warps, beside those of block_sync.
+enum WarpBarrier : int { INPUT_FREE = 9, INPUT_READY = 10, STEPS_DONE = 11, RING_CLEARED = 12 };
+
+template <WarpBarrier BARRIER, int COUNT>
+__device__ __forceinline__ void warps_sync() {
+  asm volatile("bar.sync %0, %1;" ::"n"(static_cast<int>(BARRIER)), "n"(COUNT* WARP) : "memory");
+}
+template <WarpBarrier BARRIER, int COUNT>
+__device__ __forceinline__ void warps_arrive() {
+  asm volatile("bar.arrive %0, %1;" ::"n"(static_cast<int>(BARRIER)), "n"(COUNT* WARP) : "memory");
+}
 
 enum StepKind : int { STEP_LINEAR = 0, STEP_ATTENTION = 1, STEP_MERGE = 2 };
 
@@ -59,8 +81,8 @@ struct PersistentArgs {
   unsigned* words;             // mailboxes
   unsigned long long* pieces;  // mailbox of attention: (heads, most_pieces, dim + 2)
   int step_count, weights_count, attention_count;
-  int stages;     // of a warp's ring
-  int under_way;  // stages that a warp copies at a time, at most
+  int stages;     // of the ring
+  int under_way;  // of them those that are copied at a time, at most: less than half, and four fewer than all
   int sums_size;  // floats: the most that the sums of a round take
   // Where the parts of shared memory begin, in bytes.
   int input;     // x
@@ -71,7 +93,7 @@ struct PersistentArgs {
   int scratch;   // (2, NORM_SCRATCH)
   int missing;   // the positions that the keys lack, of 8 bytes
   int barriers;
-  int rings;
+  int ring;
   int most_pieces;
 };
 
@@ -80,11 +102,8 @@ template <class T>
 struct Places {
   const PersistentArgs<T>& a;
   unsigned char* shared;
-  unsigned ring;  // shared address, of this warp or of the one that it copies for
 
-  __device__ __forceinline__ Places(const PersistentArgs<T>& args, unsigned char* shared) : a(args), shared(shared) {
-    ring = shared_address(shared + a.rings) + warp_index() % WARPS * a.stages * STAGE_BYTES<T>;
-  }
+  __device__ __forceinline__ Places(const PersistentArgs<T>& args, unsigned char* shared) : a(args), shared(shared) {}
 
   __device__ __forceinline__ T* input() const { return reinterpret_cast<T*>(shared + a.input); }
   __device__ __forceinline__ unsigned char* heads() const { return shared + a.heads; }
@@ -97,27 +116,28 @@ struct Places {
     return *reinterpret_cast<unsigned long long*>(shared + a.missing);
   }
 
-  // Addresses of barriers: of the block's sums, its keys (0) and values (1), of which there is one place each, and of each
-  // warp's ring.
+  // The shared address of a stage.
+  __device__ __forceinline__ unsigned stage(int i) const { return shared_address(shared + a.ring) + i * GROUP_BYTES<T>; }
+
+  // Addresses of barriers: of the block's sums, its keys (0) and values (1), of which there is one place each, and of its
+  // stages.
   __device__ __forceinline__ unsigned full_sums(int turn) const { return barrier(turn); }
   __device__ __forceinline__ unsigned empty_sums(int turn) const { return barrier(WARPS + turn); }
   __device__ __forceinline__ unsigned full_heads(int i) const { return barrier(2 * WARPS + i); }
   __device__ __forceinline__ unsigned empty_heads(int i) const { return barrier(2 * WARPS + 2 + i); }
-  __device__ __forceinline__ unsigned full(int stage) const { return ring_barrier(stage); }
-  __device__ __forceinline__ unsigned empty(int stage) const { return ring_barrier(a.stages + stage); }
+  __device__ __forceinline__ unsigned full(int stage) const { return barrier(BLOCK_BARRIERS + stage); }
+  __device__ __forceinline__ unsigned empty(int stage) const { return barrier(BLOCK_BARRIERS + a.stages + stage); }
 
-  // By WARPS warps.
+  // By the first two warps.
   __device__ __forceinline__ void init_barriers() const {
-    const int lane = lane_index();
-    if (lane < a.stages) {
+    const int lane = lane_index(), warp = warp_index();
+    if (warp == 0 && lane < a.stages) {
       barrier_init(full(lane), 1);
-      barrier_init(empty(lane), WARP);
-    }
-    if (warp_index() > 0) return;
-    if (lane < WARPS) {
-      barrier_init(full_sums(lane), WARPS);
+      barrier_init(empty(lane), GROUP / 2);
+    } else if (warp == 1 && lane < WARPS) {
+      barrier_init(full_sums(lane), PRODUCT_WARPS);
       barrier_init(empty_sums(lane), 1);
-    } else if (lane < WARPS + 2) {
+    } else if (warp == 1 && lane < WARPS + 2) {
       barrier_init(full_heads(lane - WARPS), WARPS * (WARP + 1));
       barrier_init(empty_heads(lane - WARPS), WARPS * WARP);
     }
@@ -127,9 +147,6 @@ struct Places {
   static constexpr int BLOCK_BARRIERS = 2 * WARPS + 4;
 
   __device__ __forceinline__ unsigned barrier(int i) const { return shared_address(shared + a.barriers) + 8 * i; }
-  __device__ __forceinline__ unsigned ring_barrier(int i) const {
-    return barrier(BLOCK_BARRIERS + warp_index() % WARPS * 2 * a.stages + i);
-  }
 };
 
 // The mailboxes of a launch.
@@ -147,14 +164,14 @@ struct Mailboxes {
   __device__ __forceinline__ FloatMailbox pieces(int step) const { return {a.pieces, base + step}; }
 };
 
-// A stage of a warp's ring.
+// A place in the ring.
 struct Place {
   int stages, index = 0;
   unsigned parity = 0;
 
   __device__ __forceinline__ explicit Place(int stages) : stages(stages) {}
-  __device__ __forceinline__ void advance() {
-    if (++index == stages) index = 0, parity ^= 1;
+  __device__ __forceinline__ void advance(int count = 1) {
+    for (index += count; index >= stages; index -= stages) parity ^= 1;
   }
 };
 

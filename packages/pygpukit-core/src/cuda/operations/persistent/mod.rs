@@ -20,8 +20,6 @@ use crate::device::Limits;
 /// done: those of two steps before are, and nobody reads farther than [`FARTHEST`] back.
 const MAILBOXES: usize = 8;
 const FARTHEST: usize = 5;
-/// Stages that a warp copies at a time: enough for the memory; the latency of words grows with more.
-const UNDER_WAY: i32 = 3;
 
 /// Consecutive launches that run as one.
 pub(in crate::cuda) struct Persistent {
@@ -189,7 +187,7 @@ impl Persistent {
             weights_count: self.weights.len() as i32,
             attention_count: self.attention().len() as i32,
             stages: self.shape.stages as i32,
-            under_way: UNDER_WAY,
+            under_way: self.shape.under_way as i32,
             sums_size: self.shape.sums_size as i32,
             places: self.shape.places,
             most_pieces: self.most_pieces,

@@ -9,6 +9,8 @@ use crate::device::Limits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) stages: usize,
+    /// Of them those that are copied at a time, at most.
+    pub(super) under_way: usize,
     /// Floats.
     pub(super) sums_size: usize,
     /// Where the parts begin, in the order of common/steps.cuh.
@@ -18,13 +20,17 @@ pub(super) struct Shape {
 
 impl Shape {
     const WARPS: usize = 4;
-    const CHAINS: usize = 2;
     const SPAN: usize = 256;
     const TILE: usize = 8;
-    const STAGE: usize = Self::TILE * (Self::SPAN + 8) * 2;
+    /// Chunks of k of a stage, and the stages that warps multiply at a time.
+    const GROUP: usize = 4;
+    const STAGE: usize = Self::TILE * (Self::GROUP * Self::SPAN + 8) * 2;
+    const MOST_TILES: usize = 4;
     const MOST_VECTOR_BYTES: usize = 16 << 10;
-    const FEWEST_STAGES: usize = 4;
+    const FEWEST_STAGES: usize = 5;
     const MOST_STAGES: usize = 12;
+    /// Enough for the memory; the latency of words grows with more.
+    const MOST_UNDER_WAY: usize = 3;
 
     /// As common/steps.cuh has it. None where it is too much.
     pub(super) fn new(steps: &[Step], attention: &AttentionArgs, limits: &Limits) -> Option<Shape> {
@@ -34,10 +40,11 @@ impl Shape {
         let input = linears().map(input).max()?;
         let vectors = |args: LinearArgs| args.norm.vector_bytes(args.k as usize);
         let vectors = linears().map(vectors).max()?.min(Self::MOST_VECTOR_BYTES);
-        // Of as many tiles at a time as a warp has chains of products for.
+        // Of as many tiles at a time as give each warp something to multiply.
         let chunks = |args: LinearArgs| {
             let (parts, chunks) = (1 + args.gated as usize, (args.k as usize).div_ceil(Self::SPAN));
-            (Self::CHAINS / (parts * chunks.div_ceil(Self::WARPS))).max(1) * parts * chunks
+            let stages = parts * chunks.div_ceil(Self::GROUP);
+            (Self::GROUP / stages).clamp(1, Self::MOST_TILES) * parts * chunks
         };
         let sums_size = linears().map(chunks).max()? * Self::TILE;
         let heads = 328 * dim + 8192;
@@ -47,18 +54,20 @@ impl Shape {
         let missing = 16;
         let parts = [input, heads, vectors, steps, sums, scratch, missing];
         let barriers = 8 * (2 * Self::WARPS + 4);
-        let stage = Self::WARPS * (Self::STAGE + 16);
+        let stage = Self::STAGE + 16;
         let fixed = parts.iter().sum::<usize>() + barriers;
         let free = (limits.shared_bytes_per_block as usize).saturating_sub(fixed);
         let stages = (free / stage).min(Self::MOST_STAGES);
         let mut places = [0; 9];
         let mut end = 0;
-        let parts = parts.into_iter().chain([barriers + Self::WARPS * 16 * stages]);
+        let parts = parts.into_iter().chain([barriers + 16 * stages]);
         for (index, bytes) in (1..).zip(parts) {
             end += bytes;
             places[index] = end as i32;
         }
-        let shape = Shape { stages, sums_size, places, bytes: fixed + stages * stage };
-        (stages >= Self::FEWEST_STAGES).then_some(shape)
+        // What common/streams.cuh has to keep phases apart.
+        let spare = stages.checked_sub(Self::FEWEST_STAGES)?;
+        let under_way = Self::MOST_UNDER_WAY.min(spare + 1).min((stages - 1) / 2);
+        Some(Shape { stages, under_way, sums_size, places, bytes: fixed + stages * stage })
     }
 }
