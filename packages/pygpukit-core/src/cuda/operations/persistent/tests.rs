@@ -270,3 +270,18 @@ fn memory_begins_with_the_steps_and_no_launches_counted() {
     assert_eq!(first.linear().n as usize, QKV);
     assert!(joined[0].bytes() > content.len());
 }
+
+#[test]
+fn stages_suffice_to_tell_their_phases_apart() {
+    let mut joined = 0;
+    for kilobytes in 32..=227 {
+        let limits = Limits { shared_bytes_per_block: kilobytes << 10, ..H100 };
+        for persistent in decoder(DType::BF16, 1, limits, 3, false).join() {
+            let Shape { stages, under_way, bytes, .. } = persistent.shape;
+            assert!(bytes <= (kilobytes << 10) as usize);
+            assert!(under_way >= 1 && 2 * under_way < stages && under_way + 4 <= stages);
+            joined += 1;
+        }
+    }
+    assert!((1..196).contains(&joined));
+}
