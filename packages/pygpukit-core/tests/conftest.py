@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,9 @@ from pygpukit.core import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+# A shell has what it starts in the background ignore Ctrl-C, and what that starts in turn.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, however busy the machine is.
 settings.register_profile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import struct
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,9 @@ from pygpukit.llm import LLM
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "support"))
+
+# A shell has what it starts in the background ignore Ctrl-C, and what that starts in turn.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Array = npt.NDArray[Any]
 WriteSafetensors = Callable[[Path, Mapping[str, Array]], None]
