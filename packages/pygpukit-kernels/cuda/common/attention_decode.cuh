@@ -182,7 +182,7 @@ struct Decode : Share {
 // One element of a head: its spans first … end - 1, merged, and its sink if it has one. load(span, count, sums, softmax)
 // gives the results of as many spans, AHEAD at most.
 template <int AHEAD, class Load>
-__device__ __forceinline__ float merge_spans(int first, int end, const Load& load, const float* sink = nullptr) {
+__device__ __forceinline__ float merge_spans(int first, int end, const Load& load, const float* sink) {
   Softmax total;
   float sum = 0.f;
   for (int span = first; span < end; span += AHEAD) {
