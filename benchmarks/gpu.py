@@ -68,6 +68,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def report(result: dict[str, Any], output: Path | None) -> None:
+    """Print a result, and write it to a file if there is one."""
+    text = json.dumps(result, indent=1)
+    if output:
+        output.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
 def worker(script: str, *arguments: str, **environment: str) -> dict[str, Any]:
     """Run a script in a fresh process; returns the JSON object that it prints, or its error."""
     command = [sys.executable, str(HERE / script), *arguments]
@@ -128,10 +136,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             result["models"][name] = measure(name, Path(folder), options)
-    text = json.dumps(result, indent=1)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    report(result, options.output)
 
 
 if __name__ == "__main__":

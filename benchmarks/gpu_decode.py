@@ -53,10 +53,7 @@ def main() -> None:
         for name in options.models:
             measured = measure(name, Path(folder), bandwidth, options.contexts)
             result["models"][name] = measured
-    text = json.dumps(result, indent=1)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    gpu.report(result, options.output)
 
 
 if __name__ == "__main__":
