@@ -1,5 +1,6 @@
 // Steps of a decoder for one token, one after the other in one launch: what linear_gemv, rope_append_kv and
-// attention_decode do, with the same bits.
+// attention_decode do, with the same bits. Attention is in float16; T is the type of the residual stream, and products are
+// of either.
 //
 // A block for each multiprocessor stays until all steps are done. Of its warps four do all that comes before a product, and
 // multiply; four multiply, and copy keys and values; four finish sums; two copy weights, through a ring in shared memory. The
@@ -57,9 +58,9 @@ struct Layers {
     const Rounds rounds(l.n, l.k, l.gated);
     if (static_cast<int>(blockIdx.x) >= rounds.tiles) return;
     warps_sync<INPUT_FREE, PRODUCT_WARPS>();
-    input.load(mailboxes(step.x), l.x, l.k, norm);
+    input.load(mailboxes(step.x), l.x, l.k, norm, step.halves);
     warps_sync<INPUT_READY, PRODUCT_WARPS>();
-    products.run(rounds);
+    products.run(rounds, step.halves);
   }
 
   // Begins to copy what step i is; it is there two steps later.
@@ -101,7 +102,7 @@ __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const
     if (static_cast<int>(blockIdx.x) >= rounds.tiles) continue;
     warps_arrive<INPUT_FREE, PRODUCT_WARPS>();
     warps_sync<INPUT_READY, PRODUCT_WARPS>();
-    products.run(rounds);
+    products.run(rounds, step.halves);
   }
   copy_async_wait<0>();
 }

@@ -49,10 +49,9 @@ __device__ __forceinline__ void load_rows(const LinearArgs<T>& a, T* xs, int pit
     for (int g = threadIdx.x; g < padded / 8; g += NORM_THREADS)
       store16(row + 8 * g, 8 * g < a.k ? load16(a.x + r * a.x_stride + 8 * g) : make_uint4(0, 0, 0, 0));
     if (a.norm.kind == NORM_NONE) continue;
-    const Moments moments = block_moments(
-        a.norm, a.k, [&](int g) { return load8(row + 8 * g); }, scratch + r % 2 * NORM_SCRATCH);
-    for (int g = threadIdx.x; g < a.k / 8; g += NORM_THREADS)
-      store8(row + 8 * g, moments(a.norm, 8 * g, a.k, load8(row + 8 * g)));
+    const auto group = [&](int g) { return load8(row + 8 * g, a.x_dtype); };
+    const Moments moments = block_moments(a.norm, a.k, group, scratch + r % 2 * NORM_SCRATCH);
+    for (int g = threadIdx.x; g < a.k / 8; g += NORM_THREADS) store8(row + 8 * g, moments(a.norm, 8 * g, a.k, group(g)));
   }
 }
 

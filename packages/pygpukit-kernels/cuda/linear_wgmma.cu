@@ -222,15 +222,17 @@ struct Gemm {
     }
   }
 
-  // Whether eight columns of a row can be read and written at once, and a tile has enough of them.
+  // Whether eight columns of a row, of 16 bits, can be read and written at once, and a tile has enough of them.
   __device__ __forceinline__ bool is_vectorizable_result() const {
-    return S::TILES % (a.gated ? 8 : 4) == 0 && !a.out_float32 &&
+    return S::TILES % (a.gated ? 8 : 4) == 0 && a.out_dtype != DTYPE_F32 &&
            is_vectorizable(static_cast<const T*>(a.out), a.n, a.out_stride) &&
-           (!a.residual || is_vectorizable(a.residual, a.n, a.residual_stride));
+           (!a.residual || (a.residual.dtype == a.out_dtype &&
+                            is_vectorizable(static_cast<const T*>(a.residual.data), a.n, a.residual_stride)));
   }
 
-  // Scales the sums, adds the residual and stores the result, eight columns at a time: of four tiles of columns each lane
-  // of four has one.
+  // Scales the sums, adds the residual and stores the result, both of type R, eight columns at a time: of four tiles of
+  // columns each lane of four has one.
+  template <class R>
   __device__ __forceinline__ void store_vectors(const float (&sum)[S::TILES][4], int own_row, int first_column) const {
     constexpr int FOURS = S::TILES / 4;
     const int own_column = first_column + lane_index() % 4 * 8;
@@ -240,7 +242,7 @@ struct Gemm {
     uint4 residual[2 * FOURS];
 #pragma unroll
     for (int i = 0; i < 2 * FOURS; ++i) {
-      const T* source = a.residual + (own_row + i % 2 * 8) * a.residual_stride + own_column + i / 2 * 32;
+      const R* source = static_cast<const R*>(a.residual.data) + (own_row + i % 2 * 8) * a.residual_stride + own_column + i / 2 * 32;
       residual[i] = a.residual && is_there(i) ? load16(source) : make_uint4(0, 0, 0, 0);
     }
 #pragma unroll
@@ -251,16 +253,16 @@ struct Gemm {
 #pragma unroll
       for (int t = 0; t < 4; ++t) {
         float y[2], r[2];
-        unpack2<T>(pairs[t], r[0], r[1]);
+        unpack2<R>(pairs[t], r[0], r[1]);
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
           y[j] = sum[i / 2 * 4 + t][i % 2 * 2 + j] * a.scale;
           if (a.residual) y[j] = r[j] + y[j];
         }
-        pairs[t] = pack2<T>(y[0], y[1]);
+        pairs[t] = pack2<R>(y[0], y[1]);
       }
       transpose_pairs(pairs);
-      T* target = static_cast<T*>(a.out) + (own_row + i % 2 * 8) * a.out_stride + own_column + i / 2 * 32;
+      R* target = static_cast<R*>(a.out) + (own_row + i % 2 * 8) * a.out_stride + own_column + i / 2 * 32;
       if (is_there(i)) store16(target, make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
     }
   }
@@ -277,7 +279,7 @@ struct Gemm {
       };
 #pragma unroll
       for (int i = 0; i < AT_ONCE; ++i)
-        residual[i] = a.residual && is_there(i) ? to_float(a.residual[row(i) * a.residual_stride + column(i)]) : 0.f;
+        residual[i] = a.residual && is_there(i) ? a.residual[row(i) * a.residual_stride + column(i)] : 0.f;
 #pragma unroll
       for (int i = 0; i < AT_ONCE; ++i) {
         const float y = sum[(first + i) / 4][i % 4] * a.scale;
@@ -289,10 +291,12 @@ struct Gemm {
   __device__ __forceinline__ void finish(float (&sum)[S::TILES][4], int group, int first_row, int first_column) const {
     activate_sums(sum, first_column);
     const int own_row = first_row + group * 64 + warp_index() % 4 * 16 + lane_index() / 4;
-    if (is_vectorizable_result()) {
-      store_vectors(sum, own_row, first_column);
-    } else {
+    if (!is_vectorizable_result()) {
       store_each(sum, own_row, first_column);
+    } else if (a.out_dtype == DTYPE_F16) {
+      store_vectors<f16>(sum, own_row, first_column);
+    } else {
+      store_vectors<bf16>(sum, own_row, first_column);
     }
   }
 

@@ -2,7 +2,8 @@
 //
 //   h = x + residual;  sum = h;  out = norm(h)          x, residual, sum, out (rows, length)
 //
-// h is rounded to the type of x before it is normalised, as if the addition were a kernel of its own.
+// h is rounded to the type of x before it is normalised, as if the addition were a kernel of its own; out may be of
+// another type.
 //
 // Launch: 128 threads, a block for each row, dynamic shared memory for a row of x where `resident` (then x is read
 // once), else none.
@@ -11,13 +12,13 @@
 
 template <class T>
 struct NormRowsArgs {
-  T* out;
+  void* out;          // of out_dtype
   T* sum;             // or null
   const T* x;
   const T* residual;  // or null
   NormArgs norm;
   long long x_stride, residual_stride, sum_stride, out_stride;  // elements from row to row
-  int length, resident;
+  int length, resident, out_dtype;
 };
 
 template <class T>
@@ -71,11 +72,9 @@ __device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
     return a.sum ? load8(a.sum + index * a.sum_stride, 8 * g, a.length, sum_vectorizable) : row(g);
   };
   const Moments moments = block_moments(a.norm, a.length, group, scratch);
-  const bool out_vectorizable = is_vectorizable(a.out, a.length, a.out_stride);
-  for (int g = threadIdx.x; g < groups; g += NORM_THREADS) {
-    const Eight y = moments(a.norm, 8 * g, a.length, group(g));
-    store8(a.out + index * a.out_stride, 8 * g, a.length, out_vectorizable, y);
-  }
+  void* out = element(a.out, a.out_dtype, index * a.out_stride);
+  for (int g = threadIdx.x; g < groups; g += NORM_THREADS)
+    store8(out, a.out_dtype, 8 * g, a.length, moments(a.norm, 8 * g, a.length, group(g)));
 }
 
 #define ENTRY(T)                                                                                  \

@@ -31,7 +31,7 @@ struct Output {
   int dtype, length;
 
   __device__ __forceinline__ void* row(long long index) const {
-    return static_cast<char*>(data) + index * stride * (dtype == DTYPE_F32 ? 4 : 2);
+    return element(data, dtype, index * stride);
   }
 };
 

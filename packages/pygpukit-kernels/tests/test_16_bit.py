@@ -96,6 +96,44 @@ def test_everything_fused(put, normal, dtype, activation, tokens, kind, inputs):
     assert_close(y.numpy("float32"), expected, dtype, factor=2)
 
 
+# Rows, outputs and inputs for each of the kernels, and what isn't a multiple of eight.
+SIZES = [(1, 300, 320), (3, 304, 776), (8, 300, 320), (50, 296, 328), (150, 512, 256), (5, 33, 99)]
+
+
+@pytest.mark.parametrize("place", PLACES[2:], indirect=True)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_what_is_normalised_takes_the_type_of_the_weight(put, normal, dtype, size):
+    tokens, outputs, inputs = size
+    other = next(key for key in ROUNDING if key != dtype)
+    x, gamma = normal(tokens, inputs, dtype=other), normal(inputs)
+    weight = normal(outputs, inputs, dtype=dtype) / 32
+    h = x / np.sqrt((x.astype(np.float64) ** 2).mean(1, keepdims=True) + 1e-5) * gamma
+    expected = h @ weight.T.astype(np.float64)
+    norm = Norm("rms", put(gamma), None, 1e-5)
+    for result in (dtype, other, "float32"):
+        y = kernels.linear(put(x, other), put(weight, dtype), norm=norm, dtype=result)
+        assert y.dtype == result
+        error = np.linalg.norm(y.numpy("float32") - expected) / np.linalg.norm(expected)
+        assert error <= ROUNDING[dtype] + ROUNDING.get(result, 0.0)
+
+
+@pytest.mark.parametrize("place", PLACES[2:], indirect=True)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_residual_may_be_of_another_type(put, normal, dtype, size):
+    tokens, outputs, inputs = size
+    other = next(key for key in ROUNDING if key != dtype)
+    x, weight = normal(tokens, inputs, dtype=dtype), normal(outputs, inputs, dtype=dtype) / 32
+    residual = normal(tokens, outputs, dtype=other)
+    expected = residual + x.astype(np.float64) @ weight.T.astype(np.float64)
+    for result in (other, dtype, "float32"):
+        y = kernels.linear(
+            put(x, dtype), put(weight, dtype), residual=put(residual, other), dtype=result
+        )
+        assert y.dtype == result
+        error = np.linalg.norm(y.numpy("float32") - expected) / np.linalg.norm(expected)
+        assert error <= ROUNDING.get(result, 1e-6)
+
+
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize(
     ("outputs", "inputs"), [(328, 1096), (512, 14336), (64, 576), (2048, 256), (5000, 192)]
@@ -344,5 +382,5 @@ def test_types_that_do_not_go_together_are_refused(put, normal):
     x, weight = put(normal(2, 16), "bfloat16"), put(normal(8, 16), "float16")
     with pytest.raises(LaunchError, match=r"weight: expected bfloat16, the dtype of x"):
         kernels.linear(x, weight)
-    with pytest.raises(LaunchError, match=r"out: expected bfloat16, the dtype of x, or float32"):
-        kernels.linear(x, put(normal(8, 16), "bfloat16"), dtype="float16")
+    with pytest.raises(LaunchError, match=r"weight: expected a 16-bit dtype"):
+        kernels.linear(x, put(normal(8, 16)))

@@ -158,7 +158,7 @@ def test_steps_in_one_launch_give_the_bits_of_steps_alone(
     checkpoint = open_checkpoint(tmp_path)
     planned = plan(checkpoint.config, checkpoint.tensors, checkpoint.names).on(gpu)
     loaded = load(planned, checkpoint.tensors, gpu)
-    decoder = Decoder(checkpoint.config, loaded, gpu, planned.dtype)
+    decoder = Decoder(checkpoint.config, loaded, gpu, planned.dtype, planned.attention_dtype)
     alone, together = Engine(decoder, gpu, capture=False), Engine(decoder, gpu)
     for length in PROMPTS:
         expected = decoded(alone, length, 24)

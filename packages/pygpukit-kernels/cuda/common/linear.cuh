@@ -2,8 +2,8 @@
 //
 //   y = W norm(x) + b;  y = gated ? act(y[:n]) * y[n:] : act(y);  out = residual + scale * y
 //
-// x (rows, k), W (n, k) or (2n, k) when gated, b (n) or (2n), residual and out (rows, n). norm(x) is rounded to the
-// type of x.
+// x (rows, k), W (n, k) or (2n, k) when gated, b (n) or (2n), residual and out (rows, n). Products are of the type T, to
+// which norm(x) is rounded.
 //
 // The sum over k is made of chunks: a chunk is one chain of products with k ascending (for 16-bit types of tensor-core
 // products over 16 values of k), and the chunks are added in order. Every kernel keeps to it, and so a row's result is
@@ -17,15 +17,15 @@ constexpr int CHUNK = same_type<T, float> ? 64 : 256;
 
 template <class T, class W = T>
 struct LinearArgs {
-  void* out;          // (rows, n) of T, or of float32 when out_float32
-  const T* x;         // (rows, k)
+  void* out;          // (rows, n) of out_dtype
+  const T* x;         // (rows, k); where there is a norm, of x_dtype
   const W* weight;    // (n, k), or (2n, k) when gated
-  const T* residual;  // (rows, n), or null
+  Floats residual;    // (rows, n), or absent
   Floats bias;        // (n) or (2n), or absent
   NormArgs norm;      // of x; only the matrix-vector kernels read it
   long long x_stride, weight_stride, residual_stride, out_stride;  // elements from row to row
   int rows, n, k;
-  int activation, gated, out_float32;
+  int activation, gated, x_dtype, out_dtype;
   float scale;
 };
 
@@ -49,15 +49,10 @@ __device__ __forceinline__ float finish_sums(const LinearArgs<T, W>& a, int colu
 template <class T, class W>
 __device__ __forceinline__ float epilogue(const LinearArgs<T, W>& a, int row, int column, float y, float up) {
   y = finish_sums(a, column, y, up);
-  return a.residual ? to_float(a.residual[row * a.residual_stride + column]) + y : y;
+  return a.residual ? a.residual[row * a.residual_stride + column] + y : y;
 }
 
 template <class T, class W>
 __device__ __forceinline__ void store(const LinearArgs<T, W>& a, int row, int column, float y) {
-  const long long i = row * a.out_stride + column;
-  if (a.out_float32) {
-    static_cast<float*>(a.out)[i] = y;
-  } else {
-    static_cast<T*>(a.out)[i] = from_float<T>(y);
-  }
+  store(a.out, a.out_dtype, row * a.out_stride + column, y);
 }

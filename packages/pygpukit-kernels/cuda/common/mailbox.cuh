@@ -28,9 +28,8 @@ struct Mailbox {
 
   __device__ __forceinline__ explicit operator bool() const { return words; }
 
-  template <class T>
-  __device__ __forceinline__ void send(int i, T value) const {
-    const unsigned word = static_cast<unsigned>(value.bits) << 16 | tag;
+  __device__ __forceinline__ void send(int i, unsigned short bits) const {
+    const unsigned word = static_cast<unsigned>(bits) << 16 | tag;
     asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(words + i), "r"(word) : "memory");
   }
 

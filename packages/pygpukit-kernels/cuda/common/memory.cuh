@@ -115,6 +115,13 @@ __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
+__host__ __device__ constexpr int element_bytes(int dtype) { return dtype == DTYPE_F32 ? 4 : 2; }
+
+// The address of element i of a row whose type is known at run time only.
+__device__ __forceinline__ void* element(void* row, int dtype, long long i) {
+  return static_cast<char*>(row) + i * element_bytes(dtype);
+}
+
 // A vector (a bias, a norm's weight, a row of a table) whose type is known at run time only, or absent (null data).
 struct Floats {
   const void* data;
@@ -124,7 +131,7 @@ struct Floats {
   __device__ __forceinline__ Floats from(long long start) const {
     return {static_cast<const char*>(data) + start * element_bytes(), dtype};
   }
-  __device__ __forceinline__ int element_bytes() const { return dtype == DTYPE_F32 ? 4 : 2; }
+  __device__ __forceinline__ int element_bytes() const { return ::element_bytes(dtype); }
 
   __device__ __forceinline__ explicit operator bool() const { return data; }
 
@@ -150,6 +157,22 @@ struct Floats {
       asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(data) + i));
   }
 };
+
+// Eight elements of a 16-bit type that is known at run time only.
+__device__ __forceinline__ Eight load8(const void* p, int dtype) {
+  return dtype == DTYPE_F16 ? load8(static_cast<const f16*>(p)) : load8(static_cast<const bf16*>(p));
+}
+
+// Element i of a row whose type is known at run time only.
+__device__ __forceinline__ void store(void* row, int dtype, long long i, float y) {
+  if (dtype == DTYPE_F32) {
+    static_cast<float*>(row)[i] = y;
+  } else if (dtype == DTYPE_F16) {
+    static_cast<f16*>(row)[i] = from_float<f16>(y);
+  } else {
+    static_cast<bf16*>(row)[i] = from_float<bf16>(y);
+  }
+}
 
 // Elements start … start+7 of a row of `length` whose type is known at run time only.
 __device__ __forceinline__ void store8(void* row, int dtype, int start, int length, const Eight& e) {

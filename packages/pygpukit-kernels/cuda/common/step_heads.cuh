@@ -15,11 +15,9 @@ struct HeadShare : Share {
       : HeadShare(a.steps[a.attention[0]].heads.attention, a.steps[a.attention[0]].splits) {}
 
  private:
-  template <class T>
-  __device__ __forceinline__ HeadShare(const AttentionArgs<T>& at, int splits)
+  __device__ __forceinline__ HeadShare(const AttentionArgs<Head>& at, int splits)
       : HeadShare(at, splits, at.kv_heads * ceil_div(at.group(), MOST_QUERIES)) {}
-  template <class T>
-  __device__ __forceinline__ HeadShare(const AttentionArgs<T>& at, int splits, int blocks)
+  __device__ __forceinline__ HeadShare(const AttentionArgs<Head>& at, int splits, int blocks)
       : Share(at, 0, static_cast<int>(blockIdx.x) % blocks, static_cast<int>(blockIdx.x) / blocks, splits),
         none(static_cast<int>(blockIdx.x) >= blocks * splits),
         sequence(at.sequences[0]),
@@ -32,8 +30,7 @@ struct Pieces {
   int chunks, first;  // of a piece; the first piece's number, counted from position 0
   int count;
 
-  template <class T>
-  __device__ __forceinline__ Pieces(const AttentionArgs<T>& at, const HeadShare& share)
+  __device__ __forceinline__ Pieces(const AttentionArgs<Head>& at, const HeadShare& share)
       : begin(at.first_visible(share.position)), end(share.position + 1) {
     const bool fits = ceil_div(end, CHUNK_KEYS) - begin / CHUNK_KEYS <= share.splits;
     chunks = fits ? 1 : SPAN_CHUNKS;
@@ -53,9 +50,9 @@ struct Pieces {
 };
 
 // Attention's part of shared memory: 328 DIM + 8192 bytes.
-template <int DIM, class T>
+template <int DIM>
 struct HeadPlaces {
-  static constexpr int ROW = DIM * sizeof(T);
+  static constexpr int ROW = DIM * sizeof(Head);
   static constexpr int NORM_ROOM = 2 * DIM * sizeof(float);
   unsigned char* start;
 
@@ -68,8 +65,8 @@ struct HeadPlaces {
     return reinterpret_cast<float4*>(start + (MOST_QUERIES + 2 * CHUNK_KEYS) * ROW) + turn * (CHUNK_KEYS / 8) * WARP;
   }
   // The token's own key (0) and value (1).
-  __device__ __forceinline__ T* newest(int is_value) const {
-    return reinterpret_cast<T*>(scores(2)) + is_value * DIM;
+  __device__ __forceinline__ Head* newest(int is_value) const {
+    return reinterpret_cast<Head*>(scores(2)) + is_value * DIM;
   }
   // The head that a warp rotates.
   __device__ __forceinline__ float* head() const { return reinterpret_cast<float*>(newest(2)) + warp_index() * DIM; }
@@ -86,7 +83,7 @@ struct HeadSteps {
   const Places<T> places;
   const Mailboxes<T> mailboxes;
   const HeadShare share;
-  const HeadPlaces<DIM, T> own;
+  const HeadPlaces<DIM> own;
   int most_pieces;
   unsigned parity = 0;  // of the barriers of keys and values
   int turn = 0;         // which scores are next
@@ -98,7 +95,7 @@ struct HeadSteps {
   // Begins to copy what the step takes beside the results of the one before it.
   __device__ __forceinline__ void prepare(const Step<T>& step) const {
     if (share.none) return;
-    const AppendArgs<T>& append = step.heads.append;
+    const AppendArgs<Head>& append = step.heads.append;
 #pragma unroll 1
     for (int is_key = 0; is_key < 2; ++is_key) norm(append, is_key, true);
     angles(append, true);
@@ -117,13 +114,13 @@ struct HeadSteps {
 
   // The last blocks merge: the first ones have the pieces.
   __device__ __forceinline__ void merge(const Step<T>& step, int number) const {
-    const AttentionArgs<T>& at = step.heads.attention;
+    const AttentionArgs<Head>& at = step.heads.attention;
     const Mailbox out = mailboxes(step.out);
     if (thread_index() >= DIM) return;
     for (int head = gridDim.x - 1 - blockIdx.x; head < at.heads; head += gridDim.x) {
-      const T y = from_float<T>(merge_pieces(Pieces(at, share), head, mailboxes.pieces(number)));
+      const Head y = from_float<Head>(merge_pieces(Pieces(at, share), head, mailboxes.pieces(number)));
       const int i = head * DIM + thread_index();
-      if (out) out.send(i, y);
+      if (out) out.send(i, y.bits);
       if (step.stores) at.out[i] = y;
     }
   }
@@ -137,10 +134,10 @@ struct HeadSteps {
   // --- Queries, the newest key and value. They come from the product before.
 
   // `copies`: begins to copy it to shared memory.
-  __device__ __forceinline__ NormArgs norm(const AppendArgs<T>& a, int is_key, bool copies) const {
+  __device__ __forceinline__ NormArgs norm(const AppendArgs<Head>& a, int is_key, bool copies) const {
     return stage_norm(is_key ? a.k_norm : a.q_norm, DIM, own.norm(is_key), own.NORM_ROOM, copies);
   }
-  __device__ __forceinline__ const float* angles(const AppendArgs<T>& a, bool copies) const {
+  __device__ __forceinline__ const float* angles(const AppendArgs<Head>& a, bool copies) const {
     constexpr int ROOM = DIM * sizeof(float);
     return static_cast<const float*>(stage_vector({a.angles, DTYPE_F32}, a.rotated, own.angles(), ROOM, copies).data);
   }
@@ -152,13 +149,13 @@ struct HeadSteps {
 
   // A warp for each: normalises and rotates the queries and the key.
   __device__ __forceinline__ void bring_heads(const Step<T>& step, const Pieces& pieces) const {
-    const AppendArgs<T>& a = step.heads.append;
+    const AppendArgs<Head>& a = step.heads.append;
     const Mailbox qkv = mailboxes(step.x);
     const bool newest = sees_newest(pieces);
     for (int row = warp_index(); row < share.queries + 2 * newest; row += WARPS) {
       const bool is_query = row < share.queries, is_value = row == share.queries + 1;
       const int number = is_query ? share.head + row : a.heads + is_value * a.kv_heads + share.kv_head;
-      T values[DIM / WARP];
+      Head values[DIM / WARP];
       qkv.receive_row(values, number * DIM);
       if (!is_value) turn_head(a, is_query ? 0 : 1, values);
       const int lane = lane_index();
@@ -178,7 +175,7 @@ struct HeadSteps {
   }
 
   // Normalises and rotates a head of which lane i has the elements i, i + 32, ….
-  __device__ __forceinline__ void turn_head(const AppendArgs<T>& a, int is_key, T (&values)[DIM / WARP]) const {
+  __device__ __forceinline__ void turn_head(const AppendArgs<Head>& a, int is_key, Head (&values)[DIM / WARP]) const {
     const int lane = lane_index();
     float* head = own.head();
     float elements[DIM / WARP];
@@ -191,27 +188,27 @@ struct HeadSteps {
     const float* turns = angles(a, false);
 #pragma unroll
     for (int j = 0; j < DIM / WARP; ++j)
-      values[j] = from_float<T>(rotate(head, j * WARP + lane, turns, a.rotated, a.interleaved));
+      values[j] = from_float<Head>(rotate(head, j * WARP + lane, turns, a.rotated, a.interleaved));
     __syncwarp();
   }
 
   // Puts the newest key and value into the cache: once, where several blocks share a head. Only launches to come read
   // them there.
-  __device__ __forceinline__ void append_newest(const AppendArgs<T>& a, const Pieces& pieces) const {
+  __device__ __forceinline__ void append_newest(const AppendArgs<Head>& a, const Pieces& pieces) const {
     int page, row;
     if (!sees_newest(pieces) || share.head % (a.heads / a.kv_heads) ||
         !a.pages.find(share.sequence, share.position, page, row))
       return;
     for (int i = thread_index(); i < 2 * DIM; i += NORM_THREADS) {
       const CacheStrides& s = i < DIM ? a.k_strides : a.v_strides;
-      T* target = (i < DIM ? a.k_cache : a.v_cache) + page * s.page + share.kv_head * s.head + row * s.row;
+      Head* target = (i < DIM ? a.k_cache : a.v_cache) + page * s.page + share.kv_head * s.head + row * s.row;
       target[i % DIM] = own.newest(0)[i];
     }
   }
 
   // --- Pieces.
 
-  __device__ __forceinline__ void attend_piece(const AttentionArgs<T>& at, const Pieces& pieces, int piece,
+  __device__ __forceinline__ void attend_piece(const AttentionArgs<Head>& at, const Pieces& pieces, int piece,
                                                const FloatMailbox& results) {
     constexpr int COLUMNS = DIM / WARPS;
     const int first = warp_index() * COLUMNS;
@@ -222,11 +219,11 @@ struct HeadSteps {
       score_chunk(at, pieces, chunk, s);
       unsigned p[4][4];
       Softmax softmax[2];
-      weigh<T>(s, p, softmax);
+      weigh<Head>(s, p, softmax);
       const Scales scales[2] = {total[0].merge(softmax[0]), total[1].merge(softmax[1])};
       barrier_wait(places.full_heads(1), parity);
       replace(own.values(), chunk, 1, first, COLUMNS);
-      multiply_values<DIM, COLUMNS / 16, T>(
+      multiply_values<DIM, COLUMNS / 16, Head>(
           p, own.values(),
           [&](int i, const float(&sum)[4]) {
             float(&to)[4] = sums[i / 8];
@@ -249,7 +246,7 @@ struct HeadSteps {
   }
 
   // The scores of a chunk, as the lanes of every warp have them.
-  __device__ __forceinline__ void score_chunk(const AttentionArgs<T>& at, const Pieces& pieces, int chunk,
+  __device__ __forceinline__ void score_chunk(const AttentionArgs<Head>& at, const Pieces& pieces, int chunk,
                                               float (&s)[8][4]) {
     constexpr int KEYS = CHUNK_KEYS / WARPS, TILES = KEYS / 8;
     float own_scores[TILES][4];
@@ -258,7 +255,7 @@ struct HeadSteps {
     const unsigned long long missing = places.missing();
     const int newest = (pieces.end - 1) % CHUNK_KEYS;
     if (newest / KEYS == warp_index()) replace(own.keys(), chunk, 0, 0, DIM);
-    multiply_keys<DIM, T>(own_scores, own.queries(), own.keys() + first * own.ROW);
+    multiply_keys<DIM, Head>(own_scores, own.queries(), own.keys() + first * own.ROW);
     barrier_arrive(places.empty_heads(0));
     float4* scores = own.scores(turn) + lane_index();
     turn ^= 1;
@@ -274,7 +271,7 @@ struct HeadSteps {
     Visible visible;
     visible.first[0] = visible.first[1] = pieces.begin;
     visible.last[0] = visible.last[1] = pieces.end - 1;
-    score_keys(s, Scorer<T>(at), visible, chunk, missing);
+    score_keys(s, Scorer<Head>(at), visible, chunk, missing);
   }
 
   // Puts `count` elements from `first` on of the newest key (0) or value (1) into its chunk, which may have been copied

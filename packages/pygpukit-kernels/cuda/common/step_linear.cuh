@@ -36,12 +36,15 @@ struct Products {
   __device__ __forceinline__ explicit Products(const Places<T>& places) : places(places), round(places.a.stages) {}
 
   // x is in shared memory.
-  __device__ __forceinline__ void run(const Rounds& rounds) {
+  __device__ __forceinline__ void run(const Rounds& rounds, bool halves) {
     const int warp = warp_index(), lane = lane_index();
     for (int tile = blockIdx.x; tile < rounds.tiles; tile += rounds.stride(), sums.advance()) {
       const int stages = rounds.stages(tile);
       barrier_wait(places.empty_sums(sums.index), sums.parity ^ 1);
-      multiply_round(warp, lane, stages, rounds, places.sums(sums.index));
+      if (halves)
+        multiply_round<f16>(warp, lane, stages, rounds, places.sums(sums.index));
+      else
+        multiply_round<T>(warp, lane, stages, rounds, places.sums(sums.index));
       round.advance(stages);
       number += stages;
       __syncwarp();
@@ -52,6 +55,7 @@ struct Products {
  private:
   // Multiplies this warp's pairs of chunks: a tile's rows in both are the halves of one matrix, and the chunks of x columns of
   // the other. The other half of the results is for nothing.
+  template <class Product>
   __device__ __forceinline__ void multiply_round(int warp, int lane, int stages, const Rounds& rounds, float* sums) const {
     const unsigned half = lane / 8 % 2, column = lane / 4 % 2;
     const int first = (warp / (GROUP / 2) - number) % Rounds::STRIDE, pair = warp % (GROUP / 2) * 2;
@@ -65,7 +69,7 @@ struct Products {
       for (; group >= rounds.groups; group -= rounds.groups) result += rounds.chunks * TILE;
       barrier_wait(places.full(place.index), place.parity);
       float d[4] = {};
-      multiply(d, places.stage(place.index) + row, x + group * GROUP * SPAN * sizeof(T));
+      multiply<Product>(d, places.stage(place.index) + row, x + group * GROUP * SPAN * sizeof(T));
       __syncwarp();
       if (lane == 0) barrier_arrive(places.empty(place.index));
       place.advance(Rounds::STRIDE);
@@ -77,6 +81,7 @@ struct Products {
 
   // d += the products of two chunks, at the addresses that this lane gives. All is loaded before it is needed:
   // a chain of products waits for nothing but itself.
+  template <class Product>
   static __device__ __forceinline__ void multiply(float (&d)[4], unsigned weights, unsigned x) {
     constexpr int STEPS = SPAN / 32;
     unsigned w[2 * STEPS][4];
@@ -90,8 +95,8 @@ struct Products {
 #pragma unroll
     for (int i = 0; i < STEPS; ++i) {
       const unsigned(&a)[4] = w[2 * i], (&b)[4] = w[2 * i + 1];
-      mma<T>(d, a[0], a[1], a[2], a[3], columns[i].x, columns[i].y);
-      mma<T>(d, b[0], b[1], b[2], b[3], columns[i].z, columns[i].w);
+      mma<Product>(d, a[0], a[1], a[2], a[3], columns[i].x, columns[i].y);
+      mma<Product>(d, b[0], b[1], b[2], b[3], columns[i].z, columns[i].w);
     }
   }
   static __device__ __forceinline__ uint4 load_shared16(unsigned address) {
@@ -111,7 +116,8 @@ struct Input {
 
   __device__ __forceinline__ explicit Input(const Places<T>& places) : places(places) {}
 
-  __device__ __forceinline__ void load(const Mailbox& box, const T* source, int length, const NormArgs& norm) const {
+  __device__ __forceinline__ void load(const Mailbox& box, const T* source, int length, const NormArgs& norm,
+                                       bool halves) const {
     T* x = places.input();
     const int groups = length / 8;
     if (box) {
@@ -125,8 +131,10 @@ struct Input {
       put_group(x, g, make_uint4(0, 0, 0, 0));
     if (norm.kind == NORM_NONE) return;
     const Moments moments = block_moments(norm, length, [&](int g) { return input_group(x, g); }, places.scratch());
-    for (int g = thread_index(); g < groups; g += NORM_THREADS)
-      put_group(x, g, pack8<T>(moments(norm, 8 * g, length, input_group(x, g))));
+    for (int g = thread_index(); g < groups; g += NORM_THREADS) {
+      const Eight y = moments(norm, 8 * g, length, input_group(x, g));
+      put_group(x, g, halves ? pack8<f16>(y) : pack8<T>(y));
+    }
   }
 
  private:
@@ -194,8 +202,8 @@ struct Finisher {
       if (residual)
         y += to_float(residual.receive<T>(column, word));
       else if (l.residual)
-        y += to_float(l.residual[column]);
-      if (out) out.send(column, from_float<T>(y));
+        y += l.residual[column];
+      if (out) out.send(column, l.out_dtype == DTYPE_F16 ? from_float<f16>(y).bits : from_float<bf16>(y).bits);
       if (stores) store(l, 0, column, y);
     }
   }

@@ -39,22 +39,25 @@ struct Route {
   int step;   // the number of the step that sends, from 1 on
 };
 
+using Head = f16;  // an element of queries, keys and values
+
 // Attention, with what comes before it.
-template <class T>
 struct HeadsArgs {
-  AppendArgs<T> append;
-  AttentionArgs<T> attention;
+  AppendArgs<Head> append;
+  AttentionArgs<Head> attention;
 };
 
+// Of a decoder whose residual stream is of type T.
 template <class T>
 struct alignas(16) Step {
   short kind;
-  short stores;  // whether the result goes to its tensor, too
-  int splits;    // attention: the blocks that share a head's pieces
+  signed char stores;  // whether the result goes to its tensor, too
+  signed char halves;  // linear: whether products are of float16, else they are of T
+  int splits;          // attention: the blocks that share a head's pieces
   Route x, residual, out;
   union {
     LinearArgs<T> linear;
-    HeadsArgs<T> heads;  // of attention and of its merge
+    HeadsArgs heads;  // of attention and of its merge
   };
 };
 static_assert(sizeof(Step<bf16>) == STEP_BYTES, "as Rust lays it out");

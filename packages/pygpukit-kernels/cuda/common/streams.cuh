@@ -91,7 +91,7 @@ struct HeadStream {
   const PersistentArgs<T>& a;
   const Places<T> places;
   const HeadShare share;
-  const HeadPlaces<DIM, T> own;
+  const HeadPlaces<DIM> own;
   unsigned parity = 1;
 
   __device__ __forceinline__ HeadStream(const PersistentArgs<T>& args, const Places<T>& places)
@@ -104,7 +104,7 @@ struct HeadStream {
  private:
   __device__ __forceinline__ void copy(int number, bool is_first) {
     if (share.none || number >= a.attention_count) return;
-    const AttentionArgs<T>& at = a.steps[a.attention[number]].heads.attention;
+    const AttentionArgs<Head>& at = a.steps[a.attention[number]].heads.attention;
     const Pieces pieces(at, share);
     for (int piece = share.split; piece < pieces.count; piece += share.splits) {
       int chunk = pieces.first_chunk(piece);
@@ -116,7 +116,7 @@ struct HeadStream {
     }
   }
 
-  __device__ __forceinline__ void copy_keys_and_values(const AttentionArgs<T>& at, const Pieces& pieces, int chunk) {
+  __device__ __forceinline__ void copy_keys_and_values(const AttentionArgs<Head>& at, const Pieces& pieces, int chunk) {
     const int warp = warp_index() % WARPS;
     KeyPlaces keys;
     keys.locate(at.pages, share.sequence, chunk, pieces.begin, pieces.end - 1);

@@ -103,7 +103,7 @@ pub(super) fn element_bytes(dtype: DType) -> usize {
 }
 
 /// `enum DType` of common/types.cuh.
-fn number(dtype: DType) -> i32 {
+pub(super) fn number(dtype: DType) -> i32 {
     match dtype {
         DType::F32 => 0,
         DType::F16 => 1,
@@ -117,7 +117,7 @@ fn number(dtype: DType) -> i32 {
 #[repr(C)]
 pub(super) struct Floats {
     pub(super) data: u64,
-    dtype: i32,
+    pub(super) dtype: i32,
     padding: i32,
 }
 

@@ -4,7 +4,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::arguments::{Floats, Norm, Reader, address, entry, int, launch, matrix_map, stride};
+use super::arguments::{
+    Floats, Norm, Reader, address, entry, int, launch, matrix_map, number, stride,
+};
 use super::norm::{Rows, norm_rows};
 use super::signature::{check_same_dtype, check_sizes, signature};
 use crate::cuda::{CudaKernel, CudaLaunch, Plan};
@@ -20,7 +22,7 @@ pub(super) struct LinearArgs {
     pub(super) out: u64,
     pub(super) x: u64,
     pub(super) weight: u64,
-    pub(super) residual: u64,
+    pub(super) residual: Floats,
     pub(super) bias: Floats,
     pub(super) norm: Norm,
     x_stride: i64,
@@ -32,16 +34,18 @@ pub(super) struct LinearArgs {
     pub(super) k: i32,
     activation: i32,
     pub(super) gated: i32,
-    pub(super) out_float32: i32,
+    pub(super) x_dtype: i32,
+    pub(super) out_dtype: i32,
     scale: f32,
-    padding: i32,
 }
-const _: () = assert!(size_of::<LinearArgs>() == 160);
+const _: () = assert!(size_of::<LinearArgs>() == 168);
 
 /// One operation.
 struct Linear<'a> {
     x: &'a TensorArg,
     weight: &'a TensorArg,
+    /// Of the products.
+    dtype: DType,
     rows: usize,
     /// Outputs.
     n: usize,
@@ -62,7 +66,7 @@ impl<'a> Linear<'a> {
             out: address(out),
             x: address(x),
             weight: address(weight),
-            residual: address(residual),
+            residual: Floats::of(residual),
             bias: Floats::of(bias),
             norm,
             x_stride: stride(x, 0),
@@ -74,11 +78,12 @@ impl<'a> Linear<'a> {
             k: int(k),
             activation,
             gated: i32::from(gated),
-            out_float32: i32::from(out.dtype != x.dtype),
+            x_dtype: number(x.dtype),
+            out_dtype: number(out.dtype),
             scale,
-            padding: 0,
         };
-        Linear { x, weight, rows, n, k, gated, arguments }
+        let dtype = if x.dtype == DType::F32 { DType::F32 } else { weight.dtype };
+        Linear { x, weight, dtype, rows, n, k, gated, arguments }
     }
 
     /// Weight rows for each output.
@@ -99,7 +104,7 @@ impl<'a> Linear<'a> {
             return;
         }
         let limits = *plan.limits();
-        if self.x.dtype != DType::F32 && self.is_aligned() {
+        if self.dtype != DType::F32 && self.is_aligned() {
             if let Some(launch) = self.gemv(&limits) {
                 return plan.launch(launch);
             }
@@ -116,10 +121,11 @@ impl<'a> Linear<'a> {
             return;
         }
         let pitch = self.k.next_multiple_of(8);
-        let scratch = plan.scratch(self.rows * pitch * self.x.dtype.block_bytes()).addr() as u64;
+        let scratch = plan.scratch(self.rows * pitch * self.dtype.block_bytes()).addr() as u64;
         let out = Rows::at(scratch, pitch as i64);
         let rows = [Rows::of(self.x), Rows::at(0, 0), Rows::at(0, 0), out];
-        plan.launch(norm_rows(self.x.dtype, rows, [self.rows, self.k], self.arguments.norm));
+        let dtypes = [self.x.dtype, self.dtype];
+        plan.launch(norm_rows(dtypes, rows, [self.rows, self.k], self.arguments.norm));
         self.arguments.x = scratch;
         self.arguments.x_stride = pitch as i64;
     }
@@ -141,7 +147,7 @@ impl<'a> Linear<'a> {
         // Blocks with as many tiles each, so that they end together.
         let tiles = self.n.div_ceil(GEMV_TILE);
         let blocks = tiles.div_ceil(tiles.div_ceil(most));
-        let function = entry!("linear_gemv", self.x.dtype);
+        let function = entry!("linear_gemv", self.dtype);
         let launch = launch("linear_gemv", function, [blocks, 1, 1], 128, shared, self.arguments);
         Some(CudaLaunch { reads_early: self.weight.addresses(), ..launch })
     }
@@ -153,7 +159,7 @@ impl<'a> Linear<'a> {
         }
         let tiling = WgmmaTiling::choose(self.rows, self.n, self.parts(), self.k, limits);
         let clusters = tiling.groups(self.rows, self.n, self.parts()).min(tiling.clusters(limits));
-        let (arguments, dtype) = (&self.arguments, self.x.dtype);
+        let (arguments, dtype) = (&self.arguments, self.dtype);
         let x = matrix_map(
             arguments.x,
             dtype,
@@ -179,7 +185,7 @@ impl<'a> Linear<'a> {
 
     fn mma(&self, limits: &Limits) -> CudaLaunch {
         let tiling = Tiling::choose(self.rows, self.n * self.parts(), limits);
-        let function = tiling.function(self.x.dtype);
+        let function = tiling.function(self.dtype);
         let blocks = tiling.blocks(self.rows, self.n * self.parts());
         let shared = tiling.shared_bytes();
         launch("linear_mma", function, [blocks, 1, 1], tiling.threads, shared, self.arguments)
@@ -191,12 +197,12 @@ impl<'a> Linear<'a> {
         let shared = 260 * self.k.div_ceil(64);
         let weight = self.weight.dtype;
         let few = self.rows <= MOST_ROWS && shared <= limits.shared_bytes_per_block as usize;
-        if few && self.x.dtype == DType::F32 {
+        if few && self.dtype == DType::F32 {
             let function = entry!("linear_plain_gemv_f32", weight);
             let grid = [self.n.div_ceil(4), self.rows, 1];
             return launch("linear_plain", function, grid, 128, shared, self.arguments);
         }
-        let function = match self.x.dtype {
+        let function = match self.dtype {
             DType::F32 => entry!("linear_plain_tiled_f32", weight),
             DType::F16 => "linear_plain_tiled_f16_f16",
             _ => "linear_plain_tiled_bf16_bf16",
@@ -348,17 +354,18 @@ impl Tiling {
 }
 
 fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
-    const OUT: usize = 9;
+    const WEIGHT: usize = 1;
+    const NORM: usize = 3;
     (host::LINEAR.check)(args)?;
     check_sizes(args)?;
-    check_same_dtype(args, &["x", "residual"])?;
-    let (x, out) = (args.tensor(0).dtype, args.tensor(OUT).dtype);
-    if x != DType::F32 {
-        check_same_dtype(args, &["x", "weight"])?;
+    let (x, weight) = (args.tensor(0).dtype, args.tensor(WEIGHT).dtype);
+    if x != DType::F32 && weight == DType::F32 {
+        let reason = format!("expected a 16-bit dtype, as that of x, {x}, found {weight}");
+        return Err(args.refuse(WEIGHT, reason));
     }
-    if out != x && out != DType::F32 {
-        let reason = format!("expected {x}, the dtype of x, or float32, found {out}");
-        return Err(args.refuse(OUT, reason));
+    // What is normalised is rounded to the type of the weight.
+    if x != DType::F32 && args.int(NORM) == 0 {
+        check_same_dtype(args, &["x", "weight"])?;
     }
     Ok(())
 }

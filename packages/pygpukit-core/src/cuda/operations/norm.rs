@@ -2,7 +2,9 @@
 
 use bytemuck::NoUninit;
 
-use super::arguments::{Floats, Norm, Reader, address, element_bytes, entry, int, launch, stride};
+use super::arguments::{
+    Floats, Norm, Reader, address, element_bytes, entry, int, launch, number, stride,
+};
 use super::signature::{check_same_dtype, check_sizes, signature};
 use crate::cuda::{CudaKernel, CudaLaunch, Plan};
 use crate::dispatch::{KernelArgs, LaunchError, TensorArg};
@@ -30,8 +32,10 @@ struct NormRowsArgs {
     out_stride: i64,
     length: i32,
     resident: i32,
+    out_dtype: i32,
+    padding: i32,
 }
-const _: () = assert!(size_of::<NormRowsArgs>() == 120);
+const _: () = assert!(size_of::<NormRowsArgs>() == 128);
 
 /// Rows of `length` elements of one dtype.
 #[derive(Clone, Copy)]
@@ -51,9 +55,9 @@ impl Rows {
 }
 
 /// The launch that writes the norm of `count` rows of `x`, or of `x + residual`, to `out`, and the sum
-/// to `sum`.
+/// to `sum`. `out` may be of another type than the rest.
 pub(super) fn norm_rows(
-    dtype: DType,
+    [dtype, out_dtype]: [DType; 2],
     [x, residual, sum, out]: [Rows; 4],
     [count, length]: [usize; 2],
     norm: Norm,
@@ -72,6 +76,8 @@ pub(super) fn norm_rows(
         out_stride: out.stride,
         length: int(length),
         resident: i32::from(resident),
+        out_dtype: number(out_dtype),
+        padding: 0,
     };
     let shared = if resident { bytes } else { 0 };
     launch("norm", entry!("norm", dtype), [count, 1, 1], THREADS, shared, arguments)
@@ -90,7 +96,7 @@ fn plan(args: &KernelArgs<'_>, plan: &mut Plan, kind: i32) {
     let (eps, offset) = (next.float(), next.float());
     let norm = Norm { weight, bias, kind, eps, offset, padding: 0 };
     let rows = [Rows::of(x), Rows::of(residual), Rows::of(sum), Rows::of(out)];
-    plan.launch(norm_rows(x.dtype, rows, [x.shape[0], x.shape[1]], norm));
+    plan.launch(norm_rows([x.dtype; 2], rows, [x.shape[0], x.shape[1]], norm));
 }
 
 const WIDENED: &[&str] = &["x", "residual", "sum", "out"];

@@ -157,7 +157,7 @@ fn launches_of_the_linear_kernels_fit_their_tiles() {
     // 384 tiles on 132 multiprocessors of three blocks each.
     let [gemv] = &launches[..] else { panic!("one launch") };
     assert_eq!((gemv.grid, gemv.block, gemv.overlap), ([384, 1, 1], [128, 1, 1], true));
-    assert_eq!(gemv.parameters.bytes().len(), 160);
+    assert_eq!(gemv.parameters.bytes().len(), 168);
     let gated = Linear { gated: true, ..Linear::of(300, 1000, 512, DType::F16) };
     let launches = gated.plan(A100).unwrap();
     // 3 by 32 tiles of 128 rows by 64 weight rows, and a ring of four stages.
@@ -189,10 +189,20 @@ fn dtypes_that_do_not_go_together_are_refused() {
         found.contains("linear, argument weight: expected bfloat16, the dtype of x"),
         "{found}"
     );
-    let found = message([DType::BF16, DType::BF16, DType::F16]);
-    assert!(found.contains("argument out"), "{found}");
-    let types = [DType::BF16, DType::BF16, DType::F32];
-    assert!(Linear { types, ..Linear::of(2, 8, 16, DType::BF16) }.plan(H100).is_ok());
+    let found = message([DType::BF16, DType::F32, DType::BF16]);
+    assert!(found.contains("argument weight: expected a 16-bit dtype"), "{found}");
+}
+
+#[test]
+fn what_is_normalised_is_rounded_to_the_type_of_the_weight() {
+    let functions = |rows, limits| {
+        let types = [DType::BF16, DType::F16, DType::F16];
+        let linear = Linear { types, norm: true, ..Linear::of(rows, 64, 128, DType::BF16) };
+        functions(&linear.plan(limits).unwrap())
+    };
+    assert_eq!(functions(1, H100), ["linear_gemv_f16"]);
+    assert_eq!(functions(64, H100), ["norm_bf16", "linear_wgmma_64x32_f16"]);
+    assert_eq!(functions(64, A100), ["norm_bf16", "linear_mma_64x32_f16"]);
 }
 
 struct Attention {

@@ -30,14 +30,16 @@ def linear(
     Args:
         x: (T, K).
         weight: (N, K); gated (2N, K), the rows of the gate first. On the CPU also in ggml's blocks:
-            q8_0, q4_0 or q4_1.
+            q8_0, q4_0 or q4_1. On a GPU a 16-bit `x` goes with weights of its type; where there is
+            a norm also with those of the other 16-bit type, to which the normalised rows are then
+            rounded.
         bias: (N,); gated (2N,).
         norm: Applied to the rows of `x` first.
         activation: A name as `pygpukit.kernels.activation` takes it; None for identity.
         gated: Whether the activation of one half of the rows scales the other.
-        residual: (T, N), added at the end.
+        residual: (T, N), added at the end; on a GPU of any floating-point type.
         scale: Of everything but the residual.
-        dtype: Of the result: that of `x`, the default, or float32.
+        dtype: Of the result: that of `x`, the default, or float32, on a GPU any floating-point type.
         out: (T, N), may be `residual`.
 
     Returns:

@@ -35,7 +35,8 @@ class Decoder:
         config: What it computes.
         weights: What with.
         device: Where.
-        dtype: Of activations, and of keys and values: what `Plan.dtype` says for the weights.
+        dtype: Of activations: what `Plan.dtype` says for the weights.
+        attention_dtype: Of queries, keys and values, likewise; that of the others by default.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class Decoder:
         weights: ModelWeights,
         device: Device,
         dtype: str = "float32",
+        attention_dtype: str | None = None,
     ) -> None:
         self.config = config
         self.weights = weights
         self.dtype = dtype
+        self.attention_dtype = attention_dtype or dtype
         self._device = device
         self._embedding = Embedding(scale=config.embedding_scale, dtype=dtype)
         self._norm = _norm(config)

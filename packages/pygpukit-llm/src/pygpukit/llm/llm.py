@@ -120,11 +120,12 @@ class LLM:
             model: A folder with config.json and safetensors, a .gguf file, or a hub id
                 (`owner/name`), which is downloaded once.
             device: "cuda", "cuda:N", "cpu", or "auto" for a GPU where there is one.
-            dtype: Of activations, keys and values: "float32", "bfloat16", on a GPU also "float16".
-                By default float32 on the CPU, where weights that GGUF has in Q8_0, Q4_0 or Q4_1
-                then stay so in memory, and on a GPU the type of the weights; with float32
-                a GPU is as exact as the CPU, but slow, and with bfloat16 a CPU rounds as a GPU
-                does and is faster at prompts, if it has instructions for that type.
+            dtype: Of activations: "float32", "bfloat16", on a GPU also "float16". By default
+                float32 on the CPU, where weights that GGUF has in Q8_0, Q4_0 or Q4_1 then stay so
+                in memory, and on a GPU the type of the weights. Beside bfloat16 a GPU has queries,
+                keys and values in float16, which rounds less. With float32 a GPU is as exact as the
+                CPU, but slow; with bfloat16 a CPU is faster at prompts, if it has instructions for
+                that type.
             revision: A branch, tag or commit of a hub id.
             token: What the hub asks for private and gated models; by default the one that
                 `hf auth login` has stored, or HF_TOKEN.
@@ -151,7 +152,8 @@ class LLM:
         if no_gpu is not None:
             warn_no_gpu(no_gpu)
         weights = load(planned, tensors, chosen, progress)
-        return cls(checkpoint, Decoder(planned.config, weights, chosen, planned.dtype), chosen)
+        dtypes = planned.dtype, planned.attention_dtype
+        return cls(checkpoint, Decoder(planned.config, weights, chosen, *dtypes), chosen)
 
     @overload
     def generate(
@@ -270,7 +272,7 @@ class LLM:
 
     @property
     def dtype(self) -> str:
-        """Of activations, keys and values."""
+        """Of activations; those inside the attention may round less: see `from_pretrained`."""
         return self._decoder.dtype
 
     @property

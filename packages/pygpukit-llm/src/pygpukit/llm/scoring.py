@@ -96,7 +96,8 @@ class Scorer:
         ends = list(accumulate(counts))
         tables = [range(end - count, end) for count, end in zip(counts, ends, strict=True)]
         block_tables = block_table(tables, self._device)
-        cache = PagedCache(self._decoder.config, self._device, ends[-1], self._decoder.dtype)
+        dtype = self._decoder.attention_dtype
+        cache = PagedCache(self._decoder.config, self._device, ends[-1], dtype)
         ids = array("i", chain.from_iterable(texts))
         positions = array("i", chain.from_iterable(range(len(text)) for text in texts))
         sequences = array(

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::super::arguments::{entry, number};
 use super::super::attention::{AttentionArgs, SinkArgs};
 use super::super::linear::LinearArgs;
 use super::super::rope::AppendArgs;
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::cuda::CudaLaunch;
 use crate::device::Limits;
+use crate::dtype::DType;
 
 /// Steps below which launches of their own are as fast.
 const FEWEST_STEPS: usize = 12;
@@ -37,8 +39,8 @@ impl Written {
 /// Steps on their way to a [`Persistent`].
 #[derive(Default)]
 pub(super) struct Run {
-    /// "bf16" or "f16".
-    dtype: Option<&'static str>,
+    /// Of the residual stream.
+    stream: Option<DType>,
     /// That of all steps, but for the caches and the window.
     attention: Option<AttentionArgs>,
     /// The pieces, chunks or spans, that a head's results can have.
@@ -72,7 +74,8 @@ impl Run {
 
     fn linear(&mut self, launch: &CudaLaunch) -> Option<()> {
         let args: LinearArgs = arguments(launch)?;
-        let dtype = self.same_dtype(launch.function)?;
+        let halves = launch.function.ends_with("_f16");
+        let stream = self.stream_of(&args, halves)?;
         let vectors = [args.norm.weight, args.norm.bias, args.bias];
         if args.rows != 1 || !launch.overlap || !vectors.iter().all(|v| self.is_constant(v.data)) {
             return None;
@@ -83,16 +86,20 @@ impl Run {
         if previous > 0 && x.step as usize != previous {
             return None;
         }
-        let residual = self.route(args.residual, if args.residual == 0 { 0 } else { args.n })?;
-        let bytes = args.n as u64 * if args.out_float32 == 0 { 2 } else { 4 };
+        let residual_values = if args.residual.data == 0 { 0 } else { args.n };
+        let residual = self.route(args.residual.data, residual_values)?;
+        let is_16_bit = args.out_dtype != number(DType::F32);
+        let bytes = args.n as u64 * if is_16_bit { 2 } else { 4 };
         self.replaced(args.out, bytes)?;
-        self.dtype = Some(dtype);
+        self.stream = stream;
         let (n, k, gated) = (args.n, args.k, args.gated);
         let stride = args.weight_stride;
         self.weights.push(Weights { weight: args.weight, stride, n, k, gated, padding: 0 });
         self.push(LINEAR, [x, residual], bytemuck::bytes_of(&args), args.out, bytes);
-        if args.out_float32 != 0 {
-            self.steps.last_mut()?.out = TENSOR_ALONE;
+        let step = self.steps.last_mut()?;
+        step.halves = i8::from(halves);
+        if !is_16_bit {
+            step.out = TENSOR_ALONE;
         }
         Some(())
     }
@@ -116,7 +123,7 @@ impl Run {
         let group = second.heads / second.kv_heads;
         let blocks = second.kv_heads * group.cast_unsigned().div_ceil(16).cast_signed();
         let expected = attention.function.starts_with(function)
-            && self.dtype.is_some_and(|dtype| attention.function.ends_with(dtype))
+            && attention.function.ends_with("_f16")
             && self.attention.is_none_or(|known| alike(&known, &second))
             && second.tokens == 1
             && sinks == 0
@@ -144,10 +151,21 @@ impl Run {
         Some(())
     }
 
-    /// The dtype at the end of a function's name, if it is that of the steps so far.
-    fn same_dtype(&self, function: &str) -> Option<&'static str> {
-        let dtype = ["bf16", "f16"].into_iter().find(|dtype| function.ends_with(dtype))?;
-        self.dtype.is_none_or(|known| known == dtype).then_some(dtype)
+    /// The type of the residual stream, if a product is known to be the same: what is normalised is of
+    /// that type, what is added to, too, and products that aren't in float16.
+    fn stream_of(&self, args: &LinearArgs, halves: bool) -> Option<Option<DType>> {
+        let normalised = (args.norm.kind != 0).then_some(args.x_dtype);
+        let added = (args.residual.data != 0).then_some(args.residual.dtype);
+        let multiplied = (!halves).then_some(number(DType::BF16));
+        let mut stream = self.stream;
+        for found in [normalised, added, multiplied].into_iter().flatten() {
+            let found =
+                [DType::F16, DType::BF16].into_iter().find(|&dtype| number(dtype) == found)?;
+            if *stream.get_or_insert(found) != found {
+                return None;
+            }
+        }
+        Some(stream)
     }
 
     /// Where a step gets `length` values at `address` from: the step that wrote them, or their tensor if
@@ -200,7 +218,7 @@ impl Run {
     }
 
     pub(super) fn finish(mut self, launches: Range<usize>, limits: &Limits) -> Option<Persistent> {
-        let (attention, dtype) = (self.attention?, self.dtype?);
+        let (attention, stream) = (self.attention?, self.stream?);
         if self.steps.len() < FEWEST_STEPS {
             return None;
         }
@@ -216,11 +234,9 @@ impl Run {
                 }
             }
         }
-        let function = match (attention.dim, dtype) {
-            (64, "bf16") => "layers_persistent_64_bf16",
-            (64, _) => "layers_persistent_64_f16",
-            (_, "bf16") => "layers_persistent_128_bf16",
-            _ => "layers_persistent_128_f16",
+        let function = match attention.dim {
+            64 => entry!("layers_persistent_64", stream),
+            _ => entry!("layers_persistent_128", stream),
         };
         let Run { steps, weights, most_pieces, .. } = self;
         let pieces = (attention.heads * most_pieces * (attention.dim + 2)) as usize;

@@ -18,7 +18,10 @@ const STEPS_PER_LAYER: usize = 6;
 struct Decoder {
     launches: Vec<CudaLaunch>,
     next: usize,
+    /// Of the residual stream.
     dtype: DType,
+    /// Of queries, keys and values.
+    head_dtype: DType,
     rows: usize,
     limits: Limits,
     sinks: bool,
@@ -26,7 +29,8 @@ struct Decoder {
 
 impl Decoder {
     fn new(dtype: DType, rows: usize, limits: Limits) -> Decoder {
-        Decoder { launches: Vec::new(), next: 1 << 20, dtype, rows, limits, sinks: false }
+        let (launches, next, head_dtype) = (Vec::new(), 1 << 20, DType::F16);
+        Decoder { launches, next, dtype, head_dtype, rows, limits, sinks: false }
     }
 
     fn tensor(&mut self, shape: &[usize], dtype: DType) -> TensorArg {
@@ -48,19 +52,22 @@ impl Decoder {
         self.launches.extend(plan(name, values, self.limits).unwrap());
     }
 
+    /// A product with what is normalised, or that is added to a residual.
     fn linear(
         &mut self,
         x: &TensorArg,
         n: usize,
         gated: bool,
-        norm: bool,
-        residual: Option<&TensorArg>,
-        out: Option<TensorArg>,
+        [weight, out]: [DType; 2],
+        residual: Option<(&TensorArg, bool)>,
     ) -> TensorArg {
-        let k = x.shape[1];
-        let weight = self.value(&[if gated { 2 * n } else { n }, k], self.dtype);
+        let (k, norm) = (x.shape[1], residual.is_none());
+        let weight = self.value(&[if gated { 2 * n } else { n }, k], weight);
         let norm_weight = self.value(&[k], self.dtype);
-        let out = out.unwrap_or_else(|| self.tensor(&[x.shape[0], n], self.dtype));
+        let out = match residual {
+            Some((residual, true)) => residual.clone(),
+            _ => self.tensor(&[x.shape[0], n], out),
+        };
         let values = [
             ArgValue::Tensor(x.clone()),
             weight,
@@ -70,7 +77,7 @@ impl Decoder {
             ArgValue::None,
             ArgValue::Float(1e-6),
             ArgValue::Float(0.0),
-            residual.map_or(ArgValue::None, |tensor| ArgValue::Tensor(tensor.clone())),
+            residual.map_or(ArgValue::None, |(tensor, _)| ArgValue::Tensor(tensor.clone())),
             ArgValue::Tensor(out.clone()),
             ArgValue::Int(i64::from(gated)),
             ArgValue::Int(i64::from(gated)),
@@ -83,7 +90,8 @@ impl Decoder {
     fn attention(&mut self, qkv: TensorArg) -> TensorArg {
         let rows = self.rows;
         let cache = [4, KV_HEADS, 256, DIM];
-        let (k_cache, v_cache) = (self.value(&cache, self.dtype), self.value(&cache, self.dtype));
+        let (k_cache, v_cache) =
+            (self.value(&cache, self.head_dtype), self.value(&cache, self.head_dtype));
         let integers = |shape: &[usize], address: usize| {
             let mut strides = vec![1; shape.len()];
             if shape.len() == 2 {
@@ -94,8 +102,8 @@ impl Decoder {
         };
         let (positions, sequences) = (integers(&[rows], 0x1000), integers(&[rows], 0x2000));
         let tables = integers(&[rows, 4], 0x3000);
-        let q = self.value(&[rows, HEADS, DIM], self.dtype);
-        let out = self.tensor(&[rows, HEADS * DIM], self.dtype);
+        let q = self.value(&[rows, HEADS, DIM], self.head_dtype);
+        let out = self.tensor(&[rows, HEADS * DIM], self.head_dtype);
         let sinks = if self.sinks { self.value(&[HEADS], DType::F32) } else { ArgValue::None };
         let no_norm = || {
             [
@@ -133,12 +141,17 @@ impl Decoder {
 
     /// A layer whose residual stream goes on in tensors of its own, or in place.
     fn layer(&mut self, x: &TensorArg, in_place: bool) -> TensorArg {
-        let own = |x: &TensorArg| in_place.then(|| x.clone());
-        let qkv = self.linear(x, QKV, false, true, None, None);
+        let x = self.attend(x, x, in_place);
+        let feed = self.linear(&x, FEED, true, [self.dtype; 2], None);
+        self.linear(&feed, HIDDEN, false, [self.dtype; 2], Some((&x, in_place)))
+    }
+
+    /// `residual` plus attention from `x`, in place or not.
+    fn attend(&mut self, x: &TensorArg, residual: &TensorArg, in_place: bool) -> TensorArg {
+        let qkv = self.linear(x, QKV, false, [self.head_dtype; 2], None);
         let heads = self.attention(qkv);
-        let x = self.linear(&heads, HIDDEN, false, false, Some(x), own(x));
-        let feed = self.linear(&x, FEED, true, true, None, None);
-        self.linear(&feed, HIDDEN, false, false, Some(&x), own(&x))
+        let dtypes = [self.head_dtype, self.dtype];
+        self.linear(&heads, HIDDEN, false, dtypes, Some((residual, in_place)))
     }
 
     fn join(&self) -> Vec<Persistent> {
@@ -152,7 +165,7 @@ fn decoder(dtype: DType, rows: usize, limits: Limits, layers: usize, in_place: b
     for _ in 0..layers {
         x = decoder.layer(&x, in_place);
     }
-    decoder.linear(&x, VOCABULARY, false, true, None, None);
+    decoder.linear(&x, VOCABULARY, false, [dtype; 2], None);
     decoder
 }
 
@@ -223,6 +236,22 @@ fn other_launches_stay() {
 }
 
 #[test]
+fn attention_is_in_float16() {
+    let joined = |head_dtype| {
+        let mut decoder = Decoder { head_dtype, ..Decoder::new(DType::BF16, 1, H100) };
+        let mut x = decoder.tensor(&[1, HIDDEN], DType::BF16);
+        for _ in 0..3 {
+            x = decoder.layer(&x, false);
+        }
+        decoder.join()
+    };
+    assert!(joined(DType::BF16).is_empty());
+    let halves: Vec<_> = joined(DType::F16)[0].steps.iter().map(|step| step.halves).collect();
+    // The products before and behind it.
+    assert_eq!(halves[..6], [1, 0, 0, 1, 0, 0]);
+}
+
+#[test]
 fn attention_with_sinks_stays_a_launch_of_its_own() {
     let joined = |sinks| {
         let mut decoder = Decoder { sinks, ..Decoder::new(DType::BF16, 1, H100) };
@@ -252,11 +281,9 @@ fn a_step_that_skips_the_one_before_ends_the_run() {
     let mut decoder = Decoder::new(DType::BF16, 1, H100);
     let mut x = decoder.tensor(&[1, HIDDEN], DType::BF16);
     for _ in 0..4 {
-        let qkv = decoder.linear(&x, QKV, false, true, None, None);
-        let heads = decoder.attention(qkv);
-        let attended = decoder.linear(&heads, HIDDEN, false, false, Some(&x), None);
-        let feed = decoder.linear(&x, FEED, true, true, None, None);
-        x = decoder.linear(&feed, HIDDEN, false, false, Some(&attended), None);
+        let attended = decoder.attend(&x, &x, false);
+        let feed = decoder.linear(&x, FEED, true, [DType::BF16; 2], None);
+        x = decoder.linear(&feed, HIDDEN, false, [DType::BF16; 2], Some((&attended, false)));
     }
     assert!(decoder.join().is_empty());
 }

@@ -35,7 +35,7 @@ class AttentionWeights(NamedTuple):
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer, each (pages, KV, page_size, D), of the type of activations."""
+    """Keys and values of one layer, each (pages, KV, page_size, D), of the type of queries."""
 
     keys: Tensor
     values: Tensor
@@ -193,7 +193,7 @@ class Attention:
         Returns:
             (R, hidden), float32, R the tokens that `step` wants: all T, if it names none.
         """
-        qkv = self._project.forward(x, *weights.qkv, norm=norm)
+        qkv = self._project.forward(x, *weights.qkv, norm=norm, dtype=cache.keys.dtype)
         if self.normalised != "head":
             self._normalise(qkv, weights, cache)
         if step.query_scale is not None:
@@ -213,7 +213,9 @@ class Attention:
             soft_cap=self.soft_cap,
             sinks=weights.sinks,
         )
-        return self._project.forward(heads, *weights.output, residual=residual, scale=scale)
+        return self._project.forward(
+            heads, *weights.output, residual=residual, scale=scale, dtype=x.dtype
+        )
 
     def _head_norm(self, gamma: Tensor | None) -> Norm | None:
         if gamma is None or self.normalised != "head":

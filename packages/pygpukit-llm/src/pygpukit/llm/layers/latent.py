@@ -92,9 +92,10 @@ class LatentAttention:
     ) -> Tensor:
         """Attends from the T tokens of `x` as `Attention.forward` does; arguments as there."""
         tokens, width = x.shape[0], self.num_heads * self._width
-        qkv = Tensor.zeros((tokens, 3 * width), x.dtype, device=x.device)
+        dtype = cache.keys.dtype
+        qkv = Tensor.zeros((tokens, 3 * width), dtype, device=x.device)
         self._queries(x, weights, norm, out=qkv.narrow(1, 0, width))
-        narrow = self._project.forward(x, *weights.kv_down, norm=norm)
+        narrow = self._project.forward(x, *weights.kv_down, norm=norm, dtype=dtype)
         rank = narrow.shape[1] - self.rotated
         shared, latent = narrow.narrow(1, rank, self.rotated), narrow.narrow(1, 0, rank)
         kv_norm = Norm("rms", weights.kv_norm, None, self.norm_eps)
@@ -111,19 +112,23 @@ class LatentAttention:
             interleaved=self.interleaved,
         )
         heads = self._without_zeros(heads)
-        return self._project.forward(heads, *weights.output, residual=residual, scale=scale)
+        return self._project.forward(
+            heads, *weights.output, residual=residual, scale=scale, dtype=x.dtype
+        )
 
     def _queries(
         self, x: Tensor, weights: LatentAttentionWeights, norm: Norm | None, *, out: Tensor
     ) -> None:
         up = weights.q
         if weights.q_up is not None:
-            x, up = self._project.forward(x, *weights.q, norm=norm), weights.q_up
+            x = self._project.forward(x, *weights.q, norm=norm, dtype=out.dtype)
+            up = weights.q_up
             norm = Norm("rms", weights.q_norm, None, self.norm_eps)
         if self._width == self.rotated + self.plain:
             self._project.forward(x, *up, norm=norm, out=out)
         else:
-            self._filled_up(self._project.forward(x, *up, norm=norm), out=out)
+            queries = self._project.forward(x, *up, norm=norm, dtype=out.dtype)
+            self._filled_up(queries, out=out)
 
     def _keys(self, plain: Tensor, shared: Tensor, *, out: Tensor) -> None:
         """Each head's own part behind the part that they share."""

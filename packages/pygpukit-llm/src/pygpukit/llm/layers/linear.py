@@ -69,7 +69,7 @@ class Linear:
             norm: Normalises `x` on its way in.
             residual: (T, outputs), added at the end.
             scale: Of everything but the residual.
-            dtype: Of the result: that of `x`, the default, or float32.
+            dtype: Of the result, as `pygpukit.kernels.linear` takes it; by default that of `x`.
             out: Where the result goes; else it is allocated.
 
         Returns:

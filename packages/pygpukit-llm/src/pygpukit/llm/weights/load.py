@@ -132,7 +132,7 @@ def _assemble(plan: Plan, weights: Mapping[str, Tensor]) -> ModelWeights:
         embedding=embedding,
         position_embedding=weights.get("position_embedding.weight"),
         blocks=tuple(
-            _block(_Layer(plan.config, weights, f"layers.{layer}.", plan.dtype))
+            _block(_Layer(plan.config, weights, f"layers.{layer}.", plan.attention_dtype))
             for layer in range(plan.config.num_layers)
         ),
         norm=NormWeights(weights["norm.weight"], weights.get("norm.bias")),
@@ -161,7 +161,7 @@ class _Layer:
     config: ModelConfig
     weights: Mapping[str, Tensor]
     prefix: str
-    dtype: str
+    attention_dtype: str
 
     def linear(self, name: str) -> LinearWeights:
         return LinearWeights(self.weights[f"{self.prefix}{name}.weight"], self.get(f"{name}.bias"))
@@ -179,7 +179,7 @@ class _Layer:
             # Rotations leave the mean square as it is, so the norms may as well come first, but for
             # their weights. Those of both are on the queries: their products are what scores see.
             ones = floats([1.0] * self.config.head_dim, output.weight.device)
-            rescale = _diagonal(norms[0], norms[1], self.dtype)
+            rescale = _diagonal(norms[0], norms[1], self.attention_dtype)
             return AttentionWeights(qkv, output, ones, ones, rescale)
         return AttentionWeights(qkv, output, *norms, sinks=self.get("sinks"))
 

@@ -11,36 +11,20 @@ from typing import NamedTuple
 
 from pygpukit.core import Device, TensorMap, TensorView
 from pygpukit.llm.config import ModelConfig
-from pygpukit.llm.errors import DtypeError, WeightsError
+from pygpukit.llm.errors import WeightsError
 from pygpukit.llm.models.names import Names, Sources
+from pygpukit.llm.weights.dtypes import (
+    attention_dtype,
+    block_dtype,
+    check_activations,
+    held_dtype,
+    is_matrix,
+    is_of_attention,
+    nbytes,
+)
 from pygpukit.llm.weights.slots import Slot, slots
 
 __all__ = ["Placement", "Plan", "Scales", "Source", "plan"]
-
-MATRIX_DTYPES = ("float32", "float16", "bfloat16")
-"""Types that matrices are held in as stored; all others become bfloat16."""
-
-_BLOCK_DTYPES = frozenset({"q8_0", "q4_0", "q4_1"})
-"""ggml's quantised types that the CPU's operations read as stored."""
-
-_CPU_DTYPES = ("float32", "bfloat16")
-"""Types of activations on the CPU."""
-
-_NUMBERS_AND_BYTES = {
-    "float32": (1, 4),
-    "float16": (1, 2),
-    "bfloat16": (1, 2),
-    "q8_0": (32, 34),
-    "q4_0": (32, 18),
-    "q4_1": (32, 20),
-}
-"""How many numbers each of the types that weights are held in has in how many bytes."""
-
-_FLOAT32_MATRICES = frozenset({"layers.router"})
-"""Matrices whose small errors would change what is chosen, and that are small themselves."""
-
-_NUMBERS_ONLY = _FLOAT32_MATRICES | {"position_embedding"}
-"""Matrices that are never held in blocks, which the operations that read them don't know."""
 
 _SCALES = ("weight_scale_inv", "weight_scale")
 """What an FP8 weight's factors are called beside it; those with "inv" are factors all the same."""
@@ -123,8 +107,7 @@ class Placement(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of the weight as it is held."""
-        numbers, size = _NUMBERS_AND_BYTES[self.dtype]
-        return math.prod(self.slot.shape) // numbers * size
+        return nbytes(self.dtype, math.prod(self.slot.shape))
 
     def held(self, dtype: str) -> Placement:
         """The same weight held in another type, if it is a matrix."""
@@ -139,11 +122,13 @@ class Plan:
         config: What the model computes.
         placements: Its weights.
         dtype: Of the activations that go with them.
+        attention_dtype: Of those inside the attention: queries, keys and values.
     """
 
     config: ModelConfig
     placements: tuple[Placement, ...]
     dtype: str = "float32"
+    attention_dtype: str = "float32"
 
     def on(self, device: Device, dtype: str | None = None) -> Plan:
         """The plan for a device: 16-bit activations go with matrices of their type.
@@ -157,28 +142,30 @@ class Plan:
         Raises:
             DtypeError: The device has no activations of that type.
         """
-        on_cpu = device.name == "cpu"
-        known = _CPU_DTYPES if on_cpu else MATRIX_DTYPES
-        if dtype is not None and dtype not in known:
-            raise DtypeError(f"dtype: expected {' or '.join(known)} on {device}, found {dtype!r}")
+        check_activations(dtype, device)
         if dtype == "float32":
             return self
-        if on_cpu and dtype is None:
-            return replace(
-                self,
-                placements=tuple(
-                    placement if placement.blocks is None else placement.held(placement.blocks)
-                    for placement in self.placements
-                ),
+        if dtype is None and device.name == "cpu":
+            as_stored = (
+                placement if placement.blocks is None else placement.held(placement.blocks)
+                for placement in self.placements
             )
+            return replace(self, placements=tuple(as_stored))
+        chosen = dtype or self._commonest_dtype()
+        attention = attention_dtype(chosen, device, normalised=self.config.pre_norm)
+        placements = tuple(
+            placement.held(attention if is_of_attention(placement.slot) else chosen)
+            for placement in self.placements
+        )
+        return Plan(self.config, placements, chosen, attention)
+
+    def _commonest_dtype(self) -> str:
+        """The type that most of the matrices' numbers are held in."""
         numbers: Counter[str] = Counter()
         for placement in self.placements:
-            slot = placement.slot
-            if slot.columns is not None and slot.key not in _FLOAT32_MATRICES:
-                numbers[placement.dtype] += math.prod(slot.shape)
-        chosen = dtype or numbers.most_common(1)[0][0]
-        placements = tuple(placement.held(chosen) for placement in self.placements)
-        return Plan(self.config, placements, chosen)
+            if is_matrix(placement.slot):
+                numbers[placement.dtype] += math.prod(placement.slot.shape)
+        return numbers.most_common(1)[0][0]
 
     @property
     def parameters(self) -> int:
@@ -266,8 +253,13 @@ class _Planner:
             if self._check(source, slot)
         ]
         views = [self._tensors[source.tensor] for source in present]
+        stored = {view.dtype for view in views}
+        whole = not any(source.transposed or source.scales for source in present)
         return Placement(
-            slot, tuple(present), _held_dtype(slot, views), _blocks(slot, present, views)
+            slot,
+            tuple(present),
+            held_dtype(slot, stored),
+            block_dtype(slot, stored) if whole else None,
         )
 
     def _sources(self, slot: Slot) -> Iterator[Source]:
@@ -398,23 +390,3 @@ def _with_kind(name: str, slot: Slot) -> str:
 def _listing(names: Sequence[str]) -> str:
     more = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _blocks(slot: Slot, sources: Sequence[Source], views: Sequence[TensorView]) -> str | None:
-    """The quantised type that a matrix can be held in: that of all its rows, whole as they are."""
-    stored = {view.dtype for view in views}
-    whole = not any(source.transposed or source.scales for source in sources)
-    if slot.columns is None or slot.key in _NUMBERS_ONLY or not whole or len(stored) != 1:
-        return None
-    return next(iter(stored & _BLOCK_DTYPES), None)
-
-
-def _held_dtype(slot: Slot, views: Sequence[TensorView]) -> str:
-    """Matrices stay as stored where the operations can read that; vectors are float32."""
-    stored = {view.dtype for view in views}
-    if slot.columns is None or slot.key in _FLOAT32_MATRICES or "float64" in stored:
-        return "float32"
-    held = stored & set(MATRIX_DTYPES)
-    if not held:
-        return "bfloat16"
-    return held.pop() if len(stored) == 1 else "float32"
