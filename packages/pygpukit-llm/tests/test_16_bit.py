@@ -16,8 +16,8 @@ from pygpukit.llm.hub import bundled_model
 from reference_names import HERE, NAMES
 
 TOLERANCE = 0.03
-"""Of logits, root mean square, relative to their standard deviation, in bfloat16 arithmetic."""
-DECISIVE_MARGIN = 0.2
+"""Of logits, root mean square, relative to their standard deviation, in 16-bit arithmetic."""
+DECISIVE_MARGIN = {"cpu": 0.2, "cuda": 0.1}
 """Between the two likeliest logits: closer ones may swap places, and do so in transformers too."""
 THEIRS: dict[str, float] = read_json(HERE / "bfloat16_errors.json")
 """The same error of transformers in bfloat16: some models enlarge whatever is rounded."""
@@ -52,19 +52,25 @@ def test_logits(load: Callable[[str], LLM], name: str, reference: Reference) -> 
     if llm.config.experts is not None:
         squares = squares[:-2]  # positions where rounding may choose another expert
     error = np.sqrt(squares.mean()) / expected["logits"].std()
-    # Roundings at other places than theirs add up to another error.
-    luck = 1.25 if llm.device.name == "cpu" else 1.0
-    assert error <= max(TOLERANCE, luck * THEIRS[name])
+    if llm.device.name == "cpu":
+        # Roundings at other places than theirs add up to another error.
+        assert error <= max(TOLERANCE, 1.25 * THEIRS[name])
+    elif llm.config.experts is not None:
+        assert error <= TOLERANCE
+    else:
+        # With its attention in float16 no model rounds as much as in transformers.
+        assert error <= min(TOLERANCE, THEIRS[name])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_ids(load: Callable[[str], LLM], name: str, reference: Reference) -> None:
     expected = reference(name)
     wanted = expected["greedy_ids"].tolist()
-    found = load(name).generate(expected["prompt_ids"], max_new_tokens=len(wanted), ignore_eos=True)
+    llm = load(name)
+    found = llm.generate(expected["prompt_ids"], max_new_tokens=len(wanted), ignore_eos=True)
     swapped = [step for step in range(len(wanted)) if found[step] != wanted[step]]
     if swapped and "greedy_margins" in expected:
-        assert expected["greedy_margins"][swapped[0]] <= DECISIVE_MARGIN
+        assert expected["greedy_margins"][swapped[0]] <= DECISIVE_MARGIN[llm.device.name]
 
 
 @pytest.mark.parametrize("name", ["llama2", "gemma2", "qwen3-moe"])
@@ -119,7 +125,7 @@ def test_a_real_model_is_sure_of_the_same_ids(load_path: Load) -> None:
     for entry in read_json(HERE.parent / "smollm2_reference.json")["greedy_float32"]:
         prompt, wanted = entry["prompt_ids"], entry["generated_ids"]
         found = llm.logits(prompt + wanted)[len(prompt) - 1 : -1].argmax(axis=1)
-        decisive = np.asarray(entry["top2_margins"]) > DECISIVE_MARGIN
+        decisive = np.asarray(entry["top2_margins"]) > DECISIVE_MARGIN[llm.device.name]
         assert decisive.any()
         np.testing.assert_array_equal(found[decisive], np.asarray(wanted)[decisive])
 

@@ -39,7 +39,7 @@ def linear(
         gated: Whether the activation of one half of the rows scales the other.
         residual: (T, N), added at the end; on a GPU of any floating-point type.
         scale: Of everything but the residual.
-        dtype: Of the result: that of `x`, the default, or float32, on a GPU any floating-point type.
+        dtype: Of the result: that of `x`, the default, or float32; on a GPU any that `x` may have.
         out: (T, N), may be `residual`.
 
     Returns:

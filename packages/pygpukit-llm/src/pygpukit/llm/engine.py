@@ -444,7 +444,9 @@ class Engine:
         if share is None:
             scheduler = Scheduler(bounds)
         elif pages is not None:
-            scheduler = share.add(bounds, page_bytes(self._decoder.config, self._decoder.attention_dtype))
+            scheduler = share.add(
+                bounds, page_bytes(self._decoder.config, self._decoder.attention_dtype)
+            )
         else:
             raise ValueError("pages: a model that shares its device needs a number of them")
         if pages is None:
@@ -452,9 +454,7 @@ class Engine:
         return scheduler
 
     def _new_cache(self, pages: int) -> PagedCache:
-        return PagedCache(
-            self._decoder.config, self._device, pages, self._decoder.attention_dtype
-        )
+        return PagedCache(self._decoder.config, self._device, pages, self._decoder.attention_dtype)
 
     @property
     def _pages(self) -> PagedCache:

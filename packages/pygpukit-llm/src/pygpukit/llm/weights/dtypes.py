@@ -43,10 +43,11 @@ _FLOAT32_MATRICES = frozenset({"layers.router"})
 _NUMBERS_ONLY = _FLOAT32_MATRICES | {"position_embedding"}
 """Matrices that are never held in blocks, which the operations that read them don't know."""
 
-_OF_ATTENTION = frozenset(
-    f"layers.{name}" for name in ("qkv", "output", "q", "q_down", "q_up", "kv_down", "kv_up")
-)
-"""Matrices that make queries, keys and values, or take what comes out of them."""
+_INTO_ATTENTION = frozenset(f"layers.{name}" for name in ("qkv", "q", "q_down", "kv_down"))
+"""Matrices that the attention's input is multiplied with."""
+
+_INSIDE_ATTENTION = frozenset(f"layers.{name}" for name in ("q_up", "kv_up", "output"))
+"""Matrices that are multiplied with what it makes of that."""
 
 
 def nbytes(dtype: str, numbers: int) -> int:
@@ -60,9 +61,13 @@ def is_matrix(slot: Slot) -> bool:
     return slot.columns is not None and slot.key not in _FLOAT32_MATRICES
 
 
-def is_of_attention(slot: Slot) -> bool:
-    """Whether a weight is a matrix of the attention."""
-    return slot.key in _OF_ATTENTION
+def is_of_attention(slot: Slot, *, normalised: bool) -> bool:
+    """Whether a weight is a matrix of the type of queries, keys and values.
+
+    All of the attention are, but those that its input is multiplied with, where that isn't
+    normalised: they have the input's type.
+    """
+    return slot.key in _INSIDE_ATTENTION or (normalised and slot.key in _INTO_ATTENTION)
 
 
 def check_activations(dtype: str | None, device: Device) -> None:
@@ -76,17 +81,16 @@ def check_activations(dtype: str | None, device: Device) -> None:
         raise DtypeError(f"dtype: expected {' or '.join(known)} on {device}, found {dtype!r}")
 
 
-def attention_dtype(dtype: str, device: Device, *, normalised: bool) -> str:
+def attention_dtype(dtype: str, device: Device) -> str:
     """The type of queries, keys and values where other activations are of type `dtype`.
 
     Beside bfloat16 that is float16 on a GPU: as long and as fast, with an eighth of the rounding
-    error where models forgive least, in front of a softmax. Where the attention's input is
-    `normalised`, float16's range is enough for what becomes of it; the residual stream and what is
-    inside the MLP can grow far beyond it. Weights lose nothing: bfloat16 has fewer bits of
-    precision, and those below float16's smallest normal numbers are off by 2⁻²⁵ at most.
+    error where models forgive least, in front of a softmax. What the attention takes is normalised,
+    or a sum of what is, and float16's range is enough for what becomes of that; the residual stream
+    and what is inside the MLP can grow far beyond it. Weights lose nothing: bfloat16 has fewer bits
+    of precision, and those below float16's smallest normal numbers are off by 2⁻²⁵ at most.
     """
-    halves = dtype == "bfloat16" and device.name != "cpu" and normalised
-    return "float16" if halves else dtype
+    return "float16" if dtype == "bfloat16" and device.name != "cpu" else dtype
 
 
 def block_dtype(slot: Slot, stored: Set[str]) -> str | None:

@@ -152,9 +152,11 @@ class Plan:
             )
             return replace(self, placements=tuple(as_stored))
         chosen = dtype or self._commonest_dtype()
-        attention = attention_dtype(chosen, device, normalised=self.config.pre_norm)
+        attention, normalised = attention_dtype(chosen, device), self.config.pre_norm
         placements = tuple(
-            placement.held(attention if is_of_attention(placement.slot) else chosen)
+            placement.held(
+                attention if is_of_attention(placement.slot, normalised=normalised) else chosen
+            )
             for placement in self.placements
         )
         return Plan(self.config, placements, chosen, attention)
