@@ -21,13 +21,13 @@ THEIRS: dict[str, float] = read_json(HERE / "bfloat16_errors.json")
 """The same error of transformers in bfloat16: some models enlarge whatever is rounded."""
 
 
+Reference = Callable[[str], dict[str, np.ndarray]]
+Load = Callable[[Path], LLM]
+
+
 def decisive_margin(llm: LLM) -> float:
     """Between the two likeliest logits: closer ones may swap places, and do in transformers too."""
     return 0.2 if llm.device.name == "cpu" else 0.1
-
-
-Reference = Callable[[str], dict[str, np.ndarray]]
-Load = Callable[[Path], LLM]
 
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
