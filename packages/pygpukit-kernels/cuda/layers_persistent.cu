@@ -58,9 +58,9 @@ struct Layers {
     const Rounds rounds(l.n, l.k, l.gated);
     if (static_cast<int>(blockIdx.x) >= rounds.tiles) return;
     warps_sync<INPUT_FREE, PRODUCT_WARPS>();
-    input.load(mailboxes(step.x), l.x, l.k, norm, step.halves);
+    input.load(mailboxes(step.x), l.x, l.k, norm, l.dtype);
     warps_sync<INPUT_READY, PRODUCT_WARPS>();
-    products.run(rounds, step.halves);
+    products.run(rounds, l.dtype);
   }
 
   // Begins to copy what step i is; it is there two steps later.
@@ -102,7 +102,7 @@ __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const
     if (static_cast<int>(blockIdx.x) >= rounds.tiles) continue;
     warps_arrive<INPUT_FREE, PRODUCT_WARPS>();
     warps_sync<INPUT_READY, PRODUCT_WARPS>();
-    products.run(rounds, step.halves);
+    products.run(rounds, step.linear.dtype);
   }
   copy_async_wait<0>();
 }

@@ -13,12 +13,15 @@
 constexpr int WARPS = NORM_THREADS / WARP;
 constexpr int STAGES = 4;  // of a warp's ring
 
+// One kernel for both types: a step of a model has products of both, and code that has just run is at hand.
+using T = bits16;
+using Args = LinearArgs<T>;
+
 // Where a warp's stream of weights has come to.
 struct Position {
   int tile, part, chunk, offset;  // part 1: the weight rows from n on, when gated
 
-  template <class T>
-  __device__ __forceinline__ void advance(const LinearArgs<T>& a, int chunks) {
+  __device__ __forceinline__ void advance(const Args& a, int chunks) {
     offset += SPAN;
     if (offset < CHUNK<T>) return;
     offset = 0;
@@ -32,8 +35,7 @@ struct Position {
 };
 
 // Begins the copy of one stage.
-template <class T>
-__device__ __forceinline__ void copy_stage(const LinearArgs<T>& a, const Position& p, unsigned stage,
+__device__ __forceinline__ void copy_stage(const Args& a, const Position& p, unsigned stage,
                                            unsigned long long policy) {
   const int k = p.chunk * CHUNK<T> + p.offset;
   if (k < a.k && p.tile * TILE < a.n)
@@ -42,8 +44,7 @@ __device__ __forceinline__ void copy_stage(const LinearArgs<T>& a, const Positio
 }
 
 // Brings the rows of x into shared memory, normalised, with zeros from k to `padded`.
-template <class T>
-__device__ __forceinline__ void load_rows(const LinearArgs<T>& a, T* xs, int pitch, int padded, float* scratch) {
+__device__ __forceinline__ void load_rows(const Args& a, T* xs, int pitch, int padded, float* scratch) {
   for (int r = 0; r < a.rows; ++r) {
     T* row = xs + r * pitch;
     for (int g = threadIdx.x; g < padded / 8; g += NORM_THREADS)
@@ -51,13 +52,13 @@ __device__ __forceinline__ void load_rows(const LinearArgs<T>& a, T* xs, int pit
     if (a.norm.kind == NORM_NONE) continue;
     const auto group = [&](int g) { return load8(row + 8 * g, a.x_dtype); };
     const Moments moments = block_moments(a.norm, a.k, group, scratch + r % 2 * NORM_SCRATCH);
-    for (int g = threadIdx.x; g < a.k / 8; g += NORM_THREADS) store8(row + 8 * g, moments(a.norm, 8 * g, a.k, group(g)));
+    for (int g = threadIdx.x; g < a.k / 8; g += NORM_THREADS)
+      store16(row + 8 * g, pack8(a.dtype, moments(a.norm, 8 * g, a.k, group(g))));
   }
 }
 
 // Adds up the chunks of a tile, in order, and finishes its results. `sums` is (part, chunk, row, TILE).
-template <class T>
-__device__ __forceinline__ void finish_tile(const LinearArgs<T>& a, int tile, const float* sums, int chunks) {
+__device__ __forceinline__ void finish_tile(const Args& a, int tile, const float* sums, int chunks) {
 #pragma unroll 1
   for (int i = lane_index(); i < a.rows * TILE; i += WARP) {
     const int row = i / TILE, column = tile * TILE + i % TILE;
@@ -70,8 +71,7 @@ __device__ __forceinline__ void finish_tile(const LinearArgs<T>& a, int tile, co
 
 // Shared memory, in bytes: the rings, 16 zeros, x, the sums of two tiles, scratch.
 //   128 STAGES PITCH + 16 + 2 rows (⌈k⌉₁₂₈ + 8) + 64 (1 + gated) ⌈k / 256⌉ rows + 4 * 2 NORM_SCRATCH
-template <class T>
-__device__ __forceinline__ void linear_gemv(const LinearArgs<T>& a) {
+extern "C" __global__ void __launch_bounds__(NORM_THREADS) linear_gemv(const __grid_constant__ Args a) {
   extern __shared__ __align__(16) unsigned char shared[];
   const int chunks = ceil_div(a.k, CHUNK<T>), padded = ceil_div(a.k, SPAN) * SPAN, pitch = padded + 8;
   const int tiles = ceil_div(a.n, TILE), sums_size = (1 + a.gated) * chunks * a.rows * TILE;
@@ -96,7 +96,7 @@ __device__ __forceinline__ void linear_gemv(const LinearArgs<T>& a) {
   }
   start_dependents();
   wait_for_inputs();
-  if (threadIdx.x < 8) zeros[threadIdx.x] = from_float<T>(0.f);
+  if (threadIdx.x < 8) zeros[threadIdx.x] = {0};
   load_rows(a, xs, pitch, padded, scratch);
   __syncthreads();
 
@@ -117,7 +117,7 @@ __device__ __forceinline__ void linear_gemv(const LinearArgs<T>& a) {
           copy_stage(a, ahead, ring + (slot ? slot - 1 : STAGES - 1) * STAGE_BYTES<T>, policy);
           ahead.advance(a, chunks);
           const int k = chunk * CHUNK<T> + offset;
-          if (k < a.k) multiply_stage<T>(d, ring + slot * STAGE_BYTES<T>, x + k * x_step, x_step);
+          if (k < a.k) multiply_stage(a.dtype, d, ring + slot * STAGE_BYTES<T>, x + k * x_step, x_step);
           slot = slot + 1 == STAGES ? 0 : slot + 1;
         }
         if (lane / 4 < a.rows) {
@@ -130,10 +130,3 @@ __device__ __forceinline__ void linear_gemv(const LinearArgs<T>& a) {
     if (warp == turn % WARPS) finish_tile(a, tile, tile_sums, chunks);
   }
 }
-
-#define ENTRY(T)                                                                                   \
-  extern "C" __global__ void __launch_bounds__(NORM_THREADS)                                       \
-      linear_gemv_##T(const __grid_constant__ LinearArgs<T> a) {                                   \
-    linear_gemv(a);                                                                                \
-  }
-FOR_EACH_16BIT(ENTRY)

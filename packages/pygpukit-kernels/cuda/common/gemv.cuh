@@ -42,6 +42,14 @@ __device__ __forceinline__ void multiply_stage(float (&d)[4], unsigned stage, un
   }
 }
 
+// The same of a type that is known at run time only.
+__device__ __forceinline__ void multiply_stage(int dtype, float (&d)[4], unsigned stage, unsigned x, unsigned x_step) {
+  if (dtype == DTYPE_F16)
+    multiply_stage<f16>(d, stage, x, x_step);
+  else
+    multiply_stage<bf16>(d, stage, x, x_step);
+}
+
 // The sum over k of element i of a tile (row, weight row): its chunks, in order. `sums` is (part, chunk, row, TILE).
 __device__ __forceinline__ float add_chunks(const float* sums, int chunks, int elements, int part, int i) {
   float y = 0.f;

@@ -2,8 +2,8 @@
 //
 //   y = W norm(x) + b;  y = gated ? act(y[:n]) * y[n:] : act(y);  out = residual + scale * y
 //
-// x (rows, k), W (n, k) or (2n, k) when gated, b (n) or (2n), residual and out (rows, n). Products are of the type T, to
-// which norm(x) is rounded.
+// x (rows, k), W (n, k) or (2n, k) when gated, b (n) or (2n), residual and out (rows, n). Products are of type T, or
+// `dtype` where a kernel has T = bits16; norm(x) is rounded to it.
 //
 // The sum over k is made of chunks: a chunk is one chain of products with k ascending (for 16-bit types of tensor-core
 // products over 16 values of k), and the chunks are added in order. Every kernel keeps to it, and so a row's result is
@@ -25,7 +25,7 @@ struct LinearArgs {
   NormArgs norm;      // of x; only the matrix-vector kernels read it
   long long x_stride, weight_stride, residual_stride, out_stride;  // elements from row to row
   int rows, n, k;
-  int activation, gated, x_dtype, out_dtype;
+  int activation, gated, dtype, x_dtype, out_dtype;
   float scale;
 };
 

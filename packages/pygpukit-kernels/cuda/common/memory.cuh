@@ -163,6 +163,11 @@ __device__ __forceinline__ Eight load8(const void* p, int dtype) {
   return dtype == DTYPE_F16 ? load8(static_cast<const f16*>(p)) : load8(static_cast<const bf16*>(p));
 }
 
+// The other way, in the order in which they lie in memory.
+__device__ __forceinline__ uint4 pack8(int dtype, const Eight& e) {
+  return dtype == DTYPE_F16 ? pack8<f16>(e) : pack8<bf16>(e);
+}
+
 // Element i of a row whose type is known at run time only.
 __device__ __forceinline__ void store(void* row, int dtype, long long i, float y) {
   if (dtype == DTYPE_F32) {

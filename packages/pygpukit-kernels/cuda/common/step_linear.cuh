@@ -36,12 +36,12 @@ struct Products {
   __device__ __forceinline__ explicit Products(const Places<T>& places) : places(places), round(places.a.stages) {}
 
   // x is in shared memory.
-  __device__ __forceinline__ void run(const Rounds& rounds, bool halves) {
+  __device__ __forceinline__ void run(const Rounds& rounds, int dtype) {
     const int warp = warp_index(), lane = lane_index();
     for (int tile = blockIdx.x; tile < rounds.tiles; tile += rounds.stride(), sums.advance()) {
       const int stages = rounds.stages(tile);
       barrier_wait(places.empty_sums(sums.index), sums.parity ^ 1);
-      if (halves)
+      if (dtype == DTYPE_F16)
         multiply_round<f16>(warp, lane, stages, rounds, places.sums(sums.index));
       else
         multiply_round<T>(warp, lane, stages, rounds, places.sums(sums.index));
@@ -117,7 +117,7 @@ struct Input {
   __device__ __forceinline__ explicit Input(const Places<T>& places) : places(places) {}
 
   __device__ __forceinline__ void load(const Mailbox& box, const T* source, int length, const NormArgs& norm,
-                                       bool halves) const {
+                                       int dtype) const {
     T* x = places.input();
     const int groups = length / 8;
     if (box) {
@@ -133,7 +133,7 @@ struct Input {
     const Moments moments = block_moments(norm, length, [&](int g) { return input_group(x, g); }, places.scratch());
     for (int g = thread_index(); g < groups; g += NORM_THREADS) {
       const Eight y = moments(norm, 8 * g, length, input_group(x, g));
-      put_group(x, g, halves ? pack8<f16>(y) : pack8<T>(y));
+      put_group(x, g, dtype == DTYPE_F16 ? pack8<f16>(y) : pack8<T>(y));
     }
   }
 

@@ -51,9 +51,8 @@ struct HeadsArgs {
 template <class T>
 struct alignas(16) Step {
   short kind;
-  signed char stores;  // whether the result goes to its tensor, too
-  signed char halves;  // linear: whether products are of float16, else they are of T
-  int splits;          // attention: the blocks that share a head's pieces
+  short stores;  // whether the result goes to its tensor, too
+  int splits;    // attention: the blocks that share a head's pieces
   Route x, residual, out;
   union {
     LinearArgs<T> linear;

@@ -10,6 +10,10 @@ struct f16 {
   unsigned short bits;
 };
 using f32 = float;
+// An element of one of the 16-bit types, which one being known at run time only.
+struct bits16 {
+  unsigned short bits;
+};
 
 #define FOR_EACH_16BIT(MACRO) MACRO(bf16) MACRO(f16)
 #define FOR_EACH_DTYPE(MACRO) FOR_EACH_16BIT(MACRO) MACRO(f32)

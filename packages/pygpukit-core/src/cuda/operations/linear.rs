@@ -34,11 +34,14 @@ pub(super) struct LinearArgs {
     pub(super) k: i32,
     activation: i32,
     pub(super) gated: i32,
+    /// Of the products.
+    pub(super) dtype: i32,
     pub(super) x_dtype: i32,
     pub(super) out_dtype: i32,
     scale: f32,
+    padding: i32,
 }
-const _: () = assert!(size_of::<LinearArgs>() == 168);
+const _: () = assert!(size_of::<LinearArgs>() == 176);
 
 /// One operation.
 struct Linear<'a> {
@@ -62,6 +65,7 @@ impl<'a> Linear<'a> {
         let (residual, out) = (next.optional(), next.tensor());
         let (activation, gated, scale) = (next.int(), next.int() != 0, next.float());
         let (rows, k, n) = (x.shape[0], x.shape[1], out.shape[1]);
+        let dtype = if x.dtype == DType::F32 { DType::F32 } else { weight.dtype };
         let arguments = LinearArgs {
             out: address(out),
             x: address(x),
@@ -78,11 +82,12 @@ impl<'a> Linear<'a> {
             k: int(k),
             activation,
             gated: i32::from(gated),
+            dtype: number(dtype),
             x_dtype: number(x.dtype),
             out_dtype: number(out.dtype),
             scale,
+            padding: 0,
         };
-        let dtype = if x.dtype == DType::F32 { DType::F32 } else { weight.dtype };
         Linear { x, weight, dtype, rows, n, k, gated, arguments }
     }
 
@@ -147,8 +152,8 @@ impl<'a> Linear<'a> {
         // Blocks with as many tiles each, so that they end together.
         let tiles = self.n.div_ceil(GEMV_TILE);
         let blocks = tiles.div_ceil(tiles.div_ceil(most));
-        let function = entry!("linear_gemv", self.dtype);
-        let launch = launch("linear_gemv", function, [blocks, 1, 1], 128, shared, self.arguments);
+        let grid = [blocks, 1, 1];
+        let launch = launch("linear_gemv", "linear_gemv", grid, 128, shared, self.arguments);
         Some(CudaLaunch { reads_early: self.weight.addresses(), ..launch })
     }
 

@@ -119,15 +119,15 @@ fn every_operation_is_that_of_the_host() {
 fn the_linear_kernel_depends_on_the_rows_and_on_what_fits() {
     let plan = |linear: Linear, limits| functions(&linear.plan(limits).unwrap());
     let bf16 = |rows, n, k| Linear::of(rows, n, k, DType::BF16);
-    assert_eq!(plan(bf16(1, 4096, 4096), H100), ["linear_gemv_bf16"]);
-    assert_eq!(plan(Linear { norm: true, ..bf16(8, 4096, 4096) }, A100), ["linear_gemv_bf16"]);
+    assert_eq!(plan(bf16(1, 4096, 4096), H100), ["linear_gemv"]);
+    assert_eq!(plan(Linear { norm: true, ..bf16(8, 4096, 4096) }, A100), ["linear_gemv"]);
     // Eight rows of 14336 activations don't fit beside the ring.
     assert_eq!(plan(bf16(8, 4096, 14336), A100), ["linear_mma_16x32_bf16"]);
-    assert_eq!(plan(bf16(1, 4096, 14336), ADA), ["linear_gemv_bf16"]);
+    assert_eq!(plan(bf16(1, 4096, 14336), ADA), ["linear_gemv"]);
     let normalised = Linear { norm: true, ..bf16(16, 4096, 4096) };
     assert_eq!(plan(normalised, A100), ["norm_bf16", "linear_mma_16x32_bf16"]);
     assert_eq!(plan(bf16(64, 4096, 4096), A100), ["linear_mma_64x32_bf16"]);
-    assert_eq!(plan(bf16(3, 4096, 4096), H100), ["linear_gemv_bf16"]);
+    assert_eq!(plan(bf16(3, 4096, 4096), H100), ["linear_gemv"]);
     assert_eq!(plan(bf16(4, 4096, 4096), H100), ["linear_wgmma_64x32_bf16"]);
     assert_eq!(plan(bf16(64, 6144, 4096), H100), ["linear_wgmma_64x64_bf16"]);
     assert_eq!(plan(bf16(65, 4096, 4096), H100), ["linear_wgmma_128x32_bf16"]);
@@ -157,7 +157,7 @@ fn launches_of_the_linear_kernels_fit_their_tiles() {
     // 384 tiles on 132 multiprocessors of three blocks each.
     let [gemv] = &launches[..] else { panic!("one launch") };
     assert_eq!((gemv.grid, gemv.block, gemv.overlap), ([384, 1, 1], [128, 1, 1], true));
-    assert_eq!(gemv.parameters.bytes().len(), 168);
+    assert_eq!(gemv.parameters.bytes().len(), 176);
     let gated = Linear { gated: true, ..Linear::of(300, 1000, 512, DType::F16) };
     let launches = gated.plan(A100).unwrap();
     // 3 by 32 tiles of 128 rows by 64 weight rows, and a ring of four stages.
@@ -200,7 +200,7 @@ fn what_is_normalised_is_rounded_to_the_type_of_the_weight() {
         let linear = Linear { types, norm: true, ..Linear::of(rows, 64, 128, DType::BF16) };
         functions(&linear.plan(limits).unwrap())
     };
-    assert_eq!(functions(1, H100), ["linear_gemv_f16"]);
+    assert_eq!(functions(1, H100), ["linear_gemv"]);
     assert_eq!(functions(64, H100), ["norm_bf16", "linear_wgmma_64x32_f16"]);
     assert_eq!(functions(64, A100), ["norm_bf16", "linear_mma_64x32_f16"]);
 }

@@ -52,8 +52,7 @@ const TENSOR_ALONE: Route = Route { words: -1, step: 0 };
 #[repr(C)]
 struct Step {
     kind: i16,
-    stores: i8,
-    halves: i8,
+    stores: i16,
     splits: i32,
     x: Route,
     residual: Route,

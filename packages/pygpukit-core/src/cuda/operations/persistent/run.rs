@@ -74,8 +74,7 @@ impl Run {
 
     fn linear(&mut self, launch: &CudaLaunch) -> Option<()> {
         let args: LinearArgs = arguments(launch)?;
-        let halves = launch.function.ends_with("_f16");
-        let stream = self.stream_of(&args, halves)?;
+        let stream = self.stream_of(&args)?;
         let vectors = [args.norm.weight, args.norm.bias, args.bias];
         if args.rows != 1 || !launch.overlap || !vectors.iter().all(|v| self.is_constant(v.data)) {
             return None;
@@ -96,10 +95,8 @@ impl Run {
         let stride = args.weight_stride;
         self.weights.push(Weights { weight: args.weight, stride, n, k, gated, padding: 0 });
         self.push(LINEAR, [x, residual], bytemuck::bytes_of(&args), args.out, bytes);
-        let step = self.steps.last_mut()?;
-        step.halves = i8::from(halves);
         if !is_16_bit {
-            step.out = TENSOR_ALONE;
+            self.steps.last_mut()?.out = TENSOR_ALONE;
         }
         Some(())
     }
@@ -153,10 +150,10 @@ impl Run {
 
     /// The type of the residual stream, if a product is known to be the same: what is normalised is of
     /// that type, what is added to, too, and products that aren't in float16.
-    fn stream_of(&self, args: &LinearArgs, halves: bool) -> Option<Option<DType>> {
+    fn stream_of(&self, args: &LinearArgs) -> Option<Option<DType>> {
         let normalised = (args.norm.kind != 0).then_some(args.x_dtype);
         let added = (args.residual.data != 0).then_some(args.residual.dtype);
-        let multiplied = (!halves).then_some(number(DType::BF16));
+        let multiplied = (args.dtype != number(DType::F16)).then_some(args.dtype);
         let mut stream = self.stream;
         for found in [normalised, added, multiplied].into_iter().flatten() {
             let found =
