@@ -12,6 +12,8 @@
 #include "common/linear.cuh"
 #include "common/mma.cuh"
 
+using T = bits16;  // as in linear_wgmma.cu
+
 constexpr int BK = 64;
 // Tiles of rows whose blocks run side by side, so that they find each other's operands in the L2 cache.
 constexpr int GROUP = 8;
@@ -41,7 +43,7 @@ struct Tile {
   }
 };
 
-template <class S, class T>
+template <class S>
 struct Gemm {
   const LinearArgs<T>& a;
   unsigned char* shared;
@@ -94,6 +96,7 @@ struct Gemm {
       copy16_async(to + (S::BM + i * STEP) * BK * 2, w_sources[i] + step * BK, inside && w_valid >> i & 1);
   }
 
+  template <class Product>
   __device__ __forceinline__ void multiply_stage(float (&d)[S::MT][S::NT][4], int step) const {
     const unsigned stage = shared_address(shared) + step % S::STAGES * S::STAGE_BYTES;
     const int lane = lane_index(), warp = warp_index();
@@ -110,7 +113,7 @@ struct Gemm {
       for (int m = 0; m < S::MT; ++m)
 #pragma unroll
         for (int n = 0; n < S::NT; ++n)
-          mma<T>(d[m][n], x[m][0], x[m][1], x[m][2], x[m][3], w[n / 2][n % 2 * 2], w[n / 2][n % 2 * 2 + 1]);
+          mma<Product>(d[m][n], x[m][0], x[m][1], x[m][2], x[m][3], w[n / 2][n % 2 * 2], w[n / 2][n % 2 * 2 + 1]);
     }
   }
 
@@ -160,7 +163,10 @@ struct Gemm {
       __syncthreads();
       if (step + S::STAGES - 1 < steps) copy_stage(step + S::STAGES - 1);
       copy_async_commit();
-      multiply_stage(d, step);
+      if (a.dtype == DTYPE_F16)
+        multiply_stage<f16>(d, step);
+      else
+        multiply_stage<bf16>(d, step);
       if ((step + 1) % (CHUNK<T> / BK) == 0 || step + 1 == steps) {
 #pragma unroll
         for (int i = 0; i < S::MT * S::NT * 4; ++i) {
@@ -177,10 +183,10 @@ struct Gemm {
   }
 };
 
-template <class S, class T>
+template <class S>
 __device__ __forceinline__ void linear_mma(const LinearArgs<T>& a) {
   extern __shared__ __align__(128) unsigned char shared[];
-  Gemm<S, T>(a, shared).run();
+  Gemm<S>(a, shared).run();
 }
 
 using Tiling16x32 = Tiling<16, 32, 1, 2, 6>;
@@ -188,10 +194,9 @@ using Tiling64x32 = Tiling<64, 32, 2, 2, 5>;
 using Tiling128x64 = Tiling<128, 64, 4, 2, 4>;
 using Tiling128x128 = Tiling<128, 128, 2, 4, 4>;
 
-#define ENTRY(SIZE, T)                                                                            \
+#define ENTRY(SIZE)                                                                               \
   extern "C" __global__ void __launch_bounds__(Tiling##SIZE::THREADS)                             \
-      linear_mma_##SIZE##_##T(const __grid_constant__ LinearArgs<T> a) {                          \
+      linear_mma_##SIZE(const __grid_constant__ LinearArgs<T> a) {                                \
     linear_mma<Tiling##SIZE>(a);                                                                  \
   }
-#define ENTRIES(T) ENTRY(16x32, T) ENTRY(64x32, T) ENTRY(128x64, T) ENTRY(128x128, T)
-FOR_EACH_16BIT(ENTRIES)
+ENTRY(16x32) ENTRY(64x32) ENTRY(128x64) ENTRY(128x128)

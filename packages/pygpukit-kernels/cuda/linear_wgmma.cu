@@ -19,6 +19,9 @@
 #include "common/launch.cuh"
 #include "common/linear.cuh"
 
+// One kernel for both types: a step of a model has products of both, and code that has just run is at hand.
+using T = bits16;
+
 constexpr int PANEL = 64;  // values of k in a row of 128 bytes
 constexpr int PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;
 // Pairs of tiles of rows that run side by side, so that they find each other's operands in the L2 cache.
@@ -48,7 +51,7 @@ __device__ __forceinline__ void transpose_pairs(unsigned (&pairs)[4]) {
     }
 }
 
-template <class S, class T>
+template <class S>
 struct Gemm {
   const LinearArgs<T>& a;
   // Shared addresses: stages, and their barriers. `ready` is used in the first block of a cluster.
@@ -156,6 +159,7 @@ struct Gemm {
   }
 
   // Begins the products of a stage with this warpgroup's rows of x.
+  template <class Product>
   __device__ __forceinline__ void multiply_stage(float (&d)[S::TILES][4], int slot, int group, bool first) const {
     const unsigned x_panel = x_rows * PANEL * 2, w_panel = S::BN * PANEL * 2;
     products_begin();
@@ -164,12 +168,13 @@ struct Gemm {
       const unsigned long long x = matrix_descriptor(stage(slot) + panel * x_panel + group * 64 * PANEL * 2);
       const unsigned long long w = matrix_descriptor(stage(slot) + S::X_BYTES + panel * w_panel);
 #pragma unroll
-      for (int k = 0; k < PANEL; k += 16) multiply_group<T>(d, x + k / 8, w + k / 8, !(first && panel == 0 && k == 0));
+      for (int k = 0; k < PANEL; k += 16) multiply_group<Product>(d, x + k / 8, w + k / 8, !(first && panel == 0 && k == 0));
     }
     products_commit();
   }
 
   // The sums of this warpgroup's rows of a tile.
+  template <class Product>
   __device__ __forceinline__ void multiply(float (&sum)[S::TILES][4], Slot<S::STAGES>& slot, int group) const {
     constexpr int CHUNK_STEPS = CHUNK<T> / S::BK;
     float d[S::TILES][4];
@@ -180,7 +185,7 @@ struct Gemm {
       int before = 0;
       for (int step = chunk; step < end; ++step, slot.advance()) {
         barrier_wait(full + 8 * slot.index, slot.parity);
-        multiply_stage(d, slot.index, group, step == chunk);
+        multiply_stage<Product>(d, slot.index, group, step == chunk);
         products_wait<1>();
         if (step > chunk) release(before);
         before = slot.index;
@@ -304,16 +309,19 @@ struct Gemm {
     Slot<S::STAGES> slot;
     for_each_tile([&](int first_row, int first_column) {
       float sum[S::TILES][4];
-      multiply(sum, slot, group);
+      if (a.dtype == DTYPE_F16)
+        multiply<f16>(sum, slot, group);
+      else
+        multiply<bf16>(sum, slot, group);
       finish(sum, group, first_row, first_column);
     });
   }
 };
 
-template <class S, class T>
+template <class S>
 __device__ __forceinline__ void linear_wgmma(const LinearArgs<T>& a, const TensorMap& x, const TensorMap& weight) {
   extern __shared__ unsigned char shared[];
-  const Gemm<S, T> gemm(a, shared_address(shared));
+  const Gemm<S> gemm(a, shared_address(shared));
   if (threadIdx.x == 0) {
     prefetch(x);
     prefetch(weight);
@@ -342,13 +350,10 @@ using Tiling128x64 = Tiling<128, 64, 1, 8, 2>;
 using Tiling128x128 = Tiling<128, 128, 1, 6, 2>;
 using Tiling128x192 = Tiling<128, 192, 1, 5, 2>;
 
-#define ENTRY(SIZE, T)                                                                                       \
-  extern "C" __global__ void __launch_bounds__(Tiling##SIZE::THREADS, 1)                                     \
-      linear_wgmma_##SIZE##_##T(const __grid_constant__ LinearArgs<T> a, const __grid_constant__ TensorMap x, \
-                                const __grid_constant__ TensorMap weight) {                                  \
-    linear_wgmma<Tiling##SIZE>(a, x, weight);                                                                \
+#define ENTRY(SIZE)                                                                                       \
+  extern "C" __global__ void __launch_bounds__(Tiling##SIZE::THREADS, 1)                                  \
+      linear_wgmma_##SIZE(const __grid_constant__ LinearArgs<T> a, const __grid_constant__ TensorMap x,   \
+                          const __grid_constant__ TensorMap weight) {                                     \
+    linear_wgmma<Tiling##SIZE>(a, x, weight);                                                             \
   }
-#define ENTRIES(T)                                       \
-  ENTRY(64x32, T) ENTRY(64x64, T) ENTRY(128x32, T)       \
-  ENTRY(128x64, T) ENTRY(128x128, T) ENTRY(128x192, T)
-FOR_EACH_16BIT(ENTRIES)
+ENTRY(64x32) ENTRY(64x64) ENTRY(128x32) ENTRY(128x64) ENTRY(128x128) ENTRY(128x192)

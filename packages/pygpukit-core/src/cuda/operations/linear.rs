@@ -179,7 +179,7 @@ impl<'a> Linear<'a> {
             arguments.weight_stride,
             [self.parts(), tiling.columns / self.parts(), tiling.panels],
         );
-        let (function, shared) = (tiling.function(dtype), tiling.shared_bytes());
+        let (function, shared) = (tiling.function(), tiling.shared_bytes());
         let (grid, threads) = ([clusters * tiling.cluster, 1, 1], 128 + 2 * tiling.rows);
         let launch = launch("linear_wgmma", function, grid, threads, shared, *arguments);
         let parameters = launch.parameters.tensor_map(x).tensor_map(weight);
@@ -190,7 +190,7 @@ impl<'a> Linear<'a> {
 
     fn mma(&self, limits: &Limits) -> CudaLaunch {
         let tiling = Tiling::choose(self.rows, self.n * self.parts(), limits);
-        let function = tiling.function(self.dtype);
+        let function = tiling.function();
         let blocks = tiling.blocks(self.rows, self.n * self.parts());
         let shared = tiling.shared_bytes();
         launch("linear_mma", function, [blocks, 1, 1], tiling.threads, shared, self.arguments)
@@ -299,14 +299,14 @@ impl WgmmaTiling {
         1024 + self.stages * ((self.rows + self.columns) * self.panels * 128 + 24)
     }
 
-    fn function(self, dtype: DType) -> &'static str {
+    fn function(self) -> &'static str {
         match (self.rows, self.columns) {
-            (64, 32) => entry!("linear_wgmma_64x32", dtype),
-            (64, _) => entry!("linear_wgmma_64x64", dtype),
-            (_, 32) => entry!("linear_wgmma_128x32", dtype),
-            (_, 64) => entry!("linear_wgmma_128x64", dtype),
-            (_, 128) => entry!("linear_wgmma_128x128", dtype),
-            _ => entry!("linear_wgmma_128x192", dtype),
+            (64, 32) => "linear_wgmma_64x32",
+            (64, _) => "linear_wgmma_64x64",
+            (_, 32) => "linear_wgmma_128x32",
+            (_, 64) => "linear_wgmma_128x64",
+            (_, 128) => "linear_wgmma_128x128",
+            _ => "linear_wgmma_128x192",
         }
     }
 }
@@ -348,12 +348,12 @@ impl Tiling {
         ring.max(sums)
     }
 
-    fn function(self, dtype: DType) -> &'static str {
+    fn function(self) -> &'static str {
         match (self.rows, self.columns) {
-            (16, _) => entry!("linear_mma_16x32", dtype),
-            (64, _) => entry!("linear_mma_64x32", dtype),
-            (_, 64) => entry!("linear_mma_128x64", dtype),
-            _ => entry!("linear_mma_128x128", dtype),
+            (16, _) => "linear_mma_16x32",
+            (64, _) => "linear_mma_64x32",
+            (_, 64) => "linear_mma_128x64",
+            _ => "linear_mma_128x128",
         }
     }
 }

@@ -122,24 +122,24 @@ fn the_linear_kernel_depends_on_the_rows_and_on_what_fits() {
     assert_eq!(plan(bf16(1, 4096, 4096), H100), ["linear_gemv"]);
     assert_eq!(plan(Linear { norm: true, ..bf16(8, 4096, 4096) }, A100), ["linear_gemv"]);
     // Eight rows of 14336 activations don't fit beside the ring.
-    assert_eq!(plan(bf16(8, 4096, 14336), A100), ["linear_mma_16x32_bf16"]);
+    assert_eq!(plan(bf16(8, 4096, 14336), A100), ["linear_mma_16x32"]);
     assert_eq!(plan(bf16(1, 4096, 14336), ADA), ["linear_gemv"]);
     let normalised = Linear { norm: true, ..bf16(16, 4096, 4096) };
-    assert_eq!(plan(normalised, A100), ["norm_bf16", "linear_mma_16x32_bf16"]);
-    assert_eq!(plan(bf16(64, 4096, 4096), A100), ["linear_mma_64x32_bf16"]);
+    assert_eq!(plan(normalised, A100), ["norm_bf16", "linear_mma_16x32"]);
+    assert_eq!(plan(bf16(64, 4096, 4096), A100), ["linear_mma_64x32"]);
     assert_eq!(plan(bf16(3, 4096, 4096), H100), ["linear_gemv"]);
-    assert_eq!(plan(bf16(4, 4096, 4096), H100), ["linear_wgmma_64x32_bf16"]);
-    assert_eq!(plan(bf16(64, 6144, 4096), H100), ["linear_wgmma_64x64_bf16"]);
-    assert_eq!(plan(bf16(65, 4096, 4096), H100), ["linear_wgmma_128x32_bf16"]);
+    assert_eq!(plan(bf16(4, 4096, 4096), H100), ["linear_wgmma_64x32"]);
+    assert_eq!(plan(bf16(64, 6144, 4096), H100), ["linear_wgmma_64x64"]);
+    assert_eq!(plan(bf16(65, 4096, 4096), H100), ["linear_wgmma_128x32"]);
     // Rows that don't end with a panel of 64 values.
-    assert_eq!(plan(bf16(16, 4096, 4104), H100), ["linear_wgmma_128x64_bf16"]);
-    assert_eq!(plan(bf16(4096, 4096, 4096), A100), ["linear_mma_128x128_bf16"]);
-    assert_eq!(plan(bf16(512, 2048, 8192), A100), ["linear_mma_128x64_bf16"]);
-    assert_eq!(plan(bf16(4096, 6144, 4096), H100), ["linear_wgmma_128x192_bf16"]);
-    assert_eq!(plan(bf16(4096, 4096, 4096), H100), ["linear_wgmma_128x128_bf16"]);
-    assert_eq!(plan(bf16(512, 2048, 8192), H100), ["linear_wgmma_128x64_bf16"]);
+    assert_eq!(plan(bf16(16, 4096, 4104), H100), ["linear_wgmma_128x64"]);
+    assert_eq!(plan(bf16(4096, 4096, 4096), A100), ["linear_mma_128x128"]);
+    assert_eq!(plan(bf16(512, 2048, 8192), A100), ["linear_mma_128x64"]);
+    assert_eq!(plan(bf16(4096, 6144, 4096), H100), ["linear_wgmma_128x192"]);
+    assert_eq!(plan(bf16(4096, 4096, 4096), H100), ["linear_wgmma_128x128"]);
+    assert_eq!(plan(bf16(512, 2048, 8192), H100), ["linear_wgmma_128x64"]);
     let normalised = Linear { norm: true, ..bf16(65, 4096, 4096) };
-    assert_eq!(plan(normalised, H100), ["norm_bf16", "linear_wgmma_128x32_bf16"]);
+    assert_eq!(plan(normalised, H100), ["norm_bf16", "linear_wgmma_128x32"]);
     // 16 bytes can't be copied at a time.
     assert_eq!(plan(bf16(3, 100, 33), H100), ["linear_plain_tiled_bf16_bf16"]);
     let f32 = |rows, k, weight| Linear {
@@ -201,8 +201,8 @@ fn what_is_normalised_is_rounded_to_the_type_of_the_weight() {
         functions(&linear.plan(limits).unwrap())
     };
     assert_eq!(functions(1, H100), ["linear_gemv"]);
-    assert_eq!(functions(64, H100), ["norm_bf16", "linear_wgmma_64x32_f16"]);
-    assert_eq!(functions(64, A100), ["norm_bf16", "linear_mma_64x32_f16"]);
+    assert_eq!(functions(64, H100), ["norm_bf16", "linear_wgmma_64x32"]);
+    assert_eq!(functions(64, A100), ["norm_bf16", "linear_mma_64x32"]);
 }
 
 struct Attention {
