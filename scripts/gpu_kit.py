@@ -46,7 +46,7 @@ def environment() -> Path:
 
 def pytest(python: Path, *arguments: str) -> list[str]:
     """The command that runs GPU tests; it belongs into the folder of the tests."""
-    command = [python, "-I", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    command = [python, "-I", "-u", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     command += ["-c", KIT / "pyproject.toml", "--rootdir", KIT / "tests", *arguments]
     return [str(part) for part in command]
 
@@ -73,7 +73,7 @@ def sanitize(python: Path, tool: str, packages: list[str]) -> int:
         own = results / f"{number}.tests"
         own.write_text("\n".join(tests[number::SANITIZED_AT_ONCE]) + "\n", encoding="utf-8")
         command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
-        command += [*pytest(python, "-v", f"@{own}")]
+        command += pytest(python, f"@{own}")
         with (results / f"{number}.txt").open("w", encoding="utf-8") as output:
             processes.append(
                 subprocess.Popen(
