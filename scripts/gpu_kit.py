@@ -66,10 +66,12 @@ def sanitize(python: Path, tool: str, packages: list[str]) -> int:
         command, cwd=KIT / "tests", check=False, capture_output=True, text=True
     ).stdout
     tests = [line for line in listing.splitlines() if "::" in line]
+    if not tests:
+        sys.exit(f"found no GPU tests of {', '.join(packages)}:\n{listing}")
     results = KIT / "results" / tool
     results.mkdir(parents=True, exist_ok=True)
     processes = []
-    for number in range(SANITIZED_AT_ONCE):
+    for number in range(min(SANITIZED_AT_ONCE, len(tests))):
         own = results / f"{number}.tests"
         own.write_text("\n".join(tests[number::SANITIZED_AT_ONCE]) + "\n", encoding="utf-8")
         command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
