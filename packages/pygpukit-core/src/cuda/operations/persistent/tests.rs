@@ -154,19 +154,23 @@ impl Decoder {
         self.linear(&heads, HIDDEN, false, dtypes, Some((residual, in_place)))
     }
 
+    /// So many layers, and the product that makes logits.
+    fn with_layers(mut self, layers: usize, in_place: bool) -> Decoder {
+        let mut x = self.tensor(&[self.rows, HIDDEN], self.dtype);
+        for _ in 0..layers {
+            x = self.layer(&x, in_place);
+        }
+        self.linear(&x, VOCABULARY, false, [self.dtype; 2], None);
+        self
+    }
+
     fn join(&self) -> Vec<Persistent> {
         join(&self.launches.iter().collect::<Vec<_>>(), &self.limits)
     }
 }
 
 fn decoder(dtype: DType, rows: usize, limits: Limits, layers: usize, in_place: bool) -> Decoder {
-    let mut decoder = Decoder::new(dtype, rows, limits);
-    let mut x = decoder.tensor(&[rows, HIDDEN], dtype);
-    for _ in 0..layers {
-        x = decoder.layer(&x, in_place);
-    }
-    decoder.linear(&x, VOCABULARY, false, [dtype; 2], None);
-    decoder
+    Decoder::new(dtype, rows, limits).with_layers(layers, in_place)
 }
 
 #[test]
@@ -238,12 +242,8 @@ fn other_launches_stay() {
 #[test]
 fn attention_is_in_float16() {
     let joined = |head_dtype| {
-        let mut decoder = Decoder { head_dtype, ..Decoder::new(DType::BF16, 1, H100) };
-        let mut x = decoder.tensor(&[1, HIDDEN], DType::BF16);
-        for _ in 0..3 {
-            x = decoder.layer(&x, false);
-        }
-        decoder.join()
+        let decoder = Decoder { head_dtype, ..Decoder::new(DType::BF16, 1, H100) };
+        decoder.with_layers(3, false).join()
     };
     assert!(joined(DType::BF16).is_empty());
     assert_eq!(joined(DType::F16).len(), 1);
@@ -252,12 +252,8 @@ fn attention_is_in_float16() {
 #[test]
 fn attention_with_sinks_stays_a_launch_of_its_own() {
     let joined = |sinks| {
-        let mut decoder = Decoder { sinks, ..Decoder::new(DType::BF16, 1, H100) };
-        let mut x = decoder.tensor(&[1, HIDDEN], DType::BF16);
-        for _ in 0..3 {
-            x = decoder.layer(&x, false);
-        }
-        decoder.join().len()
+        let decoder = Decoder { sinks, ..Decoder::new(DType::BF16, 1, H100) };
+        decoder.with_layers(3, false).join().len()
     };
     assert_eq!([false, true].map(joined), [1, 0]);
 }
