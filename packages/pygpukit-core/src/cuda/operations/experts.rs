@@ -197,7 +197,7 @@ struct ExpertLinearArgs {
 const _: () = assert!(size_of::<ExpertLinearArgs>() == 128);
 
 pub(super) const EXPERT_LINEAR: CudaKernel = CudaKernel {
-    signature: signature!(host::EXPERT_LINEAR, &["x", "out"]),
+    signature: signature!(host::EXPERT_LINEAR, &["x", "weight", "out"]),
     check: |args| {
         // Rows of the grid, and the row of x in shared memory.
         const MOST_ROWS: usize = 65535;

@@ -376,7 +376,7 @@ fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
 }
 
 pub(super) const LINEAR: CudaKernel = CudaKernel {
-    signature: signature!(host::LINEAR, &["x", "residual", "out"]),
+    signature: signature!(host::LINEAR, &["x", "weight", "residual", "out"]),
     check,
     plan: |args, plan| Linear::of(args).plan(plan),
 };

@@ -49,7 +49,7 @@ fn rows(function: &'static str, out: &TensorArg, arguments: impl NoUninit) -> Cu
 }
 
 pub(super) const EMBEDDING: CudaKernel = CudaKernel {
-    signature: signature!(host::EMBEDDING, &["out"]),
+    signature: signature!(host::EMBEDDING, &["weight", "out"]),
     check: |args| {
         (host::EMBEDDING.check)(args)?;
         check_sizes(args)

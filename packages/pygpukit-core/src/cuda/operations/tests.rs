@@ -2,7 +2,7 @@
 
 use crate::cuda::{CudaKernel, CudaLaunch, Plan, kernels};
 use crate::device::{Device, Limits};
-use crate::dispatch::{ArgValue, KernelArgs, LaunchError, TensorArg};
+use crate::dispatch::{ArgValue, KernelArgs, LaunchError, ParamKind, TensorArg};
 use crate::dtype::DType;
 use crate::host;
 use crate::memory::MemoryPool;
@@ -112,6 +112,18 @@ fn every_operation_is_that_of_the_host() {
     for theirs in host::kernels() {
         let ours = find(theirs.signature.name).signature;
         assert_eq!(names(ours.params), names(theirs.signature.params), "{}", ours.name);
+    }
+}
+
+#[test]
+fn no_operation_takes_quantised_blocks() {
+    for kernel in kernels() {
+        for param in kernel.signature.params {
+            if let ParamKind::Tensor { dtypes, .. } = param.kind {
+                let quantised = dtypes.iter().any(|dtype| dtype.is_quantized());
+                assert!(!quantised, "{}, {}", kernel.signature.name, param.name);
+            }
+        }
     }
 }
 
