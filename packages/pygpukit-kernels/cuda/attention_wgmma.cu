@@ -57,6 +57,7 @@ struct Ring {
   }
   __device__ __forceinline__ void wait(const Place& slot) const { barrier_wait(full + 8 * slot.index, slot.parity); }
   __device__ __forceinline__ void release(const Place& slot) const {
+    __syncwarp();  // all lanes have read what lies beside the ring
     if (lane_index() == 0) barrier_arrive(empty + 8 * slot.index);
   }
 };
