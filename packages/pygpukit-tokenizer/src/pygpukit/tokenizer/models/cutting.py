@@ -58,11 +58,14 @@ def _meeting_letters(
     other, letter = f"[{_members(others)}]", f"[{_LETTERS}]"
     beside = re.compile(f"{other}(?:(?={letter})|(?<={letter}{other}))")
     is_letter = re.compile(letter).match
-    position = 0
-    while match := beside.search(text, position):
+    end = 0
+    for match in beside.finditer(text):
+        place = match.start()
+        if place < end:
+            continue
         # One token at a time: most that have such pairs, if any, are added ones of no merge.
-        token = _around(text, match.start(), separator)
-        position = text.index(separator, match.start())
+        start, end = text.rindex(separator, 0, place) + 1, text.index(separator, place)
+        token = text[start:end]
         if not _is_given(token, vocab, merges):
             continue
         for left, right in pairwise(token):
@@ -102,7 +105,8 @@ def _around(text: str, position: int, separator: str) -> str:
 def _is_given(token: str, vocab: Mapping[str, int], merges: Merges) -> bool:
     """Whether the token can come of a merge: few ends of others are tokens themselves."""
     ranks, separator = merges.ranks, merges.separator
-    return any(
-        token[cut:] in vocab and token[:cut] + separator + token[cut:] in ranks
-        for cut in range(1, len(token))
-    )
+    for cut in range(1, len(token)):
+        right = token[cut:]
+        if right in vocab and token[:cut] + separator + right in ranks:
+            return True
+    return False
