@@ -73,7 +73,8 @@ class Pipeline:
         tracked = steps[1:] if normalizer is None else steps
         self._needs_origins = strays or any(step.needs_origins() for step in tracked)
         self._cuts = model.cuts() and not self._spells
-        self._ids_of = IdCache(model.spelled_ids if self._spells else model.ids).__getitem__
+        self._id_cache = IdCache(model.spelled_ids if self._spells else model.ids)
+        self._ids_of = self._id_cache.__getitem__
         words = WordTokenizer(model, spells=self._spells)
         self._tokens_of = WordCache(words.tokens).__getitem__
         self._prefixed_tokens_of = WordCache(words.prefixed_tokens).__getitem__
@@ -109,9 +110,9 @@ class Pipeline:
         if len(text) < _LONG_TEXT:
             return self._text_ids(text, parse_special)
         with CollectionPaused():
-            return self._text_ids(text, parse_special)
+            return self._text_ids(text, parse_special, learn=True)
 
-    def _text_ids(self, text: str, parse_special: bool) -> list[int]:
+    def _text_ids(self, text: str, parse_special: bool, *, learn: bool = False) -> list[int]:
         words: list[str | AddedToken] = []
         found = self._added.raw.find(text) if parse_special else ()
         part_words = self._part_words
@@ -125,6 +126,8 @@ class Pipeline:
             position = end
         rest = text[position:] if position else text
         words += part_words(rest, position == 0, parse_special)
+        if learn:
+            self._id_cache.learn(words)
         return list(chain.from_iterable(map(self._ids_of, words)))
 
     def _part_words(

@@ -9,7 +9,7 @@ from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pygpukit.tokenizer.added_tokens import AddedToken
     from pygpukit.tokenizer.builder import Word
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _MAX_WORDS = 1 << 17
 _MAX_WORD_LENGTH = 64
+# Of a language, so many words are a small part.
+_LITTLE = 1 << 12
 _BACK = Skip(-1)
 _CONTINUING = frozenset(ALPHABET[0x80:0xC0])
 _SPELLED_SIZES = [len(char.encode()) for char in ALPHABET]
@@ -105,6 +107,21 @@ class IdCache(dict["str | AddedToken", "Sequence[int]"]):
                 self.clear()
             self[word] = ids
         return ids
+
+    def learn(self, words: Iterable[str | AddedToken]) -> None:
+        """Compute what isn't known of many words, as long as little is.
+
+        In their order: what is looked up for words that begin alike is still in the processor's
+        caches then. Later, finding the new words takes longer than that saves.
+        """
+        if len(self) >= _LITTLE:
+            return
+        new = [word for word in set(words) if word not in self]
+        if len(self) + len(new) > _MAX_WORDS:
+            return
+        short = [word for word in new if isinstance(word, str) and len(word) <= _MAX_WORD_LENGTH]
+        short.sort()
+        self.update(zip(short, map(self._compute, short), strict=True))
 
 
 class WordCache(dict["str | AddedToken", "Word"]):
