@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from pygpukit.tokenizer.models.base import Model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
     from pygpukit.tokenizer.models.base import Lookup, Token
     from pygpukit.tokenizer.spec import Spec
@@ -47,13 +50,18 @@ class Unigram(Model):
         self._byte_fallback = byte_fallback
         short: dict[str, set[int]] = {}
         long: dict[str, set[int]] = {}
-        for token in self._vocab:
-            length = len(token)
+        for token, length in zip(self._vocab, map(len, self._vocab), strict=True):
+            first = token[:2]
+            if first not in short and length > 1:
+                short[first] = set()
             if length >= _LONG:
-                short.setdefault(token[:2], set())
-                long.setdefault(token[:_LONG], set()).add(length)
+                start = token[:_LONG]
+                if start in long:
+                    long[start].add(length)
+                else:
+                    long[start] = {length}
             elif length > 1:
-                short.setdefault(token[:2], set()).add(length)
+                short[first].add(length)
         # By the first two characters the lengths of tokens that are shorter than _LONG, none where
         # there are only longer ones; of those by the first _LONG characters.
         self._short = {first: tuple(lengths) for first, lengths in short.items()}
@@ -63,12 +71,9 @@ class Unigram(Model):
     def from_spec(cls, spec: Spec) -> Unigram:
         child = spec.child("vocab")
         pieces = child.as_type(list)
-        for i, piece in enumerate(pieces):
-            if not isinstance(piece, list | tuple) or len(piece) != 2:
-                raise child.error(f"[{i}] isn't a token with its score: {piece!r}")
-            token, score = piece
-            if not isinstance(token, str) or type(score) not in (int, float):
-                raise child.error(f"[{i}] isn't a token with its score: {piece!r}")
+        if not _are_scored(pieces):
+            i = next(i for i, piece in enumerate(pieces) if not _are_scored([piece]))
+            raise child.error(f"[{i}] isn't a token with its score: {pieces[i]!r}")
         unk_id = spec.optional("unk_id", int)
         if unk_id is not None and not 0 <= unk_id < len(pieces):
             raise spec.error(f"unk_id: {unk_id} isn't an index of the {len(pieces)} pieces")
@@ -221,3 +226,11 @@ def twice_rounded(value: float) -> float:
     scale = float(f"1e{abs(power)}")
     significand = float(int(whole + fraction))
     return significand * scale if power > 0 else significand / scale
+
+
+def _are_scored(pieces: list[Any]) -> bool:
+    """Whether all are tokens with their scores, without a loop in Python."""
+    if not set(map(type, pieces)) <= {list, tuple} or not set(map(len, pieces)) <= {2}:
+        return False
+    tokens, scores = map(itemgetter(0), pieces), map(itemgetter(1), pieces)
+    return set(map(type, tokens)) <= {str} and set(map(type, scores)) <= {int, float}
