@@ -92,6 +92,32 @@ def test_cutting_further_what_something_was_left_out_of(behind: list[dict[str, A
         both.check(text)
 
 
+@given(
+    st.none() | our.NORMALIZERS,
+    st.lists(our.PRE_TOKENIZERS_BY_NAME["Punctuation"], max_size=1),
+    st.booleans(),
+    st.sampled_from(["Digits", "Punctuation", "Split"]).flatmap(
+        our.PRE_TOKENIZERS_BY_NAME.__getitem__
+    ),
+    our.texts(),
+    st.integers(0, 40),
+)
+def test_cutting_what_was_spelled(
+    normalizer: dict[str, Any] | None,
+    before: list[dict[str, Any]],
+    use_regex: bool,
+    behind: dict[str, Any],
+    text: str,
+    count: int,
+) -> None:
+    steps = [*before, byte_level(use_regex=use_regex), behind]
+    pre_tokenizer = {"type": "Sequence", "pretokenizers": steps}
+    both = Both.load(characters(normalizer=normalizer, pre_tokenizer=pre_tokenizer))
+    if both is not None:
+        for each in (text, "1²é, 😀!!" + count * text):
+            both.check(each)
+
+
 @pytest.mark.parametrize(
     ("normalizer", "begin"),
     [

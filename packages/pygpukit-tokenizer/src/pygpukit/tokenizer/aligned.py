@@ -6,7 +6,7 @@ import re
 import sys
 from array import array
 from functools import cache
-from itertools import repeat
+from itertools import chain, repeat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 
 _BLOCK = 4096
+# Finding the characters that change beats looking at each one in texts so long that grow by less
+# than one character in so many.
+_LONG = 256
+_MANY = 16
 
 
 class AlignedText:
@@ -112,6 +116,13 @@ class AlignedText:
         resized = "".join([char for char, size in sizes.items() if size != 1])
         if not resized:
             return self.mapped(text)
+        if len(self.text) < _LONG or _MANY * (len(text) - len(self.text)) > len(self.text):
+            counts = [sizes[char] for char in self.text]
+            starts, ends = (
+                array("q", chain.from_iterable(map(repeat, places, counts)))
+                for places in (self.starts, self.ends)
+            )
+            return AlignedText(text, self.origin, starts, ends)
         starts, ends = array("q"), array("q")
         position = 0
         for match in re.finditer(f"[{re.escape(resized)}]", self.text):

@@ -10,6 +10,7 @@ from itertools import chain, repeat
 
 from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.builder import EncodingBuilder
+from pygpukit.tokenizer.byte_alphabet import spelled, to_alphabet
 from pygpukit.tokenizer.collection import CollectionPaused
 from pygpukit.tokenizer.pre_tokenizers import ByteLevel, Metaspace, flattened
 from pygpukit.tokenizer.pre_tokenizers.base import Cutter
@@ -83,6 +84,9 @@ class Pipeline:
             isinstance(step, Cutter) or (step is spelling and not spelling.add_prefix_space)
             for step in steps
         )
+        self._cuts_around_spelling = None
+        if not self._needs_origins:
+            self._cuts_around_spelling = _cuts_around_spelling(steps)
         # The words of the last step that cuts are handled as lists; one behind it may mark them.
         if spelling is not None and spelling.only_spells():
             steps.pop()
@@ -263,6 +267,12 @@ class Pipeline:
                 yield piece, words, None, self._tokens_of
                 return
             self._covers = False
+        if self._cuts_around_spelling is not None:
+            found = _spelled_words(piece, *self._cuts_around_spelling)
+            if found is not None:
+                yield *found, None, self._tokens_of
+                return
+            self._cuts_around_spelling = None
         pieces = [piece]
         for split in self._aligned_splits:
             pieces = split(pieces)
@@ -287,6 +297,40 @@ class Pipeline:
 def _whole(piece: AlignedText) -> Words:
     """The words where there is no pre-tokenizer."""
     return piece, [piece.text], None
+
+
+def _cuts_around_spelling(
+    steps: list[PreTokenizer],
+) -> tuple[list[SplitFunction], list[SplitFunction]] | None:
+    """What cuts before a step spells words and what cuts these, where there is nothing else."""
+    at = next((i for i, step in enumerate(steps[:-1]) if isinstance(step, ByteLevel)), None)
+    if at is None:
+        return None
+    spelling, others = steps[at], [*steps[:at], *steps[at + 1 :]]
+    if not isinstance(spelling, ByteLevel) or spelling.add_prefix_space:
+        return None
+    if not all(isinstance(step, Cutter) for step in others):
+        return None
+    before = [*(step.split for step in steps[:at]), spelling.split_raw]
+    return before, [step.split for step in steps[at + 1 :]]
+
+
+def _spelled_words(
+    piece: AlignedText, before: list[SplitFunction], after: list[SplitFunction]
+) -> tuple[AlignedText, list[str]] | None:
+    """A piece as it is spelled, and its words; None where the steps leave something out."""
+    words = [piece.text]
+    for cut in before:
+        words = cut(words)
+    if sum(map(len, words)) != len(piece.text):
+        return None
+    words = [to_alphabet(word.encode()) for word in words]
+    text = "".join(words)
+    for cut in after:
+        words = cut(words)
+    if sum(map(len, words)) != len(text):
+        return None
+    return piece.expanded(text, spelled), words
 
 
 def _cutter(step: PreTokenizer, spelling: ByteLevel | None) -> Cutter | None:
