@@ -311,8 +311,9 @@ def _cuts_around_spelling(
         return None
     if not all(isinstance(step, Cutter) for step in others):
         return None
-    before = [*(step.split for step in steps[:at]), spelling.split_raw]
-    return before, [step.split for step in steps[at + 1 :]]
+    before: list[SplitFunction] = [*(step.split for step in steps[:at]), spelling.split_raw]
+    after: list[SplitFunction] = [step.split for step in steps[at + 1 :]]
+    return before, after
 
 
 def _spelled_words(
