@@ -260,10 +260,8 @@ class Pipeline:
     def _word_lists(self, piece: AlignedText) -> Iterator[WordList]:
         """The pre-tokens of a piece, as the last step that cuts them gives them, in lists."""
         if self._covers:
-            words = [piece.text]
-            for cut in self._splits:
-                words = cut(words)
-            if sum(map(len, words)) == len(piece.text):
+            words = _covering([piece.text], self._splits)
+            if words is not None:
                 yield piece, words, None, self._tokens_of
                 return
             self._covers = False
@@ -299,6 +297,14 @@ def _whole(piece: AlignedText) -> Words:
     return piece, [piece.text], None
 
 
+def _covering(texts: list[str], splits: list[SplitFunction]) -> list[str] | None:
+    """What steps cut texts into; None where they leave something out."""
+    words = texts
+    for split in splits:
+        words = split(words)
+    return words if sum(map(len, words)) == sum(map(len, texts)) else None
+
+
 def _cuts_around_spelling(
     steps: list[PreTokenizer],
 ) -> tuple[list[SplitFunction], list[SplitFunction]] | None:
@@ -320,18 +326,12 @@ def _spelled_words(
     piece: AlignedText, before: list[SplitFunction], after: list[SplitFunction]
 ) -> tuple[AlignedText, list[str]] | None:
     """A piece as it is spelled, and its words; None where the steps leave something out."""
-    words = [piece.text]
-    for cut in before:
-        words = cut(words)
-    if sum(map(len, words)) != len(piece.text):
+    raw_words = _covering([piece.text], before)
+    if raw_words is None:
         return None
-    words = [to_alphabet(word.encode()) for word in words]
-    text = "".join(words)
-    for cut in after:
-        words = cut(words)
-    if sum(map(len, words)) != len(text):
-        return None
-    return piece.expanded(text, spelled), words
+    spelled_words = [to_alphabet(word.encode()) for word in raw_words]
+    words = _covering(spelled_words, after)
+    return None if words is None else (piece.expanded("".join(words), spelled), words)
 
 
 def _cutter(step: PreTokenizer, spelling: ByteLevel | None) -> Cutter | None:
