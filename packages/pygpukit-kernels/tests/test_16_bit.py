@@ -40,9 +40,14 @@ def dtype(place: tuple[str, str]) -> str:
     return place[1]
 
 
+def relative_error(actual, expected):
+    """Relative to the norm of all numbers."""
+    return np.linalg.norm(actual.astype(np.float64) - expected) / np.linalg.norm(expected)
+
+
 def assert_close(actual, expected, dtype, factor=1.0):
-    """Within `factor` roundings to `dtype`, relative to the norm of all numbers."""
-    error = np.linalg.norm(actual.astype(np.float64) - expected) / np.linalg.norm(expected)
+    """Within `factor` roundings to `dtype`."""
+    error = relative_error(actual, expected)
     assert error <= factor * ROUNDING[dtype], error
 
 
@@ -113,7 +118,7 @@ def test_what_is_normalised_takes_the_type_of_the_weight(put, normal, dtype, siz
     for result in (dtype, other, "float32"):
         y = kernels.linear(put(x, other), put(weight, dtype), norm=norm, dtype=result)
         assert y.dtype == result
-        error = np.linalg.norm(y.numpy("float32") - expected) / np.linalg.norm(expected)
+        error = relative_error(y.numpy("float32"), expected)
         assert error <= ROUNDING[dtype] + ROUNDING.get(result, 0.0)
 
 
@@ -130,7 +135,7 @@ def test_a_residual_may_be_of_another_type(put, normal, dtype, size):
             put(x, dtype), put(weight, dtype), residual=put(residual, other), dtype=result
         )
         assert y.dtype == result
-        error = np.linalg.norm(y.numpy("float32") - expected) / np.linalg.norm(expected)
+        error = relative_error(y.numpy("float32"), expected)
         assert error <= ROUNDING.get(result, 1e-6)
 
 
