@@ -64,6 +64,7 @@ def test_we_see_pytorchs_memory(gpu: Device, torch: Any):
     assert Tensor.from_dlpack(half).numpy("float32").tolist() == [1, 1, 1]
 
 
+@pytest.mark.large
 def test_streams_are_ordered_both_ways(gpu: Device, torch: Any):
     own = torch.cuda.Stream(gpu.name)
     matrix = torch.rand(4096, 4096, device=gpu.name)

@@ -51,6 +51,8 @@ def assert_close(actual, expected, dtype, factor=1.0):
     assert error <= factor * ROUNDING[dtype], error
 
 
+LARGE = pytest.mark.large
+
 SHAPES = [
     *[(1, 8, 8), (1, 7, 16), (3, 100, 136), (8, 64, 520), (2, 1536, 576), (5, 33, 2048)],
     *[(9, 40, 264), (17, 130, 520), (70, 200, 328), (130, 136, 1000), (300, 260, 72)],
@@ -141,7 +143,8 @@ def test_a_residual_may_be_of_another_type(put, normal, dtype, size):
 
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize(
-    ("outputs", "inputs"), [(328, 1096), (512, 14336), (64, 576), (2048, 256), (5000, 192)]
+    ("outputs", "inputs"),
+    [(328, 1096), pytest.param(512, 14336, marks=LARGE), (64, 576), (2048, 256), (5000, 192)],
 )
 def test_a_row_is_the_same_whichever_kernel_computes_it(put, normal, dtype, gated, outputs, inputs):
     x = put(normal(520, inputs, dtype=dtype), dtype)
@@ -159,7 +162,7 @@ def test_a_row_is_the_same_whichever_kernel_computes_it(put, normal, dtype, gate
 
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("activation", ["silu", "gelu", None])
-@pytest.mark.parametrize("outputs", [512, 1416, 2100])
+@pytest.mark.parametrize("outputs", [512, 1416, pytest.param(2100, marks=LARGE)])
 def test_what_follows_a_product_is_the_same_too(put, normal, dtype, gated, activation, outputs):
     x = put(normal(700, 320, dtype=dtype), dtype)
     weight = put(normal(outputs * (1 + gated), 320, dtype=dtype) / 64, dtype)

@@ -61,6 +61,7 @@ def test_argmax_takes_the_first_of_equals_and_refuses_unsound_rows(put):
     np.testing.assert_array_equal(kernels.argmax(put(logits)).numpy(), [7, -1, -1, -1, 50, -1])
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(
     "settings",
     [
