@@ -87,6 +87,16 @@ def byte_level_model(**options: Any) -> Json:
     return bpe(byte_level_vocab(), [list(pair) for pair in byte_level_merges()], **options)
 
 
+def suffixed_byte_level_model(suffix: str = "</w>") -> Json:
+    """CLIP's kind of byte-level model: all that ends a word exists once more, with a suffix."""
+    merges = byte_level_merges()
+    ending = [(left, right + suffix) for left, right in merges]
+    tokens = [*byte_level_vocab(), *(char + suffix for char in byte_alphabet())]
+    tokens += dict.fromkeys(left + right for left, right in ending)
+    both = [list(pair) for pairs in zip(merges, ending, strict=True) for pair in pairs]
+    return bpe({token: id for id, token in enumerate(tokens)}, both, end_of_word_suffix=suffix)
+
+
 def byte_level(**options: Any) -> Json:
     """A ByteLevel component, whatever stage it is for."""
     return {

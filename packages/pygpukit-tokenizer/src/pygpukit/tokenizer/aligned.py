@@ -156,16 +156,12 @@ class AlignedText:
         result = _Builder(self)
         position = 0
         for start, end in matches:
-            if end - start == 1 == len(content):
-                # It keeps its place; where it is the same character there is nothing to do.
-                if self.text[start] != content:
-                    result.copy(position, start)
-                    result.replace(content, start)
-                    position = end
-                continue
             result.copy(position, start)
-            for char in content:
-                result.add(char, end - 1)
+            if len(content) == 1 and start < end:
+                result.replace(content, end - 1)
+            else:
+                for char in content:
+                    result.add(char, end - 1)
             position = end
         result.copy(position, len(self.text))
         return result.build()

@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 
     Found = tuple[int, int, AddedToken]
     SplitFunction = Callable[[list[str]], list[str]]
-    WordList = tuple[AlignedText, list[str], Iterable[int] | None, Callable[[str], Word]]
+    WordList = tuple[AlignedText, list[str], Iterable[int] | None, WordCache]
 
 # The tokens of so many characters are more objects than it takes to start a collection.
 _LONG_TEXT = 1 << 14
+_MANY_WORDS = 1 << 12
+# What so many characters show can be seen in little time.
+_BEGINNING = 1 << 10
 
 
 class Pipeline:
@@ -77,8 +80,8 @@ class Pipeline:
         self._id_cache = IdCache(model.spelled_ids if self._spells else model.ids)
         self._ids_of = self._id_cache.__getitem__
         words = WordTokenizer(model, spells=self._spells)
-        self._tokens_of = WordCache(words.tokens).__getitem__
-        self._prefixed_tokens_of = WordCache(words.prefixed_tokens).__getitem__
+        self._word_cache = WordCache(words.tokens)
+        self._prefixed_word_cache = WordCache(words.prefixed_tokens)
         # Whether it is worth to try if the words are the whole text, which tells their places.
         self._covers = not self._needs_origins and all(
             isinstance(step, Cutter) or (step is spelling and not spelling.add_prefix_space)
@@ -187,6 +190,8 @@ class Pipeline:
     def _encode_at_once(self, builder: EncodingBuilder, text: str, found: list[Found]) -> bool:
         """Encode a text whose words and added tokens together are all of it; False if not."""
         normalized = self._normalized(text)
+        if not self._may_cover(normalized):
+            return False
         words: list[str | AddedToken] = []
         parts: list[int] = []
         position = left_out = 0
@@ -210,9 +215,15 @@ class Pipeline:
         if left_out:
             self._covers = False
             return False
-        tokens = list(map(self._tokens_of, words))
+        tokens = _looked_up(self._word_cache, words)
         builder.add(AlignedText(text), tokens, None, parts if self._cuts else None)
         return True
+
+    def _may_cover(self, text: str) -> bool:
+        """Whether the words may be all of the text, as far as its beginning tells."""
+        if self._covers and len(text) > _BEGINNING:
+            self._covers = _covering([text[:_BEGINNING]], self._splits) is not None
+        return self._covers
 
     def _encode_parts(
         self, builder: EncodingBuilder, text: str, found: list[Found], parse_special: bool
@@ -244,7 +255,7 @@ class Pipeline:
             self._encode_piece(builder, part.slice(position, len(text)) if position else part)
 
     def _encode_piece(self, builder: EncodingBuilder, piece: AlignedText) -> None:
-        for rewritten, words, gaps, tokens_of in self._word_lists(piece):
+        for rewritten, words, gaps, cache in self._word_lists(piece):
             sizes = None
             if self._cuts:
                 parts = list(map(self._model.words, words))
@@ -255,20 +266,20 @@ class Pipeline:
                     gaps = chain.from_iterable(
                         (gap, *repeat(0, size - 1)) for gap, size in zip(gaps, sizes, strict=True)
                     )
-            builder.add(rewritten, list(map(tokens_of, words)), gaps, sizes)
+            builder.add(rewritten, _looked_up(cache, words), gaps, sizes)
 
     def _word_lists(self, piece: AlignedText) -> Iterator[WordList]:
         """The pre-tokens of a piece, as the last step that cuts them gives them, in lists."""
-        if self._covers:
+        if self._may_cover(piece.text):
             words = _covering([piece.text], self._splits)
             if words is not None:
-                yield piece, words, None, self._tokens_of
+                yield piece, words, None, self._word_cache
                 return
             self._covers = False
         if self._cuts_around_spelling is not None:
             found = _spelled_words(piece, *self._cuts_around_spelling)
             if found is not None:
-                yield *found, None, self._tokens_of
+                yield *found, None, self._word_cache
                 return
             self._cuts_around_spelling = None
         pieces = [piece]
@@ -280,16 +291,23 @@ class Pipeline:
                 words, gaps = _cut_further(cut, words, gaps)
             marks = self._marks
             if marks is None:
-                yield rewritten, words, gaps, self._tokens_of
+                yield rewritten, words, gaps, self._word_cache
             elif marks.only_prepends(words):
                 marked = [marks.replacement + word for word in words]
-                yield rewritten, marked, gaps, self._prefixed_tokens_of
+                yield rewritten, marked, gaps, self._prefixed_word_cache
             else:
                 end = 0
                 for gap, word in zip(repeat(0) if gaps is None else gaps, words, strict=False):
                     start = end + gap
                     end = start + len(word)
-                    yield *marks.words(rewritten.slice(start, end)), self._tokens_of
+                    yield *marks.words(rewritten.slice(start, end)), self._word_cache
+
+
+def _looked_up(cache: WordCache, words: Sequence[str | AddedToken]) -> list[Word]:
+    """What words give, those of a long text learned first."""
+    if len(words) >= _MANY_WORDS:
+        cache.learn(words)
+    return list(map(cache.__getitem__, words))
 
 
 def _whole(piece: AlignedText) -> Words:

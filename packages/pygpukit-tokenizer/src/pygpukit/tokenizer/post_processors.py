@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pygpukit.tokenizer.byte_alphabet import ALPHABET
 from pygpukit.tokenizer.encoding import Encoding, merged
 from pygpukit.tokenizer.spec import Component, build
@@ -9,11 +11,12 @@ from pygpukit.tokenizer.unicode import WHITE_SPACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pygpukit.tokenizer.encoding import Span
     from pygpukit.tokenizer.spec import Spec
 
     Frame = tuple[list[int], list[int]]
 
-_SPACES = frozenset(WHITE_SPACE + ALPHABET[ord(" ")])
+_SPACES = WHITE_SPACE + ALPHABET[ord(" ")]
 
 
 class PostProcessor(Component):
@@ -63,19 +66,29 @@ def trim(encodings: list[Encoding], *, add_prefix_space: bool) -> None:
     """Take white space out of the offsets of encodings and of what they overflow into."""
     for encoding in encodings:
         for part in (encoding, *encoding.overflowing):
-            part.offsets = [
-                _trimmed(token, span, first=i == 0 and add_prefix_space, kept=add_prefix_space)
-                for i, (token, span) in enumerate(zip(part.tokens, part.offsets, strict=True))
-            ]
+            margins = list(map(_margins, part.tokens))
+            first = part.offsets[:1]
+            part.offsets = _trimmed(part.offsets, margins, kept=add_prefix_space)
+            if first and margins[0] and add_prefix_space:
+                part.offsets[0] = _shortened(first[0], margins[0], stays=True)
 
 
-def _trimmed(token: str, span: tuple[int, int], *, first: bool, kept: bool) -> tuple[int, int]:
+def _trimmed(spans: list[Span], margins: list[tuple[int, int] | None], *, kept: bool) -> list[Span]:
+    """The spans without white space; with ``kept``, with one space that the text begins with."""
+    return [
+        span
+        if margin is None
+        else _shortened(span, margin, stays=kept and not span[0])
+        if margin[1] or kept
+        else (min(span[0] + margin[0], span[1]), span[1])
+        for span, margin in zip(spans, margins, strict=True)
+    ]
+
+
+def _shortened(span: Span, margin: tuple[int, int], *, stays: bool) -> Span:
     start, end = span
-    if not token or not (token[0] in _SPACES or token[-1] in _SPACES):
-        return span
-    leading = _run(token)
-    trailing = _run(token[::-1])
-    if leading == 1 and kept and (first or start == 0):
+    leading, trailing = margin
+    if leading == 1 and stays:
         # The one space in front may be the one that pre-tokenizing put there.
         leading = 0
     start = min(start + leading, end)
@@ -84,8 +97,12 @@ def _trimmed(token: str, span: tuple[int, int], *, first: bool, kept: bool) -> t
     return start, end
 
 
-def _run(text: str) -> int:
-    return next((i for i, char in enumerate(text) if char not in _SPACES), len(text))
+@lru_cache(maxsize=1 << 16)
+def _margins(token: str) -> tuple[int, int] | None:
+    """How many characters of white space a token begins and ends with; None if it doesn't."""
+    if not token or not (token[0] in _SPACES or token[-1] in _SPACES):
+        return None
+    return len(token) - len(token.lstrip(_SPACES)), len(token) - len(token.rstrip(_SPACES))
 
 
 class RobertaProcessing(PostProcessor):

@@ -10,6 +10,7 @@ from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
     from pygpukit.tokenizer.added_tokens import AddedToken
     from pygpukit.tokenizer.builder import Word
@@ -44,6 +45,9 @@ class WordTokenizer:
         if pieces is None:
             return self._tokens_by_bytes(word)
         ids = model.piece_ids(pieces)
+        tokens = tuple(pieces)
+        if model.appended:
+            pieces[-1] = pieces[-1][: -model.appended]
         if not self._spells or word.isascii():
             steps = tuple(map(len, pieces))
         else:
@@ -52,8 +56,8 @@ class WordTokenizer:
                 bounds = list(accumulate(map(len, pieces), initial=0))
                 chars = [i for i, char in enumerate(word) for _ in char.encode()]
                 firsts = [chars[i] for i in bounds[:-1]]
-                return located(ids, pieces, firsts, [chars[i - 1] for i in bounds[1:]], len(word))
-        return ids, tuple(pieces), steps
+                return located(ids, tokens, firsts, [chars[i - 1] for i in bounds[1:]], len(word))
+        return ids, tokens, steps
 
     def _tokens_by_bytes(self, word: str) -> Word:
         tokens = self._model.tokens(to_alphabet(word.encode()) if self._spells else word)
@@ -86,27 +90,31 @@ class WordTokenizer:
         return located(ids, tokens, firsts, [max(end - 2, 0) for _, end in spans], len(word) - 1)
 
 
-class IdCache(dict["str | AddedToken", "Sequence[int]"]):
-    """The ids of words, computed when first asked for. Bounded: full, it starts over.
+class _Cache(dict["str | AddedToken", "Any"]):
+    """What words give, computed when first asked for. Bounded: full, it starts over.
 
     Added tokens may be among the words, so that all of a text can be looked up at once.
     """
 
     __slots__ = ("_compute",)
 
-    def __init__(self, compute: Callable[[str], Sequence[int]]) -> None:
+    def __init__(self, compute: Callable[[str], Any]) -> None:
         super().__init__()
         self._compute = compute
 
-    def __missing__(self, word: str | AddedToken) -> Sequence[int]:
+    def of_added(self, token: AddedToken) -> Any:
+        """What an added token gives."""
+        raise NotImplementedError
+
+    def __missing__(self, word: str | AddedToken) -> Any:
         if not isinstance(word, str):
-            return self.setdefault(word, (word.id,))
-        ids = self._compute(word)
+            return self.setdefault(word, self.of_added(word))
+        found = self._compute(word)
         if len(word) <= _MAX_WORD_LENGTH:
             if len(self) >= _MAX_WORDS:
                 self.clear()
-            self[word] = ids
-        return ids
+            self[word] = found
+        return found
 
     def learn(self, words: Iterable[str | AddedToken]) -> None:
         """Compute what isn't known of many words, as long as little is.
@@ -124,22 +132,22 @@ class IdCache(dict["str | AddedToken", "Sequence[int]"]):
         self.update(zip(short, map(self._compute, short), strict=True))
 
 
-class WordCache(dict["str | AddedToken", "Word"]):
-    """The same for words with tokens and steps."""
+class IdCache(_Cache):
+    """The ids of words."""
 
-    def __init__(self, compute: Callable[[str], Word]) -> None:
-        super().__init__()
-        self._compute = compute
+    __slots__ = ()
 
-    def __missing__(self, word: str | AddedToken) -> Word:
-        if not isinstance(word, str):
-            return self.setdefault(word, ((word.id,), (word.content,), (len(word.content),)))
-        tokens = self._compute(word)
-        if len(word) <= _MAX_WORD_LENGTH:
-            if len(self) >= _MAX_WORDS:
-                self.clear()
-            self[word] = tokens
-        return tokens
+    def of_added(self, token: AddedToken) -> Sequence[int]:
+        return (token.id,)
+
+
+class WordCache(_Cache):
+    """The tokens of words with the steps over them."""
+
+    __slots__ = ()
+
+    def of_added(self, token: AddedToken) -> Word:
+        return (token.id,), (token.content,), (len(token.content),)
 
 
 class _CharCounts(dict[str, int]):

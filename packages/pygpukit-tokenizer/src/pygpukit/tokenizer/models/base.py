@@ -61,6 +61,11 @@ class Model(Component):
         """The ids of one pre-token."""
         raise NotImplementedError
 
+    @property
+    def appended(self) -> int:
+        """How many characters the last of ``pieces`` has behind the end of the word."""
+        return 0
+
     def pieces(self, word: str) -> list[str] | None:
         """The tokens of one pre-token if together they spell it, which is the common case.
 

@@ -44,6 +44,7 @@ class BPE(Model):
         "_unk_token",
         "_vocab",
         "_words",
+        "appended",
         "lookup",
     )
 
@@ -70,6 +71,9 @@ class BPE(Model):
         self._ignore_merges = ignore_merges
         # Whether the symbols of a word are its characters.
         self._plain = not (continuing_subword_prefix or end_of_word_suffix)
+        # Words that are tokens themselves come without a suffix.
+        alike = not (continuing_subword_prefix or ignore_merges)
+        self.appended = len(end_of_word_suffix) if alike else 0
         # Whether it has a symbol for every byte of words spelled in the byte alphabet.
         self._spells = self._plain and all(map(vocab.__contains__, ALPHABET))
         byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -120,9 +124,11 @@ class BPE(Model):
         vocab = self._vocab
         if self._ignore_merges and word in vocab:
             return [word]
-        if self._plain and all(map(vocab.__contains__, word)):
-            return self._merges.merge(list(word))
-        return None
+        if not (self._plain or self.appended) or not word:
+            return None
+        symbols = list(word)
+        symbols[-1] += self._end_of_word_suffix
+        return self._merges.merge(symbols) if all(map(vocab.__contains__, symbols)) else None
 
     def spelled_ids(self, word: str) -> Sequence[int]:
         pieces = self.spelled_pieces(word)

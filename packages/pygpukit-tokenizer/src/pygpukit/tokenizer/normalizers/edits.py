@@ -68,7 +68,13 @@ class Replace(Normalizer):
     def align(self, text: AlignedText) -> AlignedText:
         if self.exchanges():
             return text.mapped(self.normalize(text.text))
-        matches = self.pattern.spans(text.text) if text.text else []
+        if not text.text:
+            return text
+        if len(self.content) == 1:
+            # What stays the same stays in its place as well.
+            matches = self.pattern.spans_unlike(text.text, self.content)
+        else:
+            matches = self.pattern.spans(text.text)
         return text.substituted(matches, self.content) if matches else text
 
     def inserts_in_front(self) -> bool:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from functools import cache, lru_cache
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, chain, compress, islice, pairwise
 
 from pygpukit.tokenizer.errors import PatternError
 from pygpukit.tokenizer.onig.nodes import (
@@ -202,6 +202,16 @@ class Pattern:
         if not self.nullable:
             return [match.span() for match in pattern.finditer(subject)]
         return _spans_with_empty(pattern, subject)
+
+    def spans_unlike(self, text: str, content: str) -> list[tuple[int, int]]:
+        """The spans of the matches that aren't ``content`` already."""
+        if self.nullable:
+            return [(start, end) for start, end in self.spans(text) if text[start:end] != content]
+        matches, gaps = self.located_matches(text)
+        steps = chain.from_iterable(zip(gaps, map(len, matches), strict=True))
+        bounds = list(accumulate(steps))
+        spans = zip(bounds[::2], bounds[1::2], strict=True)
+        return list(compress(spans, map(content.__ne__, matches)))
 
     def replace(self, text: str, content: str) -> str:
         """The text with ``content``, taken literally, for every match."""
