@@ -16,13 +16,15 @@ from oracle import Both
 from pygpukit.tokenizer import Tokenizer, TokenizerLoadError
 from pygpukit.tokenizer.models import MODELS
 from pygpukit.tokenizer.models import bpe as bpe_module
+from pygpukit.tokenizer.models import unigram as unigram_module
 
 
 @pytest.fixture(autouse=True, scope="module", params=[0, 1 << 20], ids=["cut", "uncut"])
 def _worth_cutting(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Both ways of merging texts that no pre-tokenizer cuts."""
+    """Both ways with texts that pre-tokenizers leave long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe_module, "_WORTH_CUTTING", request.param)
+        for module in (bpe_module, unigram_module):
+            patch.setattr(module, "_WORTH_CUTTING", request.param)
         yield
 
 
@@ -38,6 +40,13 @@ def test_each(name: str, data: st.DataObject) -> None:
     both.check_decoding(ids)
     assert both.tokenizer.vocab == both.reference.get_vocab()
     assert both.tokenizer.vocab_size == both.reference.get_vocab_size()
+
+
+@given(our_models.unigrams_of_parts(), st.lists(our_models.PARTED_WORDS, max_size=6))
+def test_unigram_by_parts(model: dict[str, Any], words: list[str]) -> None:
+    both = Both(file(model))
+    for word in words:
+        both.check(word)
 
 
 @given(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
 from pygpukit.tokenizer.models.base import Model, tokens_by_id, vocab_from_spec
 from pygpukit.tokenizer.models.composing import Composed
@@ -165,7 +167,10 @@ class BPE(Model):
             self._uncut += len(text)
             if self._uncut < _WORTH_CUTTING:
                 return [text]
-            self._words = word_pattern(self._vocab, self._merges, self._unk_token or "")
+            # Bytes, or unknown characters, could merge with whatever is beside them.
+            atoms = filter(None, ("<0x", self._unk_token))
+            gives = partial(self._merges.gives, vocab=self._vocab)
+            self._words = word_pattern(self._vocab, gives, list(atoms))
         return self._words.findall(text)
 
     def tokens(self, word: str) -> list[Token]:

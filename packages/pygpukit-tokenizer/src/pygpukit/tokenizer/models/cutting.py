@@ -1,9 +1,10 @@
-"""Cutting texts that no pre-tokenizer cuts into words that BPE can merge one by one.
+"""Cutting texts that pre-tokenizers leave long into words that a model can tokenize one by one.
 
-No merge reaches across a place inside of no token that a merge gives. In the vocabularies that
-SentencePiece trained, such are the places before a run of U+2581, which it writes for spaces, and
-those between a letter and another ASCII character, with few exceptions. Which these are is read off
-the vocabulary. It is worth it: the shorter a word, the more often it comes again.
+No merge reaches across a place inside of no token that a merge gives, no segmentation across one
+inside of no token. In the vocabularies that SentencePiece trained, such are the places before a run
+of U+2581, which it writes for spaces, and those between a letter and another ASCII character, with
+few exceptions. Which these are is read off the vocabulary. It is worth it: the shorter a word, the
+more often it comes again.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from itertools import count, pairwise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pygpukit.tokenizer.models.merges import Merges
+    from collections.abc import Callable, Collection, Sequence
 
 MARK = "\u2581"
 """What SentencePiece writes for a space."""
@@ -24,18 +23,22 @@ MARK = "\u2581"
 _LETTERS = r"^\W\d_\xb2\xb3\xb9\xbc-\xbe"
 
 
-def word_pattern(vocab: Mapping[str, int], merges: Merges, unk_token: str) -> re.Pattern[str]:
-    """A pattern whose matches are words: together the whole text."""
-    # What isn't a token itself is in no token that a merge gives; in others it does no harm.
+def word_pattern(
+    vocab: Collection[str], is_given: Callable[[str], bool], atoms: Sequence[str] = ()
+) -> re.Pattern[str]:
+    """A pattern whose matches are words: together the whole text.
+
+    ``is_given`` says which tokens the model can give. Where one of these has one of ``atoms`` in
+    it, nothing is cut.
+    """
+    # What isn't a token itself is in no token that is given; in others it does no harm.
     separator = next(char for char in map(chr, count()) if char not in vocab)
     text = separator + separator.join(vocab) + separator
-    atoms = ["<0x", unk_token] if unk_token else ["<0x"]
-    for match in re.finditer("|".join(map(re.escape, atoms)), text):
-        # Bytes, or unknown characters, could merge with whatever is beside them.
-        if _is_given(_around(text, match.start(), separator), vocab, merges):
+    for match in re.finditer("|".join(map(re.escape, atoms)), text) if atoms else ():
+        if is_given(_around(text, match.start(), separator)):
             return re.compile(".+", re.DOTALL)
     others = {c for c in map(chr, range(0x80)) if c in vocab and not c.isalpha()}
-    meeting = _meeting_letters(text, others, vocab, merges, separator)
+    meeting = _meeting_letters(text, others, is_given, separator)
     others -= {other for letter, other in meeting if letter.isascii()}
     letters = _LETTERS + _members({letter for letter, _ in meeting if not letter.isascii()})
     inside = re.finditer(f"{MARK}(?<=[^{MARK}{separator}]{MARK})", text)
@@ -49,9 +52,9 @@ def _members(characters: set[str]) -> str:
 
 
 def _meeting_letters(
-    text: str, others: set[str], vocab: Mapping[str, int], merges: Merges, separator: str
+    text: str, others: set[str], is_given: Callable[[str], bool], separator: str
 ) -> set[tuple[str, str]]:
-    """Letters and ``others`` that are beside each other in a token that a merge gives."""
+    """Letters and ``others`` that are beside each other in a token that is given."""
     found: set[tuple[str, str]] = set()
     if not others:
         return found
@@ -66,7 +69,7 @@ def _meeting_letters(
         # One token at a time: most that have such pairs, if any, are added ones of no merge.
         start, end = text.rindex(separator, 0, place) + 1, text.index(separator, place)
         token = text[start:end]
-        if not _is_given(token, vocab, merges):
+        if not is_given(token):
             continue
         for left, right in pairwise(token):
             if right in others and is_letter(left):
@@ -100,13 +103,3 @@ def _around(text: str, position: int, separator: str) -> str:
     """The token at a position of the text."""
     start = text.rindex(separator, 0, position) + 1
     return text[start : text.index(separator, position)]
-
-
-def _is_given(token: str, vocab: Mapping[str, int], merges: Merges) -> bool:
-    """Whether the token can come of a merge: few ends of others are tokens themselves."""
-    ranks, separator = merges.ranks, merges.separator
-    for cut in range(1, len(token)):
-        right = token[cut:]
-        if right in vocab and token[:cut] + separator + right in ranks:
-            return True
-    return False

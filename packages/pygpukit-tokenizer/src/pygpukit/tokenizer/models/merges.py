@@ -8,7 +8,7 @@ from operator import contains
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
     from typing import Any
 
     from pygpukit.tokenizer.models.base import Lookup
@@ -81,6 +81,14 @@ class Merges:
     def joined(self, left: str, right: str) -> str:
         """What merging two tokens gives."""
         return left + without_prefix(right, self._prefix)
+
+    def gives(self, token: str, vocab: Container[str]) -> bool:
+        """Whether the token can come of a merge: few ends of others are tokens themselves."""
+        for cut in range(1, len(token)):
+            right = token[cut:]
+            if right in vocab and token[:cut] + self.separator + right in self.ranks:
+                return True
+        return False
 
     def merge(self, symbols: list[str]) -> list[str]:
         """Merge the symbols of a word, which are used up: lowest rank first, ties leftmost."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from operator import itemgetter
 
 from pygpukit.tokenizer.models.base import Model
+from pygpukit.tokenizer.models.cutting import MARK, word_pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    import re
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from pygpukit.tokenizer.models.base import Lookup, Token
@@ -18,6 +21,14 @@ if TYPE_CHECKING:
 _UNKNOWN_PENALTY = 10.0
 # Tokens from this length on are looked for by so many of their first characters.
 _LONG = 4
+# Finding out where to cut takes longer than searching so many characters uncut.
+_WORTH_CUTTING = 1 << 14
+# Sums of so many scores that are no greater have errors far smaller than what counts as close.
+_MAX_CUT = 1024
+_MAX_SCORE = 1000.0
+_CLOSE = 1e-6
+_MAX_PARTS = 1 << 16
+_NOWHERE = float("-inf")
 
 
 class Unigram(Model):
@@ -30,11 +41,14 @@ class Unigram(Model):
     __slots__ = (
         "_byte_fallback",
         "_long",
+        "_parts",
         "_scores",
         "_short",
+        "_uncut",
         "_unk_id",
         "_unk_score",
         "_vocab",
+        "_words",
         "lookup",
     )
 
@@ -66,6 +80,11 @@ class Unigram(Model):
         # there are only longer ones; of those by the first _LONG characters.
         self._short = {first: tuple(lengths) for first, lengths in short.items()}
         self._long = {first: tuple(lengths) for first, lengths in long.items()}
+
+        # What cuts words, made when it is worth it; so many characters came before.
+        self._words: re.Pattern[str] | None = None
+        self._uncut = 0
+        self._parts = _Parts(self._clear_pieces)
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Unigram:
@@ -139,7 +158,39 @@ class Unigram(Model):
 
     def _pieces(self, text: str) -> list[str]:
         """The best segmentation, unknown neighbours joined."""
-        starts = self._best_starts(text)
+        if self._uncut <= _WORTH_CUTTING:
+            self._uncut += len(text)
+            if self._uncut > _WORTH_CUTTING:
+                self._words = self._word_pattern()
+        if self._words is not None and len(text) <= _MAX_CUT:
+            parts = list(map(self._parts.__getitem__, self._words.findall(text)))
+            if all(parts):
+                return list(chain.from_iterable(parts))
+        return self._best_pieces(text)[0]
+
+    def _word_pattern(self) -> re.Pattern[str] | None:
+        """What cuts words where no token reaches across; None if that is nowhere."""
+        unknown = None if self._unk_id is None else self.lookup[self._unk_id]
+        # Unknown neighbours are one token, so one of any two must be known; see word_pattern.
+        if MARK not in self._vocab or unknown is None or len(unknown) == 1:
+            return None
+        if self._scores.greatest() > _MAX_SCORE:
+            return None
+        pattern = word_pattern(self._vocab, self._vocab.__contains__)
+        punctuation = filter(str.isprintable, map(chr, range(0x80)))
+        return pattern if len(pattern.findall("a".join(punctuation))) > 1 else None
+
+    def _clear_pieces(self, part: str) -> tuple[str, ...]:
+        """The best segmentation of a part if what is in front of it can't change that, else none.
+
+        It could where two segmentations are equal but for rounding.
+        """
+        pieces, close = self._best_pieces(part)
+        return () if close else tuple(pieces)
+
+    def _best_pieces(self, text: str) -> tuple[list[str], bool]:
+        """The best segmentation, and if any decision on the way to it was close."""
+        starts, close = self._best_starts(text)
         pieces: list[str] = []
         unknown_end = 0
         end = len(text)
@@ -156,22 +207,28 @@ class Unigram(Model):
         if unknown_end:
             pieces.append(text[:unknown_end])
         pieces.reverse()
-        return pieces
+        return pieces, close
 
-    def _best_starts(self, text: str) -> list[tuple[int, bool]]:
-        """For each end of the best path to it: where its last piece starts, and if it is known."""
+    def _best_starts(self, text: str) -> tuple[list[tuple[int, bool]], bool]:
+        """Where the last piece of the best path to each end starts, and if that piece is known.
+
+        Also if any of the paths was close to the best one so far.
+        """
         vocab, scores, unk_id = self._vocab, self._scores, self._unk_id
         short, long = self._short, self._long
         count = len(text)
-        best: list[float | None] = [None] * (count + 1)
+        best = [_NOWHERE] * (count + 1)
         best[0] = 0.0
         starts = [(0, False)] * (count + 1)
+        close = False
         for start, char in enumerate(text):
-            here: float = best[start]  # type: ignore[assignment]
+            here = best[start]
             id = vocab.get(char)
             score = (self._unk_score if id is None else scores[id]) + here
-            known = best[start + 1]
-            if known is None or score > known:
+            gain = score - best[start + 1]
+            if -_CLOSE < gain < _CLOSE:
+                close = True
+            if gain > 0:
                 if id is None:
                     self._unknown()
                 best[start + 1] = score
@@ -187,11 +244,29 @@ class Unigram(Model):
                 if id is None:
                     continue
                 score = scores[id] + here
-                known = best[end]
-                if known is None or score > known:
+                gain = score - best[end]
+                if gain > 0:
                     best[end] = score
                     starts[end] = start, id != unk_id
-        return starts
+                if -_CLOSE < gain < _CLOSE:
+                    close = True
+        return starts, close
+
+
+class _Parts(dict[str, "tuple[str, ...]"]):
+    """What is made of parts of words, computed when first asked for."""
+
+    __slots__ = ("_compute",)
+
+    def __init__(self, compute: Callable[[str], tuple[str, ...]]) -> None:
+        super().__init__()
+        self._compute = compute
+
+    def __missing__(self, part: str) -> tuple[str, ...]:
+        pieces = self._compute(part)
+        if len(self) < _MAX_PARTS:
+            self[part] = pieces
+        return pieces
 
 
 class _Scores(dict[int, float]):
@@ -210,6 +285,10 @@ class _Scores(dict[int, float]):
     def least(self) -> float:
         """The least of all scores."""
         return twice_rounded(min(self._values, default=float("inf")))
+
+    def greatest(self) -> float:
+        """The greatest amount of any score."""
+        return max(map(abs, self._values), default=0.0)
 
 
 def twice_rounded(value: float) -> float:
