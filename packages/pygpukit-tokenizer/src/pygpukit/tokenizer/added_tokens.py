@@ -149,10 +149,10 @@ class Matcher:
         options: list[str] = []
         for first, texts in by_first.items():
             if first in self._lengths:
-                options.append(_common_prefix(texts))
+                options.append(re.escape(_common_prefix(texts)))
             else:
-                options += sorted(texts, key=len, reverse=True)
-        self._gate = re.compile("|".join(map(re.escape, options))) if options else None
+                options.append(_longest_of(texts))
+        self._gate = re.compile("|".join(options)) if options else None
         # Whether it is enough to find them.
         self._plain = not any(t.single_word or t.lstrip or t.rstrip for t in self._tokens.values())
 
@@ -215,6 +215,19 @@ class Matcher:
             if candidate in self._tokens:
                 return candidate
         return None
+
+
+def _longest_of(texts: list[str]) -> str:
+    """An expression that matches the longest of the texts: where they part, it does."""
+    prefix = _common_prefix(texts)
+    by_next: dict[str, list[str]] = {}
+    for text in texts:
+        if text != prefix:
+            by_next.setdefault(text[len(prefix)], []).append(text[len(prefix) :])
+    options = "|".join(map(_longest_of, by_next.values()))
+    if not options:
+        return re.escape(prefix)
+    return f"{re.escape(prefix)}(?:{options}){'?' if prefix in texts else ''}"
 
 
 def _common_prefix(texts: Iterable[str]) -> str:

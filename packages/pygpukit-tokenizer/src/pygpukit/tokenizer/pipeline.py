@@ -6,6 +6,7 @@ track of where everything came from.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain, repeat
 
 from pygpukit.tokenizer.aligned import AlignedText
@@ -77,7 +78,10 @@ class Pipeline:
         tracked = steps[1:] if normalizer is None else steps
         self._needs_origins = strays or any(step.needs_origins() for step in tracked)
         self._cuts = model.cuts() and not self._spells
-        self._id_cache = IdCache(model.spelled_ids if self._spells else model.ids)
+        self._id_cache = IdCache(
+            model.spelled_ids if self._spells else model.ids,
+            partial(model.all_ids, spelled=self._spells),
+        )
         self._ids_of = self._id_cache.__getitem__
         words = WordTokenizer(model, spells=self._spells)
         self._word_cache = WordCache(words.tokens)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _REQUIRED: Any = object()
+_ABSENT: Any = object()
 
 
 class Spec:
@@ -54,7 +55,10 @@ class Spec:
 
     def get(self, key: str, kind: type[T], default: T = _REQUIRED) -> T:
         """The value under ``key``; ``default`` where the key is absent (null isn't absent)."""
-        if key not in self.mapping():
+        value = self.mapping().get(key, _ABSENT)
+        if type(value) is kind:
+            return value
+        if value is _ABSENT:
             if default is _REQUIRED:
                 raise self.error(f'missing field "{key}"')
             return default

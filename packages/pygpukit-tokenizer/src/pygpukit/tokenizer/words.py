@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import accumulate, pairwise
 
 from pygpukit.tokenizer.builder import Skip, located
@@ -96,11 +97,16 @@ class _Cache(dict["str | AddedToken", "Any"]):
     Added tokens may be among the words, so that all of a text can be looked up at once.
     """
 
-    __slots__ = ("_compute",)
+    __slots__ = ("_compute", "_compute_all")
 
-    def __init__(self, compute: Callable[[str], Any]) -> None:
+    def __init__(
+        self,
+        compute: Callable[[str], Any],
+        compute_all: Callable[[list[str]], Iterable[Any]] | None = None,
+    ) -> None:
         super().__init__()
         self._compute = compute
+        self._compute_all = compute_all or partial(map, compute)
 
     def of_added(self, token: AddedToken) -> Any:
         """What an added token gives."""
@@ -129,7 +135,7 @@ class _Cache(dict["str | AddedToken", "Any"]):
             return
         short = [word for word in new if isinstance(word, str) and len(word) <= _MAX_WORD_LENGTH]
         short.sort()
-        self.update(zip(short, map(self._compute, short), strict=True))
+        self.update(zip(short, self._compute_all(short), strict=True))
 
 
 class IdCache(_Cache):

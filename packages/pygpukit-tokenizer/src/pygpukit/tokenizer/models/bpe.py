@@ -13,7 +13,7 @@ from pygpukit.tokenizer.models.merges import Merges
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from pygpukit.tokenizer.models.base import Lookup, Token
@@ -39,6 +39,7 @@ class BPE(Model):
         "_fallback_tokens",
         "_fuse_unk",
         "_ignore_merges",
+        "_known",
         "_merges",
         "_plain",
         "_spells",
@@ -84,6 +85,8 @@ class BPE(Model):
         complete = byte_fallback and all(map(vocab.__contains__, byte_tokens))
         drops = unk_token is None and not complete
         self._cuts = self._plain and not ignore_merges and not drops and MARK in vocab
+        # Symbols of words that are in the vocabulary, as far as they were seen.
+        self._known: set[str] = set()
         # Made when it is worth it; so many words that aren't ASCII came before.
         self._composed: Composed | None = None
         self._bytewise = 0
@@ -117,12 +120,38 @@ class BPE(Model):
         return self._vocab
 
     def ids(self, word: str) -> Sequence[int]:
-        pieces = self.pieces(word)
-        if pieces is None:
-            pieces = self._merges.merge(self._symbols(word)[0])
-        return tuple(map(self._vocab.__getitem__, pieces))
+        return next(self.all_ids((word,), spelled=False))
+
+    def spelled_ids(self, word: str) -> Sequence[int]:
+        return next(self.all_ids((word,), spelled=True))
+
+    def all_ids(self, words: Iterable[str], *, spelled: bool) -> Iterator[Sequence[int]]:
+        if spelled and self._spells:
+            symbols = self._spelled_symbols(words)
+        else:
+            if spelled:
+                words = map(to_alphabet, map(str.encode, words))
+            symbols = map(self._first_symbols, words)
+        id_of = self._vocab.__getitem__
+        for pieces in self._merges.merge_all(symbols):
+            yield (id_of(pieces[0]),) if len(pieces) == 1 else tuple(map(id_of, pieces))
 
     def pieces(self, word: str) -> list[str] | None:
+        symbols = self._spelling(word)
+        return None if symbols is None else self._merges.merge(symbols)
+
+    def spelled_pieces(self, word: str) -> list[str] | None:
+        if not self._spells:
+            return super().spelled_pieces(word)
+        return self._merges.merge(next(self._spelled_symbols((word,))))
+
+    def _first_symbols(self, word: str) -> list[str]:
+        """What merging a word begins with."""
+        symbols = self._spelling(word)
+        return self._symbols(word)[0] if symbols is None else symbols
+
+    def _spelling(self, word: str) -> list[str] | None:
+        """The same if together they spell the word."""
         vocab = self._vocab
         if self._ignore_merges and word in vocab:
             return [word]
@@ -130,33 +159,31 @@ class BPE(Model):
             return None
         symbols = list(word)
         symbols[-1] += self._end_of_word_suffix
-        return self._merges.merge(symbols) if all(map(vocab.__contains__, symbols)) else None
+        if not self._known.issuperset(symbols):
+            if not all(map(vocab.__contains__, symbols)):
+                return None
+            self._known.update(symbols)
+        return symbols
 
-    def spelled_ids(self, word: str) -> Sequence[int]:
-        pieces = self.spelled_pieces(word)
-        if pieces is None:
-            return super().spelled_ids(word)
-        return tuple(map(self._vocab.__getitem__, pieces))
-
-    def spelled_pieces(self, word: str) -> list[str] | None:
-        if not self._spells:
-            return super().spelled_pieces(word)
-        if self._ignore_merges:
-            token = to_alphabet(word.encode())
-            if token in self._vocab:
-                return [token]
-        # Behind a space characters may begin differently.
-        composed = None if word.isascii() or word.find(" ", 1) > 0 else self._composition()
-        if composed is None:
-            return self._merges.merge(list(map(_SYMBOLS.__getitem__, word.encode())))
-        return self._merges.merge(composed.symbols(word))
+    def _spelled_symbols(self, words: Iterable[str]) -> Iterator[list[str]]:
+        """What merging begins with of words that are yet to be spelled in the byte alphabet."""
+        vocab, spell = self._vocab, _SYMBOLS.__getitem__
+        for word in words:
+            if self._ignore_merges:
+                token = to_alphabet(word.encode())
+                if token in vocab:
+                    yield [token]
+                    continue
+            # Behind a space characters may begin differently.
+            cuttable = not (word.isascii() or word.find(" ", 1) > 0)
+            composed = self._composed or self._composition() if cuttable else None
+            yield composed.symbols(word) if composed else list(map(spell, word.encode()))
 
     def _composition(self) -> Composed | None:
         """What makes symbols of characters; None as long as that isn't worth it."""
-        if self._composed is None:
-            self._bytewise += 1
-            if self._bytewise > _WORTH_COMPOSING:
-                self._composed = Composed(self._merges)
+        self._bytewise += 1
+        if self._bytewise > _WORTH_COMPOSING:
+            self._composed = Composed(self._merges)
         return self._composed
 
     def cuts(self) -> bool:

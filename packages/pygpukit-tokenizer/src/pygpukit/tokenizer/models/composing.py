@@ -110,6 +110,8 @@ class Neighbours:
         self._in_front: dict[str, int] = {}
         # They are in the order of their ranks, or of lower ones.
         for merge, rank in islice(merges.ranks.items(), _MAX_RANK):
+            if _HIGH.isdisjoint(merge):
+                continue
             left, _, right = merge.partition(merges.separator)
             if len(left) <= _MAX_LENGTH and left[-1:] in _HIGH:
                 _lower(self._after, left, rank)

@@ -10,7 +10,8 @@ more often it comes again.
 from __future__ import annotations
 
 import re
-from itertools import count, pairwise
+from functools import cache
+from itertools import count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,22 +61,21 @@ def _meeting_letters(
         return found
     other, letter = f"[{_members(others)}]", f"[{_LETTERS}]"
     beside = re.compile(f"{other}(?:(?={letter})|(?<={letter}{other}))")
-    is_letter = re.compile(letter).match
+    is_letter = cache(re.compile(letter).match)
     end = 0
     for match in beside.finditer(text):
         place = match.start()
         if place < end:
             continue
-        # One token at a time: most that have such pairs, if any, are added ones of no merge.
-        start, end = text.rindex(separator, 0, place) + 1, text.index(separator, place)
-        token = text[start:end]
-        if not is_given(token):
+        pairs = {(neighbour, text[place]) for neighbour in text[place - 1 : place + 2 : 2]}
+        pairs = {pair for pair in pairs - found if is_letter(pair[0])}
+        if not pairs:
             continue
-        for left, right in pairwise(token):
-            if right in others and is_letter(left):
-                found.add((left, right))
-            elif left in others and is_letter(right):
-                found.add((right, left))
+        # Most tokens that have such pairs, if any, are added ones of no merge.
+        if is_given(_around(text, place, separator)):
+            found |= pairs
+        else:
+            end = text.index(separator, place)
     return found
 
 

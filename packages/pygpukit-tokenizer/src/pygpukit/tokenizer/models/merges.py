@@ -8,7 +8,7 @@ from operator import contains
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
     from typing import Any
 
     from pygpukit.tokenizer.models.base import Lookup
@@ -92,24 +92,31 @@ class Merges:
 
     def merge(self, symbols: list[str]) -> list[str]:
         """Merge the symbols of a word, which are used up: lowest rank first, ties leftmost."""
-        if len(symbols) > _LONG:
-            return [token for token, _ in self.merge_sized(symbols, [0] * len(symbols))]
-        find, separator, prefix = self.ranks.get, self.separator, self._prefix
-        ranks = list(map(self._of_pair, pairwise(symbols)))
-        while ranks:
-            best = min(ranks)
-            if best == NO_MERGE:
-                break
-            i = ranks.index(best)
-            right = symbols.pop(i + 1)
-            merged = self.joined(symbols[i], right) if prefix else symbols[i] + right
-            symbols[i] = merged
-            del ranks[i]
-            if i < len(ranks):
-                ranks[i] = find(f"{merged}{separator}{symbols[i + 1]}", NO_MERGE)
-            if i:
-                ranks[i - 1] = find(f"{symbols[i - 1]}{separator}{merged}", NO_MERGE)
-        return symbols
+        return next(self.merge_all((symbols,)))
+
+    def merge_all(self, words: Iterable[list[str]]) -> Iterator[list[str]]:
+        """The same for the symbols of many words."""
+        of_pair, find = self._of_pair, self.ranks.get
+        separator, prefix = self.separator, self._prefix
+        for symbols in words:
+            if len(symbols) > _LONG:
+                yield [token for token, _ in self.merge_sized(symbols, [0] * len(symbols))]
+                continue
+            ranks = list(map(of_pair, pairwise(symbols)))
+            while ranks:
+                best = min(ranks)
+                if best == NO_MERGE:
+                    break
+                i = ranks.index(best)
+                right = symbols.pop(i + 1)
+                merged = self.joined(symbols[i], right) if prefix else symbols[i] + right
+                symbols[i] = merged
+                del ranks[i]
+                if i < len(ranks):
+                    ranks[i] = find(f"{merged}{separator}{symbols[i + 1]}", NO_MERGE)
+                if i:
+                    ranks[i - 1] = find(f"{symbols[i - 1]}{separator}{merged}", NO_MERGE)
+            yield symbols
 
     def merge_sized(self, symbols: list[str], sizes: list[int]) -> list[tuple[str, int]]:
         """The same in O(n log n), adding up a size for each: (token, size) for all that is left."""
