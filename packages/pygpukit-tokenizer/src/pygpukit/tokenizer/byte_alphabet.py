@@ -8,6 +8,10 @@ from __future__ import annotations
 import codecs
 from functools import lru_cache
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 
 
@@ -26,6 +30,14 @@ _TO_BYTES = codecs.charmap_build("\0" + ALPHABET[1:])
 def to_alphabet(data: bytes) -> str:
     """Spell bytes in the alphabet."""
     return codecs.charmap_decode(data, "strict", ALPHABET)[0]
+
+
+def each_to_alphabet(texts: Sequence[str]) -> list[str]:
+    """Spell the bytes of each text, all of them at once where none has a NUL."""
+    joined = "\0".join(texts)
+    if joined.count("\0") != len(texts) - 1:
+        return [to_alphabet(text.encode()) for text in texts]
+    return to_alphabet(joined.encode()).split(ALPHABET[0])
 
 
 def to_bytes(token: str) -> bytes:

@@ -11,7 +11,7 @@ from itertools import chain, repeat
 
 from pygpukit.tokenizer.aligned import AlignedText
 from pygpukit.tokenizer.builder import EncodingBuilder
-from pygpukit.tokenizer.byte_alphabet import spelled, to_alphabet
+from pygpukit.tokenizer.byte_alphabet import each_to_alphabet, spelled
 from pygpukit.tokenizer.collection import CollectionPaused
 from pygpukit.tokenizer.pre_tokenizers import ByteLevel, Metaspace, flattened
 from pygpukit.tokenizer.pre_tokenizers.base import Cutter
@@ -351,7 +351,7 @@ def _spelled_words(
     raw_words = _covering([piece.text], before)
     if raw_words is None:
         return None
-    spelled_words = [to_alphabet(word.encode()) for word in raw_words]
+    spelled_words = each_to_alphabet(raw_words)
     words = _covering(spelled_words, after)
     return None if words is None else (piece.expanded("".join(words), spelled), words)
 

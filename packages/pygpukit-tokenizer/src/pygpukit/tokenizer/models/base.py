@@ -7,7 +7,7 @@ from pygpukit.tokenizer.spec import Component
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from pygpukit.tokenizer.spec import Spec
@@ -92,7 +92,7 @@ class Model(Component):
         """The ids of a pre-token that is yet to be spelled in the byte alphabet."""
         return self.ids(to_alphabet(word.encode()))
 
-    def all_ids(self, words: Iterable[str], *, spelled: bool) -> Iterator[Sequence[int]]:
+    def all_ids(self, words: Sequence[str], *, spelled: bool) -> Iterator[Sequence[int]]:
         """The ids of each of many pre-tokens, with ``spelled`` as ``spelled_ids`` gives them."""
         return map(self.spelled_ids if spelled else self.ids, words)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import repeat
 
-from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
+from pygpukit.tokenizer.byte_alphabet import ALPHABET, each_to_alphabet
 from pygpukit.tokenizer.models.base import Model, tokens_by_id, vocab_from_spec
 from pygpukit.tokenizer.models.composing import Composed
 from pygpukit.tokenizer.models.cutting import MARK, word_pattern
@@ -13,7 +14,7 @@ from pygpukit.tokenizer.models.merges import Merges
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from pygpukit.tokenizer.models.base import Lookup, Token
@@ -125,13 +126,11 @@ class BPE(Model):
     def spelled_ids(self, word: str) -> Sequence[int]:
         return next(self.all_ids((word,), spelled=True))
 
-    def all_ids(self, words: Iterable[str], *, spelled: bool) -> Iterator[Sequence[int]]:
+    def all_ids(self, words: Sequence[str], *, spelled: bool) -> Iterator[Sequence[int]]:
         if spelled and self._spells:
             symbols = self._spelled_symbols(words)
         else:
-            if spelled:
-                words = map(to_alphabet, map(str.encode, words))
-            symbols = map(self._first_symbols, words)
+            symbols = map(self._first_symbols, each_to_alphabet(words) if spelled else words)
         id_of = self._vocab.__getitem__
         for pieces in self._merges.merge_all(symbols):
             yield (id_of(pieces[0]),) if len(pieces) == 1 else tuple(map(id_of, pieces))
@@ -165,19 +164,23 @@ class BPE(Model):
             self._known.update(symbols)
         return symbols
 
-    def _spelled_symbols(self, words: Iterable[str]) -> Iterator[list[str]]:
+    def _spelled_symbols(self, words: Sequence[str]) -> Iterator[list[str]]:
         """What merging begins with of words that are yet to be spelled in the byte alphabet."""
         vocab, spell = self._vocab, _SYMBOLS.__getitem__
-        for word in words:
-            if self._ignore_merges:
-                token = to_alphabet(word.encode())
-                if token in vocab:
-                    yield [token]
-                    continue
+        # Words that are tokens need no merging where the file says so.
+        tokens = each_to_alphabet(words) if self._ignore_merges else repeat("")
+        for word, token in zip(words, tokens, strict=False):
+            if token and token in vocab:
+                yield [token]
             # Behind a space characters may begin differently.
-            cuttable = not (word.isascii() or word.find(" ", 1) > 0)
-            composed = self._composed or self._composition() if cuttable else None
-            yield composed.symbols(word) if composed else list(map(spell, word.encode()))
+            elif (
+                not word.isascii()
+                and word.find(" ", 1) < 0
+                and (composed := self._composed or self._composition())
+            ):
+                yield composed.symbols(word)
+            else:
+                yield list(map(spell, word.encode()))
 
     def _composition(self) -> Composed | None:
         """What makes symbols of characters; None as long as that isn't worth it."""

@@ -169,7 +169,7 @@ class Unigram(Model):
         return self._best_pieces(text)[0]
 
     def _word_pattern(self) -> re.Pattern[str] | None:
-        """What cuts words where no token reaches across; None if that is nowhere."""
+        """What cuts words where no token reaches across; None if that is in few places."""
         unknown = None if self._unk_id is None else self.lookup[self._unk_id]
         # Unknown neighbours are one token, so one of any two must be known; see word_pattern.
         if MARK not in self._vocab or unknown is None or len(unknown) == 1:
@@ -177,8 +177,8 @@ class Unigram(Model):
         if self._scores.greatest() > _MAX_SCORE:
             return None
         pattern = word_pattern(self._vocab, self._vocab.__contains__)
-        punctuation = filter(str.isprintable, map(chr, range(0x80)))
-        return pattern if len(pattern.findall("a".join(punctuation))) > 1 else None
+        others = [c for c in map(chr, range(0x21, 0x7F)) if c in self._vocab and not c.isalpha()]
+        return pattern if len(pattern.findall("a".join(others))) > len(others) else None
 
     def _clear_pieces(self, part: str) -> tuple[str, ...]:
         """The best segmentation of a part if what is in front of it can't change that, else none.
@@ -195,22 +195,23 @@ class Unigram(Model):
         unknown_end = 0
         end = len(text)
         while end:
-            start, known = starts[end]
-            if known:
+            start = starts[end]
+            if start >= 0:
                 if unknown_end:
                     pieces.append(text[end:unknown_end])
                     unknown_end = 0
                 pieces.append(text[start:end])
-            elif not unknown_end:
-                unknown_end = end
+            else:
+                start = ~start
+                unknown_end = unknown_end or end
             end = start
         if unknown_end:
             pieces.append(text[:unknown_end])
         pieces.reverse()
         return pieces, close
 
-    def _best_starts(self, text: str) -> tuple[list[tuple[int, bool]], bool]:
-        """Where the last piece of the best path to each end starts, and if that piece is known.
+    def _best_starts(self, text: str) -> tuple[list[int], bool]:
+        """Where the last piece of the best path to each end starts, inverted if it isn't known.
 
         Also if any of the paths was close to the best one so far.
         """
@@ -219,20 +220,21 @@ class Unigram(Model):
         count = len(text)
         best = [_NOWHERE] * (count + 1)
         best[0] = 0.0
-        starts = [(0, False)] * (count + 1)
-        close = False
+        starts = [0] * (count + 1)
+        close, near = False, _CLOSE
         for start, char in enumerate(text):
             here = best[start]
             id = vocab.get(char)
             score = (self._unk_score if id is None else scores[id]) + here
             gain = score - best[start + 1]
-            if -_CLOSE < gain < _CLOSE:
-                close = True
-            if gain > 0:
-                if id is None:
-                    self._unknown()
-                best[start + 1] = score
-                starts[start + 1] = start, id is not None and id != unk_id
+            if gain > -near:
+                if gain < near:
+                    close = True
+                if gain > 0:
+                    if id is None:
+                        self._unknown()
+                    best[start + 1] = score
+                    starts[start + 1] = ~start if id is None or id == unk_id else start
             lengths = short.get(text[start : start + 2])
             if lengths is None:
                 continue
@@ -245,11 +247,12 @@ class Unigram(Model):
                     continue
                 score = scores[id] + here
                 gain = score - best[end]
-                if gain > 0:
-                    best[end] = score
-                    starts[end] = start, id != unk_id
-                if -_CLOSE < gain < _CLOSE:
-                    close = True
+                if gain > -near:
+                    if gain < near:
+                        close = True
+                    if gain > 0:
+                        best[end] = score
+                        starts[end] = ~start if id == unk_id else start
         return starts, close
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from pygpukit.tokenizer.aligned import AlignedText
-from pygpukit.tokenizer.byte_alphabet import spelled, to_alphabet
+from pygpukit.tokenizer.byte_alphabet import each_to_alphabet, spelled, to_alphabet
 from pygpukit.tokenizer.onig import Pattern
 from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer
 from pygpukit.tokenizer.pre_tokenizers.splits import Split
@@ -44,14 +44,14 @@ class ByteLevel(PreTokenizer):
         return _gpt2_split() if self.use_regex and not self.add_prefix_space else None
 
     def split(self, pieces: list[str]) -> list[str]:
-        return [to_alphabet(piece.encode()) for piece in self.split_raw(pieces)]
+        return each_to_alphabet(self.split_raw(pieces))
 
     def split_aligned(self, pieces: list[AlignedText]) -> list[AlignedText]:
         return [_spelled(piece) for piece in self.split_raw_aligned(pieces)]
 
     def words(self, piece: AlignedText) -> Words:
         piece, words, _ = self.raw_words(piece)
-        spelled_words = [to_alphabet(word.encode()) for word in words]
+        spelled_words = each_to_alphabet(words)
         return piece.expanded("".join(spelled_words), spelled), spelled_words, None
 
     def raw_words(self, piece: AlignedText) -> Words:
