@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # What an unknown character scores below the least score of the vocabulary (as in SentencePiece).
 _UNKNOWN_PENALTY = 10.0
-# Tokens from this length on are looked for by so many of their first characters.
+# Tokens from this length on are looked for by so many of their last characters.
 _LONG = 4
 # Finding out where to cut takes longer than searching so many characters uncut.
 _WORTH_CUTTING = 1 << 14
@@ -29,6 +29,8 @@ _MAX_SCORE = 1000.0
 _CLOSE = 1e-6
 _MAX_PARTS = 1 << 16
 _NOWHERE = float("-inf")
+_NEVER = 1 << 62
+_SINGLE = (1,)
 
 
 class Unigram(Model):
@@ -42,6 +44,7 @@ class Unigram(Model):
         "_byte_fallback",
         "_long",
         "_parts",
+        "_paths",
         "_scores",
         "_short",
         "_uncut",
@@ -65,26 +68,27 @@ class Unigram(Model):
         short: dict[str, set[int]] = {}
         long: dict[str, set[int]] = {}
         for token, length in zip(self._vocab, map(len, self._vocab), strict=True):
-            first = token[:2]
-            if first not in short and length > 1:
-                short[first] = set()
+            last = token[-2:]
+            if last not in short and length > 1:
+                short[last] = set()
             if length >= _LONG:
-                start = token[:_LONG]
-                if start in long:
-                    long[start].add(length)
+                end = token[-_LONG:]
+                if end in long:
+                    long[end].add(length)
                 else:
-                    long[start] = {length}
+                    long[end] = {length}
             elif length > 1:
-                short[first].add(length)
-        # By the first two characters the lengths of tokens that are shorter than _LONG, none where
-        # there are only longer ones; of those by the first _LONG characters.
-        self._short = {first: tuple(lengths) for first, lengths in short.items()}
-        self._long = {first: tuple(lengths) for first, lengths in long.items()}
-
+                short[last].add(length)
+        # By the last two characters the lengths of tokens that are shorter than _LONG, and 1, where
+        # there are any tokens; of the longer ones by the last _LONG characters. Longest first.
+        self._short = {last: (*sorted(found)[::-1], 1) for last, found in short.items()}
+        self._long = {end: tuple(sorted(found)[::-1]) for end, found in long.items()}
         # What cuts words, made when it is worth it; so many characters came before.
         self._words: re.Pattern[str] | None = None
         self._uncut = 0
         self._parts = _Parts(self._clear_pieces)
+        # Of the text before; more where several threads tokenize.
+        self._paths: list[_Paths] = []
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Unigram:
@@ -190,12 +194,17 @@ class Unigram(Model):
 
     def _best_pieces(self, text: str) -> tuple[list[str], bool]:
         """The best segmentation, and if any decision on the way to it was close."""
-        starts, close = self._best_starts(text)
+        try:
+            # Nobody else has it meanwhile.
+            paths = self._paths.pop()
+        except IndexError:
+            paths = _Paths()
+        self._extend(paths, text)
         pieces: list[str] = []
         unknown_end = 0
         end = len(text)
         while end:
-            start = starts[end]
+            start = paths.starts[end]
             if start >= 0:
                 if unknown_end:
                     pieces.append(text[end:unknown_end])
@@ -208,52 +217,76 @@ class Unigram(Model):
         if unknown_end:
             pieces.append(text[:unknown_end])
         pieces.reverse()
+        close = paths.first_close <= len(text)
+        if len(text) <= _MAX_CUT:
+            self._paths.append(paths)
         return pieces, close
 
-    def _best_starts(self, text: str) -> tuple[list[int], bool]:
-        """Where the last piece of the best path to each end starts, inverted if it isn't known.
-
-        Also if any of the paths was close to the best one so far.
-        """
-        vocab, scores, unk_id = self._vocab, self._scores, self._unk_id
+    def _extend(self, paths: _Paths, text: str) -> None:
+        """Find the best paths through the part of a text that the text before didn't have."""
+        vocab, scores, unk_id, near = self._vocab, self._scores, self._unk_id, _CLOSE
         short, long = self._short, self._long
-        count = len(text)
-        best = [_NOWHERE] * (count + 1)
-        best[0] = 0.0
-        starts = [0] * (count + 1)
-        close, near = False, _CLOSE
-        for start, char in enumerate(text):
-            here = best[start]
-            id = vocab.get(char)
-            score = (self._unk_score if id is None else scores[id]) + here
-            gain = score - best[start + 1]
-            if gain > -near:
-                if gain < near:
-                    close = True
-                if gain > 0:
-                    if id is None:
-                        self._unknown()
-                    best[start + 1] = score
-                    starts[start + 1] = ~start if id is None or id == unk_id else start
-            lengths = short.get(text[start : start + 2])
-            if lengths is None:
-                continue
-            for length in lengths + long.get(text[start : start + _LONG], ()):
-                end = start + length
-                if end > count:
+        paths.go_back_to(text)
+        best, starts = paths.best, paths.starts
+        for end in range(len(best), len(text) + 1):
+            lengths = short.get(text[end - 2 : end], _SINGLE)
+            if lengths is not _SINGLE:
+                lengths = long.get(text[end - _LONG : end], ()) + lengths
+            top, origin = _NOWHERE, end
+            for length in lengths:
+                start = end - length
+                if start < 0:
                     continue
                 id = vocab.get(text[start:end])
-                if id is None:
+                if id is not None:
+                    score = scores[id] + best[start]
+                elif length == 1:
+                    score = self._unk_score + best[start]
+                else:
                     continue
-                score = scores[id] + here
-                gain = score - best[end]
+                gain = score - top
                 if gain > -near:
                     if gain < near:
-                        close = True
+                        paths.close_at(end)
                     if gain > 0:
-                        best[end] = score
-                        starts[end] = ~start if id == unk_id else start
-        return starts, close
+                        if id is None:
+                            self._unknown()
+                        top, origin = score, ~start if id is None or id == unk_id else start
+            best.append(top)
+            starts.append(origin)
+
+
+class _Paths:
+    """The best paths to the characters of a text, which serve texts that begin alike.
+
+    ``best`` has the score of the path up to each place, ``starts`` where its last piece starts,
+    inverted if that isn't known. ``first_close`` is the first place whose best path was close to
+    another one.
+    """
+
+    __slots__ = ("best", "first_close", "starts", "text")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.best = [0.0]
+        self.starts = [0]
+        self.first_close = _NEVER
+
+    def go_back_to(self, text: str) -> None:
+        """Keep what holds for another text as well."""
+        shared = 0
+        for ours, theirs in zip(self.text, text, strict=False):
+            if ours != theirs:
+                break
+            shared += 1
+        del self.best[shared + 1 :], self.starts[shared + 1 :]
+        if self.first_close > shared:
+            self.first_close = _NEVER
+        self.text = text
+
+    def close_at(self, place: int) -> None:
+        """Note that the best path to a place was close to another one."""
+        self.first_close = min(self.first_close, place)
 
 
 class _Parts(dict[str, "tuple[str, ...]"]):
