@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,13 +21,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import llama_tools
 import numpy as np
 import random_model
 from batching_workers import CONTEXT
 from gpu import copy_bandwidth, driver_version, worker
 
 PEERS = ("transformers", "llama.cpp")
-LLAMA_BENCH = "llama-batched-bench"
 SQUARE = 8192
 
 
@@ -49,25 +47,9 @@ def product_rate() -> float:
     return 2 * SQUARE**3 / min(seconds)
 
 
-def llama_cpp(model: Path, batches: list[int]) -> dict[str, Any]:
-    """llama.cpp's own benchmark of batches; prompts are followed by tokens that are timed alone."""
-    file = model / "model.gguf"
-    random_model.write_gguf(file, model.name)
-    prompt, new = CONTEXT - 32, 64
-    command = [LLAMA_BENCH, "-m", str(file), "-ngl", "99", "-fa", "on", "--output-format", "jsonl"]
-    command += ["-c", str(max(batches) * (prompt + new)), "-b", "2048", "-ub", "2048"]
-    command += ["-npp", str(prompt), "-ntg", str(new), "-npl", ",".join(map(str, batches))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    file.unlink()
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        return {"error": done.stderr[-2000:]}
-    return {"batches": {str(line["pl"]): {"tokens_per_second": line["speed_tg"]} for line in lines}}
-
-
 def installed(peer: str) -> bool:
     if peer == "llama.cpp":
-        return shutil.which(LLAMA_BENCH) is not None
+        return llama_tools.installed(llama_tools.BATCHED_BENCH)
     return importlib.util.find_spec(peer) is not None
 
 
@@ -100,7 +82,10 @@ def measure(
         if not installed(peer):
             yield peer, {"error": "not installed"}
         elif peer == "llama.cpp":
-            yield peer, llama_cpp(Path(model), options.batches)
+            try:
+                yield peer, llama_tools.batches(Path(model), options.batches, CONTEXT - 32, 64)
+            except RuntimeError as error:
+                yield peer, {"error": str(error)}
         else:
             yield peer, worker("batching_workers.py", peer, model, *arguments)
 

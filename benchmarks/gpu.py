@@ -1,6 +1,7 @@
-"""Time pygpukit on a GPU beside transformers and PyTorch, in one run.
+"""Time pygpukit on a GPU beside transformers, PyTorch and llama.cpp, in one run.
 
-Models have random weights and real shapes.
+Models have random weights and real shapes. llama.cpp is measured by its own llama-bench, where that
+is on the path.
 
 The limit of decoding is the bytes of weights read for a token over what a copy within the GPU's
 memory reads and writes in a second, measured in the same run.
@@ -19,9 +20,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import llama_tools
 import random_model
+from gpu_workers import DECODE_PROMPT_TOKENS, DECODE_TOKENS, PROMPTS
 
 HERE = Path(__file__).parent
+PEERS = ["transformers", "transformers-compiled", "llama.cpp"]
 
 
 def copy_bandwidth() -> float:
@@ -103,19 +107,34 @@ def first_token(engine: str, model: Path, repeats: int) -> float:
     return min(seconds)
 
 
+def llama_cpp(model: Path, contexts: list[int]) -> dict[str, Any]:
+    """What llama-bench says of a model, or why it doesn't."""
+    if not llama_tools.installed(llama_tools.BENCH):
+        return {"error": f"{llama_tools.BENCH} isn't on the path"}
+    contexts = [DECODE_PROMPT_TOKENS, *contexts]
+    try:
+        return llama_tools.one_stream(model, PROMPTS, contexts, DECODE_TOKENS)
+    except RuntimeError as error:
+        return {"error": str(error)}
+
+
 def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     model = folder / name
     nbytes = random_model.write(model, name)
-    contexts = ["8192", "32768"] if name == "Llama-3.1-8B" else []
+    contexts = [8192, 32768] if name == "Llama-3.1-8B" else []
     result: dict[str, Any] = {
         "bytes": nbytes,
         "weight_bytes_per_token": random_model.weight_bytes_per_token(name),
         "engines": {},
     }
     for engine in ["pygpukit", *options.peers]:
-        measured = worker("gpu_workers.py", engine, str(model), "--contexts", *contexts)
+        if engine == "llama.cpp":
+            measured = llama_cpp(model, contexts)
+        else:
+            behind = map(str, contexts)
+            measured = worker("gpu_workers.py", engine, str(model), "--contexts", *behind)
         result["engines"][engine] = measured
-        if engine != "transformers-compiled":
+        if engine in ("pygpukit", "transformers"):
             measured["first_token_seconds"] = first_token(
                 f"{engine}-first-token", model, 3 if engine == "pygpukit" else 1
             )
@@ -127,7 +146,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=list(random_model.CONFIGS))
-    parser.add_argument("--peers", nargs="*", default=["transformers", "transformers-compiled"])
+    parser.add_argument("--peers", nargs="*", default=PEERS)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     result: dict[str, Any] = machine() | {"models": {}}

@@ -13,6 +13,7 @@ from workers import timed
 DECODE_TOKENS = 128
 DECODE_PROMPT_TOKENS = 256
 """Decoding goes from here to a context of 384, where the limit is the weights alone."""
+PROMPTS = (512, 4096)
 
 
 def prompt(length: int) -> list[int]:
@@ -67,7 +68,7 @@ def pygpukit(model: str, contexts: list[int]) -> dict[str, Any]:
         "decode_sampled": run.decode(DECODE_PROMPT_TOKENS, **sampled),
         "prompt": {
             str(length): length / timed(lambda length=length: run.seconds(length, 1), 5)
-            for length in (512, 4096)
+            for length in PROMPTS
         },
     }
 
@@ -124,7 +125,7 @@ def transformers(model: str, contexts: list[int], *, compiled: bool = False) -> 
     if not compiled:
         prompts = {
             str(length): length / timed(lambda length=length: forward(length), 5)
-            for length in (512, 4096)
+            for length in PROMPTS
         }
     return {
         "version": f"{lib.__version__} (torch {torch.__version__})",

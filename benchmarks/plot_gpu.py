@@ -16,8 +16,9 @@ ENGINES = {
     "pygpukit": ("pygpukit", "#2a6f4e"),
     "transformers-compiled": ("transformers, torch.compile", "#d08a3c"),
     "transformers": ("transformers", "#9aa5b1"),
+    "llama.cpp": ("llama.cpp", "#7b5ea7"),
 }
-WIDTH = 0.26
+WIDTH = 0.2
 
 
 def _short(value: float) -> str:
@@ -31,7 +32,7 @@ def draw(axes: Axes, title: str, unit: str, rows: dict[str, dict[str, float]]) -
             if engine not in values:
                 continue
             bars = axes.bar(
-                group + (place - 1) * WIDTH, values[engine], WIDTH, color=colour, label=label
+                group + (place - 1.5) * WIDTH, values[engine], WIDTH, color=colour, label=label
             )
             axes.bar_label(bars, fmt=_short, fontsize=7, padding=1)
     axes.set_xticks(range(len(rows)), rows)
@@ -58,7 +59,7 @@ def main() -> None:
             name: {
                 engine: found
                 for engine, measured in model["engines"].items()
-                if (found := value(measured)) is not None
+                if "error" not in measured and (found := value(measured)) is not None
             }
             for name, model in models.items()
         }
@@ -77,7 +78,7 @@ def main() -> None:
     draw(loading, "Loading the checkpoint", "seconds", rows(lambda m: m.get("load_seconds")))
     handles, labels = decoding.get_legend_handles_labels()
     legend = dict(zip(labels, handles, strict=True))
-    figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=3, fontsize=8,
+    figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4, fontsize=8,
                   frameon=False)  # fmt: skip
     figure.suptitle(f"bfloat16, random weights of real shapes, {result['card']}", fontsize=10)
     figure.savefig(TARGET, metadata={"Date": None})

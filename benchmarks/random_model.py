@@ -153,8 +153,15 @@ def write(folder: Path, name: str) -> int:
     return end
 
 
+MORE_GGUF_NAMES = {
+    "lm_head.weight": "output.weight",
+    "model.layers.{}.self_attn.q_norm.weight": "blk.{}.attn_q_norm.weight",
+    "model.layers.{}.self_attn.k_norm.weight": "blk.{}.attn_k_norm.weight",
+}
+
+
 def write_gguf(path: Path, name: str) -> None:
-    """Write a Llama model as a GGUF file without a vocabulary, for llama.cpp; needs gguf.
+    """Write a model as a GGUF file without a vocabulary, for llama.cpp; needs gguf.
 
     Norms are float32, as llama.cpp wants them.
     """
@@ -162,7 +169,7 @@ def write_gguf(path: Path, name: str) -> None:
     import smollm2
 
     config = CONFIGS[name]
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, str(config["model_type"]))
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
     writer.add_tokenizer_model("no_vocab")
     for add, key in [
@@ -174,11 +181,13 @@ def write_gguf(path: Path, name: str) -> None:
         (writer.add_head_count, "num_attention_heads"),
         (writer.add_head_count_kv, "num_key_value_heads"),
         (writer.add_rope_dimension_count, "head_dim"),
+        (writer.add_key_length, "head_dim"),
+        (writer.add_value_length, "head_dim"),
         (writer.add_rope_freq_base, "rope_theta"),
         (writer.add_layer_norm_rms_eps, "rms_norm_eps"),
     ]:
         add(config[key])
-    names = {hf: ours for ours, hf in smollm2.NAMES.items()} | {"lm_head.weight": "output.weight"}
+    names = {hf: ours for ours, hf in smollm2.NAMES.items()} | MORE_GGUF_NAMES
     tensors = shapes(config)
     for tensor, shape in tensors.items():
         layer = tensor.split(".")[2] if ".layers." in tensor else ""
