@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 
 
 class Model(Component):
-    """Base of all models."""
+    """Base of all models.
+
+    Attributes:
+        appended: how many characters the last of ``pieces`` has behind the end of the word.
+    """
 
     __slots__ = ()
+
+    appended: int = 0
 
     def to_spec(self) -> dict[str, Any]:
         """What isn't kept as the file has it, in the format's own spelling."""
@@ -60,11 +66,6 @@ class Model(Component):
     def ids(self, word: str) -> Sequence[int]:
         """The ids of one pre-token."""
         raise NotImplementedError
-
-    @property
-    def appended(self) -> int:
-        """How many characters the last of ``pieces`` has behind the end of the word."""
-        return 0
 
     def pieces(self, word: str) -> list[str] | None:
         """The tokens of one pre-token if together they spell it, which is the common case.
