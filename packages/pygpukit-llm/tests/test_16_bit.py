@@ -86,6 +86,7 @@ def test_prompts_at_once_are_the_same_as_alone(load: Callable[[str], LLM], name:
     assert together == [llm.generate(ids, **options) for ids in prompts]
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("name", ["llama2", "gemma2", "qwen3-moe", "variants/deepseek-v3"])
 def test_prompts_beside_answers_are_the_same_as_alone(
     load: Callable[[str], LLM], name: str

@@ -144,12 +144,17 @@ def decoded(engine: Engine, length: int, new: int) -> tuple[list[int], list[Toke
     return request.ids, logprobs
 
 
+@pytest.mark.parametrize(
+    ("prompts", "new"), [([3, 60], 2), pytest.param(PROMPTS, 24, marks=pytest.mark.large)]
+)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_steps_in_one_launch_give_the_bits_of_steps_alone(
     gpu: Device,
     tmp_path: Path,
     write_safetensors: Callable[[Path, Mapping[str, np.ndarray]], None],
     name: str,
+    prompts: list[int],
+    new: int,
 ) -> None:
     config = BASE | CONFIGS[name]
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -160,9 +165,9 @@ def test_steps_in_one_launch_give_the_bits_of_steps_alone(
     loaded = load(planned, checkpoint.tensors, gpu)
     decoder = Decoder(checkpoint.config, loaded, gpu, planned.dtype, planned.attention_dtype)
     alone, together = Engine(decoder, gpu, capture=False), Engine(decoder, gpu)
-    for length in PROMPTS:
-        expected = decoded(alone, length, 24)
-        assert decoded(together, length, 24) == expected
-        assert decoded(together, length, 24) == expected
+    for length in prompts:
+        expected = decoded(alone, length, new)
+        assert decoded(together, length, new) == expected
+        assert decoded(together, length, new) == expected
     if gpu.info().compute_capability == (9, 0):
         assert "layers_persistent" in gpu.controller.images()
