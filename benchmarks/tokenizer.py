@@ -1,13 +1,14 @@
 """Time pygpukit.tokenizer beside Hugging Face tokenizers: `nox -s bench -- tokenizer`.
 
 Every measurement is made in a fresh process, cold caches and all, pinned to one core where the
-system can do that, each engine right after the other; the table shows medians over the rounds. All
-engines run in one thread, and what counts is its CPU time, which a busy machine changes little.
+system can do that, each engine right after the other; rows have medians over the rounds, of times
+and of the ratios within a round: a machine that others use as well isn't always equally fast. All
+engines run in one thread, and what counts is its CPU time.
 What is asked of encoding with offsets is the offsets.
 Tokenizer files and texts aren't part of the project: `--tokenizers` names a folder with a folder
 for each model (`tokenizer.json` or `tokenizer.json.xz`), `--corpora` one of text files (`*.txt`,
 `*.txt.xz`). Where tiktoken is installed it is timed as well, on byte-level files whose ranks it can
-take over.
+take over; where uv is, the last of transformers' tokenizers in Python, on files that are theirs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import lzma
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,7 +33,11 @@ sys.path.insert(0, str(HERE))
 from peak_memory import peak_memory  # noqa: E402
 
 RESULTS = HERE / "results/tokenizer.json"
-ENGINES = ("tokenizers", "pygpukit", "tiktoken")
+ENGINES = ("tokenizers", "pygpukit", "tiktoken", "transformers")
+ONLY_IDS = ("tiktoken", "transformers")
+# The last transformers with tokenizers in Python goes with an older release of tokenizers.
+OLD_TRANSFORMERS = ["uv", "run", "--quiet", "--no-project", "--with", "transformers>=4.57,<5"]
+QWEN_2 = r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
 TASKS = ("ids", "encode", "decode", "start")
 
 
@@ -93,7 +99,37 @@ def tiktoken_calls(path: str) -> dict[str, Callable[..., Any]]:
     return {"ids": lambda text: encoding.encode(text, allowed_special="all")}
 
 
-CALLS = {"pygpukit": pygpukit_calls, "tokenizers": tokenizers_calls, "tiktoken": tiktoken_calls}
+def transformers_calls(path: str) -> dict[str, Callable[..., Any]]:
+    """The tokenizers in Python for GPT-2's, Qwen 2's and BERT's files."""
+    from transformers import BertTokenizer, GPT2Tokenizer, Qwen2Tokenizer
+
+    data = json.loads(Path(path).read_text(encoding="utf-8"))
+    model, steps = data["model"], data["pre_tokenizer"]
+    steps = steps.get("pretokenizers", [steps])
+    vocab, merges = (Path(path).with_name(name) for name in ("vocab.txt", "merges.txt"))
+    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model.get("merges", [])]
+    merges.write_text("\n".join(["#version: 0.2", *pairs]), encoding="utf-8")
+    if steps[0]["type"] == "BertPreTokenizer":
+        tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
+        vocab.write_text("\n".join(tokens), encoding="utf-8")
+        tokenizer = BertTokenizer(vocab, do_lower_case=data["normalizer"]["lowercase"])
+    else:
+        vocab.write_text(json.dumps(model["vocab"]), encoding="utf-8")
+        if steps[0]["type"] == "ByteLevel" and model["type"] == "BPE":
+            tokenizer = GPT2Tokenizer(vocab, merges)
+        elif QWEN_2 in steps[0].get("pattern", {}).get("Regex", ""):
+            tokenizer = Qwen2Tokenizer(vocab, merges)
+        else:
+            raise SystemExit("not a file of GPT-2's, Qwen 2's or BERT's kind")
+    return {"ids": lambda text: tokenizer(text, verbose=False)["input_ids"]}
+
+
+CALLS = {
+    "pygpukit": pygpukit_calls,
+    "tokenizers": tokenizers_calls,
+    "tiktoken": tiktoken_calls,
+    "transformers": transformers_calls,
+}
 
 
 def worker(engine: str, path: str, task: str, corpus: str, ids_path: str) -> None:
@@ -121,8 +157,11 @@ def worker(engine: str, path: str, task: str, corpus: str, ids_path: str) -> Non
 def run(*arguments: str) -> dict[str, Any] | None:
     """One worker's answer; None where it failed, as where the engine isn't installed."""
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
+    python = [*OLD_TRANSFORMERS, "python"] if arguments[0] == "transformers" else [sys.executable]
+    if shutil.which(python[0]) is None:
+        return None
     done = subprocess.run(
-        [sys.executable, "-I", __file__, "--worker", *arguments],
+        [*python, "-I", __file__, "--worker", *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -149,15 +188,20 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             continue
         path = work / f"{folder.name}.json"
         path.write_text(read_text(source), encoding="utf-8")
+        engines = list(ENGINES)
         for task in options.tasks:
             for corpus in ["-"] if task == "start" else corpora:
-                row = one_row(str(path), task, str(corpora.get(corpus, "")), work, options.rounds)
+                text = str(corpora.get(corpus, ""))
+                row = one_row(engines, str(path), task, text, work, options.rounds)
                 rows.append({"model": folder.name, "task": task, "text": corpus, **row})
                 print(line(rows[-1]), flush=True)
     return {"machine": machine(1), "rounds": options.rounds, "rows": rows}
 
 
-def one_row(path: str, task: str, corpus: str, work: Path, rounds: int) -> dict[str, Any]:
+def one_row(
+    engines: list[str], path: str, task: str, corpus: str, work: Path, rounds: int
+) -> dict[str, Any]:
+    """Medians of one task; engines that can't do it, or aren't there, are taken off the list."""
     ids_path = work / "ids.json"
     if task == "decode":
         # Every engine decodes the same ids.
@@ -167,22 +211,24 @@ def one_row(path: str, task: str, corpus: str, work: Path, rounds: int) -> dict[
     row: dict[str, Any] = {}
     counts = set()
     for _ in range(rounds):
-        for engine in ENGINES:
-            if engine == "tiktoken" and task != "ids":
+        for engine in list(engines):
+            if engine in ONLY_IDS and task != "ids":
                 continue
             found = run(engine, path, task, corpus, str(ids_path))
             if found is None:
+                engines.remove(engine)
                 continue
             samples.setdefault(engine, []).append(found["seconds"])
             if task == "start":
                 row[f"{engine} peak MB"] = round(found["peak_mb"])
-            elif engine != "tiktoken":
+            elif engine not in ONLY_IDS:
                 counts.add(found["count"])
     if len(counts) > 1:
         raise SystemExit(f"{path}, {task}: the engines differ: {counts}")
     for engine, seconds in samples.items():
         row[engine] = round(statistics.median(seconds), 4)
-    row["ratio"] = round(row["tokenizers"] / row["pygpukit"], 2)
+    pairs = zip(samples["tokenizers"], samples["pygpukit"], strict=True)
+    row["ratio"] = round(statistics.median(theirs / ours for theirs, ours in pairs), 2)
     return row
 
 
