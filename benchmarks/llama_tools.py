@@ -30,7 +30,7 @@ def measured(tool: str, model: Path, runs: Sequence[Sequence[str]]) -> list[dict
     lines: list[dict[str, Any]] = []
     try:
         for options in runs:
-            command = [tool, "-m", str(file), "-ngl", "99", "-fa", "1", *options]
+            command = [tool, "-m", str(file), "-ngl", "99", *options]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
             if done.returncode or not found:
@@ -43,7 +43,7 @@ def measured(tool: str, model: Path, runs: Sequence[Sequence[str]]) -> list[dict
 
 def batches(model: Path, sizes: Sequence[int], prompt: int, new: int) -> dict[str, Any]:
     """Decoding that many sequences at once: their prompts are followed by tokens timed alone."""
-    options = ["--output-format", "jsonl", "-b", "2048", "-ub", "2048"]
+    options = ["--output-format", "jsonl", "-fa", "on", "-b", "2048", "-ub", "2048"]
     options += ["-c", str(max(sizes) * (prompt + new)), "-npl", ",".join(map(str, sizes))]
     options += ["-npp", str(prompt), "-ntg", str(new)]
     lines = measured(BATCHED_BENCH, model, [options])
@@ -54,7 +54,7 @@ def one_stream(
     model: Path, prompts: Sequence[int], contexts: Sequence[int], new: int
 ) -> dict[str, Any]:
     """Prompts of these lengths, and decoding behind contexts of these; no sampling is in that."""
-    both = ["-o", "jsonl", "-b", "4096", "-ub", "2048"]
+    both = ["-o", "jsonl", "-fa", "1", "-b", "4096", "-ub", "2048"]
     runs = [
         [*both, "-p", ",".join(map(str, prompts)), "-n", "0"],
         [*both, "-p", "0", "-n", str(new), "-d", ",".join(map(str, contexts))],
