@@ -115,7 +115,7 @@ def transformers_calls(path: str) -> dict[str, Callable[..., Any]]:
         tokenizer = BertTokenizer(vocab, do_lower_case=data["normalizer"]["lowercase"])
     else:
         vocab.write_text(json.dumps(model["vocab"]), encoding="utf-8")
-        if steps[0]["type"] == "ByteLevel" and model["type"] == "BPE":
+        if steps[0]["type"] == "ByteLevel" and "merges" in model:
             tokenizer = GPT2Tokenizer(vocab, merges)
         elif QWEN_2 in steps[0].get("pattern", {}).get("Regex", ""):
             tokenizer = Qwen2Tokenizer(vocab, merges)
@@ -195,7 +195,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
                 row = one_row(engines, str(path), task, text, work, options.rounds)
                 rows.append({"model": folder.name, "task": task, "text": corpus, **row})
                 print(line(rows[-1]), flush=True)
-    return {"machine": machine(1), "rounds": options.rounds, "rows": rows}
+    return {"machine": machine(1), "rows": rows}
 
 
 def one_row(
@@ -208,7 +208,7 @@ def one_row(
         ids = tokenizers_calls(path)["ids"](read_text(Path(corpus)))
         ids_path.write_text(json.dumps(ids))
     samples: dict[str, list[float]] = {}
-    row: dict[str, Any] = {}
+    row: dict[str, Any] = {"rounds": rounds}
     counts = set()
     for _ in range(rounds):
         for engine in list(engines):
