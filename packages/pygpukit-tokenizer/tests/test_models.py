@@ -25,6 +25,7 @@ def _worth_cutting(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (bpe_module, unigram_module):
             patch.setattr(module, "_WORTH_CUTTING", request.param)
+        patch.setattr(unigram_module, "_WORTH_INDEXING", request.param)
         yield
 
 

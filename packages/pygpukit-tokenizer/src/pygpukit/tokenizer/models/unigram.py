@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _UNKNOWN_PENALTY = 10.0
 # Tokens from this length on are looked for by so many of their last characters.
 _LONG = 4
+# Finding the lengths of all tokens takes longer than trying all lengths on so many characters.
+_WORTH_INDEXING = 256
 # Finding out where to cut takes longer than searching so many characters uncut.
 _WORTH_CUTTING = 1 << 14
 # Sums of so many scores that are no greater have errors far smaller than what counts as close.
@@ -42,6 +44,7 @@ class Unigram(Model):
 
     __slots__ = (
         "_byte_fallback",
+        "_lengths",
         "_long",
         "_parts",
         "_paths",
@@ -65,24 +68,13 @@ class Unigram(Model):
         self._unk_id = unk_id
         self._unk_score = self._scores.least() - _UNKNOWN_PENALTY
         self._byte_fallback = byte_fallback
-        short: dict[str, set[int]] = {}
-        long: dict[str, set[int]] = {}
-        for token, length in zip(self._vocab, map(len, self._vocab), strict=True):
-            last = token[-2:]
-            if last not in short and length > 1:
-                short[last] = set()
-            if length >= _LONG:
-                end = token[-_LONG:]
-                if end in long:
-                    long[end].add(length)
-                else:
-                    long[end] = {length}
-            elif length > 1:
-                short[last].add(length)
         # By the last two characters the lengths of tokens that are shorter than _LONG, and 1, where
         # there are any tokens; of the longer ones by the last _LONG characters. Longest first.
-        self._short = {last: (*sorted(found)[::-1], 1) for last, found in short.items()}
-        self._long = {end: tuple(sorted(found)[::-1]) for end, found in long.items()}
+        # Made when it is worth it.
+        self._short: dict[str, tuple[int, ...]] = {}
+        self._long: dict[str, tuple[int, ...]] = {}
+        longest = max(map(len, self._vocab), default=0) or 1
+        self._lengths: range | None = range(longest, 0, -1)
         # What cuts words, made when it is worth it; so many characters came before.
         self._words: re.Pattern[str] | None = None
         self._uncut = 0
@@ -164,6 +156,8 @@ class Unigram(Model):
         """The best segmentation, unknown neighbours joined."""
         if self._uncut <= _WORTH_CUTTING:
             self._uncut += len(text)
+            if self._lengths is not None and self._uncut > _WORTH_INDEXING:
+                self._index()
             if self._uncut > _WORTH_CUTTING:
                 self._words = self._word_pattern()
         if self._words is not None and len(text) <= _MAX_CUT:
@@ -171,6 +165,26 @@ class Unigram(Model):
             if all(parts):
                 return list(chain.from_iterable(parts))
         return self._best_pieces(text)[0]
+
+    def _index(self) -> None:
+        """Find the lengths of tokens by what they end with."""
+        short: dict[str, set[int]] = {}
+        long: dict[str, set[int]] = {}
+        for token, length in zip(self._vocab, map(len, self._vocab), strict=True):
+            last = token[-2:]
+            if last not in short and length > 1:
+                short[last] = set()
+            if length >= _LONG:
+                end = token[-_LONG:]
+                if end in long:
+                    long[end].add(length)
+                else:
+                    long[end] = {length}
+            elif length > 1:
+                short[last].add(length)
+        self._short = {last: (*sorted(found)[::-1], 1) for last, found in short.items()}
+        self._long = {end: tuple(sorted(found)[::-1]) for end, found in long.items()}
+        self._lengths = None
 
     def _word_pattern(self) -> re.Pattern[str] | None:
         """What cuts words where no token reaches across; None if that is in few places."""
@@ -225,15 +239,18 @@ class Unigram(Model):
     def _extend(self, paths: _Paths, text: str) -> None:
         """Find the best paths through the part of a text that the text before didn't have."""
         vocab, scores, unk_id, near = self._vocab, self._scores, self._unk_id, _CLOSE
-        short, long = self._short, self._long
+        # In this order: the others are there before this is gone.
+        all_lengths, short, long = self._lengths, self._short, self._long
+        lengths: tuple[int, ...] = ()
         paths.go_back_to(text)
         best, starts = paths.best, paths.starts
         for end in range(len(best), len(text) + 1):
-            lengths = short.get(text[end - 2 : end], _SINGLE)
-            if lengths is not _SINGLE:
-                lengths = long.get(text[end - _LONG : end], ()) + lengths
+            if all_lengths is None:
+                lengths = short.get(text[end - 2 : end], _SINGLE)
+                if lengths is not _SINGLE:
+                    lengths = long.get(text[end - _LONG : end], ()) + lengths
             top, origin = _NOWHERE, end
-            for length in lengths:
+            for length in all_lengths or lengths:
                 start = end - length
                 if start < 0:
                     continue
