@@ -47,12 +47,6 @@ def product_rate() -> float:
     return 2 * SQUARE**3 / min(seconds)
 
 
-def installed(peer: str) -> bool:
-    if peer == "llama.cpp":
-        return llama_tools.installed(llama_tools.BATCHED_BENCH)
-    return importlib.util.find_spec(peer) is not None
-
-
 def limits(measured: dict[str, Any], weights: int, bandwidth: float, flops: float | None) -> None:
     """Adds to each batch the limit of tokens a second, and what share of it was reached."""
     for rows, batch in measured["batches"].items():
@@ -79,13 +73,10 @@ def measure(
         limits(ours, weights, about["copy_bytes_per_second"], about["product_flops"])
     yield "pygpukit", ours
     for peer in options.peers:
-        if not installed(peer):
+        if peer == "llama.cpp":
+            yield peer, llama_tools.batches(Path(model), options.batches, CONTEXT - 32, 64)
+        elif importlib.util.find_spec(peer) is None:
             yield peer, {"error": "not installed"}
-        elif peer == "llama.cpp":
-            try:
-                yield peer, llama_tools.batches(Path(model), options.batches, CONTEXT - 32, 64)
-            except RuntimeError as error:
-                yield peer, {"error": str(error)}
         else:
             yield peer, worker("batching_workers.py", peer, model, *arguments)
 

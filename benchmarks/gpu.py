@@ -107,17 +107,6 @@ def first_token(engine: str, model: Path, repeats: int) -> float:
     return min(seconds)
 
 
-def llama_cpp(model: Path, contexts: list[int]) -> dict[str, Any]:
-    """What llama-bench says of a model, or why it doesn't."""
-    if not llama_tools.installed(llama_tools.BENCH):
-        return {"error": f"{llama_tools.BENCH} isn't on the path"}
-    contexts = [DECODE_PROMPT_TOKENS, *contexts]
-    try:
-        return llama_tools.one_stream(model, PROMPTS, contexts, DECODE_TOKENS)
-    except RuntimeError as error:
-        return {"error": str(error)}
-
-
 def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     model = folder / name
     nbytes = random_model.write(model, name)
@@ -129,7 +118,8 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     }
     for engine in ["pygpukit", *options.peers]:
         if engine == "llama.cpp":
-            measured = llama_cpp(model, contexts)
+            depths = [DECODE_PROMPT_TOKENS, *contexts]
+            measured = llama_tools.one_stream(model, PROMPTS, depths, DECODE_TOKENS)
         else:
             behind = map(str, contexts)
             measured = worker("gpu_workers.py", engine, str(model), "--contexts", *behind)

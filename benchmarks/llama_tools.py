@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,14 @@ import random_model
 BENCH, BATCHED_BENCH = "llama-bench", "llama-batched-bench"
 
 
-def installed(tool: str) -> bool:
-    """Whether a tool is on the path."""
-    return shutil.which(tool) is not None
-
-
 def measured(tool: str, model: Path, runs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """What a tool prints for a model that `random_model` knows, run with each list of options.
 
     Raises:
-        RuntimeError: the tool failed, or printed nothing.
+        RuntimeError: the tool isn't on the path, failed, or printed nothing.
     """
+    if shutil.which(tool) is None:
+        raise RuntimeError(f"{tool} isn't on the path")
     file = model / "model.gguf"
     random_model.write_gguf(file, model.name)
     lines: list[dict[str, Any]] = []
@@ -41,6 +39,20 @@ def measured(tool: str, model: Path, runs: Sequence[Sequence[str]]) -> list[dict
     return lines
 
 
+def or_error(measure: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """The same measurement with its error in the place of results that there aren't."""
+
+    @functools.wraps(measure)
+    def measured_or_not(*arguments: Any) -> dict[str, Any]:
+        try:
+            return measure(*arguments)
+        except RuntimeError as error:
+            return {"error": str(error)}
+
+    return measured_or_not
+
+
+@or_error
 def batches(model: Path, sizes: Sequence[int], prompt: int, new: int) -> dict[str, Any]:
     """Decoding that many sequences at once: their prompts are followed by tokens timed alone."""
     options = ["--output-format", "jsonl", "-fa", "on", "-b", "2048", "-ub", "2048"]
@@ -50,6 +62,7 @@ def batches(model: Path, sizes: Sequence[int], prompt: int, new: int) -> dict[st
     return {"batches": {str(line["pl"]): {"tokens_per_second": line["speed_tg"]} for line in lines}}
 
 
+@or_error
 def one_stream(
     model: Path, prompts: Sequence[int], contexts: Sequence[int], new: int
 ) -> dict[str, Any]:

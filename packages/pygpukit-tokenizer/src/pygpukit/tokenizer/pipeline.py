@@ -198,13 +198,13 @@ class Pipeline:
             return False
         words: list[str | AddedToken] = []
         parts: list[int] = []
-        position = left_out = 0
+        position = 0
         for start, end, token in [*found, (len(text), len(text), None)]:
             if position < start:
-                pieces = [normalized[position:start]]
-                for split in self._splits:
-                    pieces = split(pieces)
-                left_out += start - position - sum(map(len, pieces))
+                pieces = _covering([normalized[position:start]], self._splits)
+                if pieces is None:
+                    self._covers = False
+                    return False
                 if self._cuts:
                     for piece in pieces:
                         cut = self._model.words(piece)
@@ -216,9 +216,6 @@ class Pipeline:
                 words.append(token)
                 parts.append(1)
             position = end
-        if left_out:
-            self._covers = False
-            return False
         tokens = _looked_up(self._word_cache, words)
         builder.add(AlignedText(text), tokens, None, parts if self._cuts else None)
         return True

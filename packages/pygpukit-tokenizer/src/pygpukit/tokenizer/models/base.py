@@ -7,7 +7,7 @@ from pygpukit.tokenizer.spec import Component
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from pygpukit.tokenizer.spec import Spec
@@ -96,6 +96,23 @@ class Model(Component):
     def all_ids(self, words: Sequence[str], *, spelled: bool) -> Iterator[Sequence[int]]:
         """The ids of each of many pre-tokens, with ``spelled`` as ``spelled_ids`` gives them."""
         return map(self.spelled_ids if spelled else self.ids, words)
+
+
+class Remembered(dict[str, "tuple[str, ...]"]):
+    """What is made of texts, computed when first asked for; of so many it is kept."""
+
+    __slots__ = ("_compute", "_limit")
+
+    def __init__(self, compute: Callable[[str], tuple[str, ...]], limit: int) -> None:
+        super().__init__()
+        self._compute = compute
+        self._limit = limit
+
+    def __missing__(self, text: str) -> tuple[str, ...]:
+        found = self._compute(text)
+        if len(self) < self._limit:
+            self[text] = found
+        return found
 
 
 def vocab_from_spec(spec: Spec) -> dict[str, int]:

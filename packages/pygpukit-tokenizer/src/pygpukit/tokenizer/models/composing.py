@@ -17,10 +17,11 @@ from __future__ import annotations
 from itertools import chain, islice, pairwise
 
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, to_alphabet
+from pygpukit.tokenizer.models.base import Remembered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from pygpukit.tokenizer.models.merges import Merges
 
@@ -50,8 +51,8 @@ class Composed:
         self._ranks: Mapping[str, int] = merges.ranks
         self._separator = merges.separator
         self._neighbours = Neighbours(merges)
-        self._heads = _Remembered(self._head)
-        self._chars = _Remembered(self._char)
+        self._heads = Remembered(self._head, _MAX_REMEMBERED)
+        self._chars = Remembered(self._char, _MAX_REMEMBERED)
 
     def symbols(self, word: str) -> list[str]:
         """The symbols of a whole word, from which merging leads to the same tokens as from bytes.
@@ -134,22 +135,6 @@ class Neighbours:
         ``first`` is the first of them. On its left isn't a space.
         """
         return self._in_front.get(first, _MAX_RANK)
-
-
-class _Remembered(dict[str, "Symbols"]):
-    """The symbols of so many texts, computed when first asked for."""
-
-    __slots__ = ("_compute",)
-
-    def __init__(self, compute: Callable[[str], Symbols]) -> None:
-        super().__init__()
-        self._compute = compute
-
-    def __missing__(self, text: str) -> Symbols:
-        symbols = self._compute(text)
-        if len(self) < _MAX_REMEMBERED:
-            self[text] = symbols
-        return symbols
 
 
 def _lower(ranks: dict[str, int], symbol: str, rank: int) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import chain
 from operator import itemgetter
 
-from pygpukit.tokenizer.models.base import Model
+from pygpukit.tokenizer.models.base import Model, Remembered
 from pygpukit.tokenizer.models.cutting import MARK, word_pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from pygpukit.tokenizer.models.base import Lookup, Token
@@ -78,7 +78,7 @@ class Unigram(Model):
         # What cuts words, made when it is worth it; so many characters came before.
         self._words: re.Pattern[str] | None = None
         self._uncut = 0
-        self._parts = _Parts(self._clear_pieces)
+        self._parts = Remembered(self._clear_pieces, _MAX_PARTS)
         # Of the text before; more where several threads tokenize.
         self._paths: list[_Paths] = []
 
@@ -304,22 +304,6 @@ class _Paths:
     def close_at(self, place: int) -> None:
         """Note that the best path to a place was close to another one."""
         self.first_close = min(self.first_close, place)
-
-
-class _Parts(dict[str, "tuple[str, ...]"]):
-    """What is made of parts of words, computed when first asked for."""
-
-    __slots__ = ("_compute",)
-
-    def __init__(self, compute: Callable[[str], tuple[str, ...]]) -> None:
-        super().__init__()
-        self._compute = compute
-
-    def __missing__(self, part: str) -> tuple[str, ...]:
-        pieces = self._compute(part)
-        if len(self) < _MAX_PARTS:
-            self[part] = pieces
-        return pieces
 
 
 class _Scores(dict[int, float]):
