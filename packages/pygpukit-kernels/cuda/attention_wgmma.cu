@@ -38,7 +38,7 @@ struct Ring {
   __device__ __forceinline__ void init_barriers() const {
     for (int i = 0; i < STAGES; ++i) {
       barrier_init(full + 8 * i, 1);
-      barrier_init(empty + 8 * i, CONSUMERS * WARPGROUP / WARP);
+      barrier_init(empty + 8 * i, CONSUMERS * WARPGROUP);
     }
   }
   // One thread: waits until a place is free.
@@ -56,10 +56,8 @@ struct Ring {
       copy_tile(at(slot.index, panel, chunk), map, panel * 64, row, head, page, full + 8 * slot.index);
   }
   __device__ __forceinline__ void wait(const Place& slot) const { barrier_wait(full + 8 * slot.index, slot.parity); }
-  __device__ __forceinline__ void release(const Place& slot) const {
-    __syncwarp();  // all lanes have read what lies beside the ring
-    if (lane_index() == 0) barrier_arrive(empty + 8 * slot.index);
-  }
+  // Every thread that reads.
+  __device__ __forceinline__ void release(const Place& slot) const { barrier_arrive(empty + 8 * slot.index); }
 };
 
 template <int DIM, class T>

@@ -100,7 +100,7 @@ __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const
     if (step.kind != STEP_LINEAR) continue;
     const Rounds rounds(step.linear.n, step.linear.k, step.linear.gated);
     if (static_cast<int>(blockIdx.x) >= rounds.tiles) continue;
-    warps_arrive<INPUT_FREE, PRODUCT_WARPS>();
+    warps_sync<INPUT_FREE, PRODUCT_WARPS>();
     warps_sync<INPUT_READY, PRODUCT_WARPS>();
     products.run(rounds, step.linear.dtype);
   }
@@ -120,6 +120,7 @@ __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
   extern __shared__ __align__(128) unsigned char shared[];
   const Places<T> places(a, shared);
   if (warp_index() < 2) places.init_barriers();
+  places.clear_ring();
   __syncthreads();
   start_dependents();
   const int warp = warp_index();

@@ -47,12 +47,14 @@ struct Products {
         multiply_round<T>(warp, lane, stages, rounds, places.sums(sums.index));
       round.advance(stages);
       number += stages;
-      __syncwarp();
-      if (lane == 0) barrier_arrive(places.full_sums(sums.index));
+      if (has_sums(lane)) barrier_arrive(places.full_sums(sums.index));
     }
   }
 
  private:
+  // Of the lanes of a warp there are TILE.
+  static __device__ __forceinline__ bool has_sums(int lane) { return lane % 4 == 0; }
+
   // Multiplies this warp's pairs of chunks: a tile's rows in both are the halves of one matrix, and the chunks of x columns of
   // the other. The other half of the results is for nothing.
   template <class Product>
@@ -74,8 +76,8 @@ struct Products {
       if (lane == 0) barrier_arrive(places.empty(place.index));
       place.advance(Rounds::STRIDE);
       const int chunk = group * GROUP + pair;
-      if (lane % 4 == 0 && chunk < rounds.chunks) result[group * GROUP * TILE] = d[0];
-      if (lane % 4 == 0 && chunk + 1 < rounds.chunks) result[(group * GROUP + 1) * TILE] = d[3];
+      if (has_sums(lane) && chunk < rounds.chunks) result[group * GROUP * TILE] = d[0];
+      if (has_sums(lane) && chunk + 1 < rounds.chunks) result[(group * GROUP + 1) * TILE] = d[3];
     }
   }
 
@@ -195,8 +197,7 @@ struct Finisher {
         y = add_chunks(from, rounds.chunks, TILE, 0, i);
         if (l.gated) up = add_chunks(from, rounds.chunks, TILE, 1, i);
       }
-      __syncwarp();
-      if (lane_index() == 0) barrier_arrive(places.empty_sums(sums.index));
+      barrier_arrive(places.empty_sums(sums.index));
       if (!exists) continue;
       y = finish_sums(l, column, y, up);
       if (residual)

@@ -20,15 +20,11 @@ constexpr int GROUP_BYTES = TILE * GROUP_PITCH * sizeof(T);
 constexpr int STEP_BYTES = 512;
 
 // Barriers of some of a block's warps, beside those of block_sync.
-enum WarpBarrier : int { INPUT_FREE = 9, INPUT_READY = 10, STEPS_DONE = 11, RING_CLEARED = 12 };
+enum WarpBarrier : int { INPUT_FREE = 9, INPUT_READY = 10, STEPS_DONE = 11 };
 
 template <WarpBarrier BARRIER, int COUNT>
 __device__ __forceinline__ void warps_sync() {
   asm volatile("bar.sync %0, %1;" ::"n"(static_cast<int>(BARRIER)), "n"(COUNT* WARP) : "memory");
-}
-template <WarpBarrier BARRIER, int COUNT>
-__device__ __forceinline__ void warps_arrive() {
-  asm volatile("bar.arrive %0, %1;" ::"n"(static_cast<int>(BARRIER)), "n"(COUNT* WARP) : "memory");
 }
 
 enum StepKind : int { STEP_LINEAR = 0, STEP_ATTENTION = 1, STEP_MERGE = 2 };
@@ -137,12 +133,20 @@ struct Places {
       barrier_init(full(lane), 1);
       barrier_init(empty(lane), GROUP / 2);
     } else if (warp == 1 && lane < WARPS) {
-      barrier_init(full_sums(lane), PRODUCT_WARPS);
-      barrier_init(empty_sums(lane), 1);
+      barrier_init(full_sums(lane), PRODUCT_WARPS * TILE);
+      barrier_init(empty_sums(lane), WARP);
     } else if (warp == 1 && lane < WARPS + 2) {
       barrier_init(full_heads(lane - WARPS), WARPS * (WARP + 1));
       barrier_init(empty_heads(lane - WARPS), WARPS * WARP);
     }
+  }
+
+  // By all threads. Products with zeros of x are taken of what no copy ever fills, too: it mustn't be NaN.
+  __device__ __forceinline__ void clear_ring() const {
+    const unsigned end = stage(a.stages);
+    for (unsigned at = stage(0) + threadIdx.x * 16; at < end; at += blockDim.x * 16)
+      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(at), "r"(0) : "memory");
+    shared_writes_fence();
   }
 
  private:

@@ -55,12 +55,6 @@ __device__ __forceinline__ void stream_weights(const PersistentArgs<T>& a, const
   const int warp = warp_index() % WARPS, lane = lane_index();
   if (warp >= WEIGHT_STREAMS) return;
   const unsigned long long policy = evict_first_policy();
-  // Products with zeros of x are taken of what no copy ever fills, too: it mustn't be NaN.
-  for (int i = warp; i < a.stages; i += WEIGHT_STREAMS)
-    for (unsigned at = lane * 16; at < GROUP_BYTES<T>; at += WARP * 16)
-      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(places.stage(i) + at), "r"(0) : "memory");
-  shared_writes_fence();
-  warps_sync<RING_CLEARED, WEIGHT_STREAMS>();
   Place next(a.stages), landing(a.stages);
   int number = 0;
   for (WeightCursor<T> copied(a); !copied.ended(); copied.advance(), next.advance(), ++number) {
