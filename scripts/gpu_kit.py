@@ -5,6 +5,7 @@ Needs a GPU, Python with NumPy and pytest, and no network:
     python run.py                          the tests
     python run.py --benchmarks             then the tables, as JSON in results/
     python run.py --sanitizer racecheck    the tests under a tool of NVIDIA's compute-sanitizer
+    python run.py --tests "not float32"    those that pytest selects by this expression
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SANITIZER_OPTIONS = {
     # A lane may give a place back for its warp, whose other lanes it knows to have read.
     "racecheck": ["--racecheck-indirect-barrier-dependency"],
 }
+SANITIZER_RAN_OUT = "process didn't terminate successfully"
 SANITIZED_AT_ONCE, SANITIZED_TOGETHER = 7, 6
 """Processes side by side under compute-sanitizer, which needs gigabytes for each; tests of each."""
 BENCHMARKS = ("gpu", "gpu_decode", "gpu_upload", "batching", "traffic")
@@ -56,38 +58,46 @@ def pytest(python: Path, *arguments: str) -> list[str]:
     return [str(part) for part in command]
 
 
-def test(python: Path, package: str) -> int:
+def test(python: Path, package: str, selected: str) -> int:
     """Run a package's GPU tests; its exit code, 0 also where there is none."""
     print(f"== {package}", flush=True)
-    command = pytest(python, package)
+    command = pytest(python, package, "-k", selected)
     code = subprocess.run(command, cwd=KIT / "tests", check=False).returncode
     return 0 if code == 5 else code
 
 
-def sanitize(python: Path, tool: str, packages: list[str]) -> int:
-    """Run the packages' GPU tests but the large ones under a tool of compute-sanitizer.
-
-    Every few tests have a process of their own: the tool's memory grows with what it has seen.
-    Returns how many processes failed or found a fault.
-    """
-    command = pytest(python, "-m", "gpu and not large", "--collect-only", *packages)
+def small_tests(python: Path, packages: list[str], selected: str) -> list[str]:
+    """The names of the packages' GPU tests but the large ones."""
+    marks = "gpu and not large"
+    command = pytest(python, "-m", marks, "-k", selected, "--collect-only", *packages)
     listing = subprocess.run(
         command, cwd=KIT / "tests", check=False, capture_output=True, text=True
     ).stdout
     tests = [line for line in listing.splitlines() if "::" in line]
     if not tests:
         sys.exit(f"found no GPU tests of {', '.join(packages)}:\n{listing}")
+    return tests
+
+
+def sanitize(python: Path, tool: str, tests: list[str]) -> int:
+    """Run tests under a tool of compute-sanitizer.
+
+    Every few tests have a process of their own: the tool's memory grows with what it has seen.
+    Those that run out of it, side by side, run again one after the other.
+    Returns how many processes failed or found a fault.
+    """
     results = KIT / "results" / tool
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
 
-    def run(start: int) -> int:
+    def run(start: int) -> tuple[int, bool]:
         own = results / f"{start}.tests"
         own.write_text(
             "\n".join(tests[start : start + SANITIZED_TOGETHER]) + "\n", encoding="utf-8"
         )
         command = ["compute-sanitizer", "--tool", tool, *SANITIZER_OPTIONS.get(tool, ())]
-        command += ["--error-exitcode", "9"]
+        # To tell where a launch comes from it would hold Python's frames, and all that is in them.
+        command += ["--show-backtrace", "device", "--error-exitcode", "9"]
         command += pytest(python, "--durations=3", f"@{own}")
         with (results / f"{start}.txt").open("w", encoding="utf-8") as output:
             code = subprocess.run(
@@ -96,12 +106,16 @@ def sanitize(python: Path, tool: str, packages: list[str]) -> int:
         text = (results / f"{start}.txt").read_text(encoding="utf-8", errors="replace")
         verdict = [line for line in text.splitlines() if " passed" in line or "SUMMARY" in line]
         print(f"{tool} from {start} of {len(tests)}: exit code {code}", *verdict, flush=True)
-        return code
+        return code, SANITIZER_RAN_OUT in text
 
+    starts = range(0, len(tests), SANITIZED_TOGETHER)
     with ThreadPoolExecutor(SANITIZED_AT_ONCE) as pool:
-        codes = list(pool.map(run, range(0, len(tests), SANITIZED_TOGETHER)))
-    failed = sum(code != 0 for code in codes)
-    print(f"{tool}: {len(tests)} tests in {len(codes)} processes, {failed} of them with faults")
+        outcomes = dict(zip(starts, pool.map(run, starts), strict=True))
+    for start, (_, ran_out) in outcomes.items():
+        if ran_out:
+            outcomes[start] = run(start)
+    failed = sum(code != 0 for code, _ in outcomes.values())
+    print(f"{tool}: {len(tests)} tests in {len(outcomes)} processes, {failed} of them with faults")
     return failed
 
 
@@ -121,11 +135,13 @@ def main() -> None:
     parser.add_argument("--benchmarks", action="store_true", help="run them after the tests")
     parser.add_argument("--sanitizer", metavar="TOOL", help="memcheck, racecheck, … of all tests")
     parser.add_argument("--packages", nargs="+", choices=PACKAGES, default=list(PACKAGES))
+    parser.add_argument("--tests", metavar="EXPRESSION", default="", help="pytest's -k")
     options = parser.parse_args()
     python = environment()
     if options.sanitizer:
-        sys.exit(sanitize(python, options.sanitizer, options.packages))
-    codes = [test(python, package) for package in options.packages]
+        tests = small_tests(python, options.packages, options.tests)
+        sys.exit(sanitize(python, options.sanitizer, tests))
+    codes = [test(python, package, options.tests) for package in options.packages]
     if options.benchmarks:
         codes += [benchmark(python, name) for name in BENCHMARKS]
     sys.exit(max(codes))
