@@ -341,14 +341,14 @@ class Sequence(PostProcessor):
         return encodings
 
 
-POST_PROCESSORS: dict[str, type[PostProcessor]] = {
-    "BertProcessing": BertProcessing,
-    "ByteLevel": ByteLevel,
-    "RobertaProcessing": RobertaProcessing,
-    "Sequence": Sequence,
-    "TemplateProcessing": TemplateProcessing,
+POST_PROCESSORS = {
+    "BertProcessing": __name__,
+    "ByteLevel": __name__,
+    "RobertaProcessing": __name__,
+    "Sequence": __name__,
+    "TemplateProcessing": __name__,
 }
-"""The post-processors by their names in the format."""
+"""The modules of post-processors by their names in the format."""
 
 
 def build_post_processor(spec: Spec) -> PostProcessor:
@@ -357,4 +357,5 @@ def build_post_processor(spec: Spec) -> PostProcessor:
     Raises:
         TokenizerLoadError: unknown or wrong.
     """
-    return build(POST_PROCESSORS, spec)
+    post_processor: PostProcessor = build(POST_PROCESSORS, spec)
+    return post_processor

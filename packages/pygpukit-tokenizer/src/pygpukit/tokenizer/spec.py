@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from pygpukit.tokenizer.errors import TokenizerLoadError
 
 TYPE_CHECKING = False
@@ -112,10 +114,11 @@ class Component:
         return cls()
 
 
-def build(components: Mapping[str, type[T]], spec: Spec, default: str | None = None) -> T:
-    """The one registry: build the component of the table that ``spec`` names.
+def build(modules: Mapping[str, str], spec: Spec, default: str | None = None) -> Any:
+    """The one registry: build the component that ``spec`` names.
 
-    ``default`` is the type of a legacy file that names none.
+    ``modules`` has the module of each type's class, which is imported only now: most files need
+    few. ``default`` is the type of a legacy file that names none.
 
     Raises:
         TokenizerLoadError: no such type, or its own fields are wrong.
@@ -123,8 +126,7 @@ def build(components: Mapping[str, type[T]], spec: Spec, default: str | None = N
     name = spec.mapping().get("type", default)
     if not isinstance(name, str):
         raise spec.error("no type given")
-    component = components.get(name)
-    if component is None:
+    module = modules.get(name)
+    if module is None:
         raise spec.error(f'unknown type "{name}"')
-    built: T = component.from_spec(spec)  # type: ignore[attr-defined]
-    return built
+    return getattr(import_module(module), name).from_spec(spec)

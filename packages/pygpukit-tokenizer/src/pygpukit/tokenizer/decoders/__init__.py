@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from pygpukit.tokenizer.decoders.base import Chain, Decoder, Step
 from pygpukit.tokenizer.decoders.byte_level import ByteLevel
-from pygpukit.tokenizer.decoders.fusing import ByteFallback, Fuse, NoDecoder
-from pygpukit.tokenizer.decoders.simple import (
-    CTC,
-    BPEDecoder,
-    Metaspace,
-    Replace,
-    Strip,
-    WordPiece,
-)
+from pygpukit.tokenizer.decoders.fusing import NoDecoder
 from pygpukit.tokenizer.spec import build
 
 TYPE_CHECKING = False
@@ -32,19 +24,19 @@ class Sequence(Chain):
         return cls([build_decoder(item) for item in spec.items("decoders")])
 
 
-DECODERS: dict[str, type[Decoder]] = {
-    "BPEDecoder": BPEDecoder,
-    "ByteFallback": ByteFallback,
-    "ByteLevel": ByteLevel,
-    "CTC": CTC,
-    "Fuse": Fuse,
-    "Metaspace": Metaspace,
-    "Replace": Replace,
-    "Sequence": Sequence,
-    "Strip": Strip,
-    "WordPiece": WordPiece,
+DECODERS = {
+    "BPEDecoder": f"{__name__}.simple",
+    "ByteFallback": f"{__name__}.fusing",
+    "ByteLevel": f"{__name__}.byte_level",
+    "CTC": f"{__name__}.simple",
+    "Fuse": f"{__name__}.fusing",
+    "Metaspace": f"{__name__}.simple",
+    "Replace": f"{__name__}.simple",
+    "Sequence": __name__,
+    "Strip": f"{__name__}.simple",
+    "WordPiece": f"{__name__}.simple",
 }
-"""The decoders by their names in the format."""
+"""The modules of decoders by their names in the format."""
 
 
 def build_decoder(spec: Spec) -> Decoder:
@@ -53,4 +45,5 @@ def build_decoder(spec: Spec) -> Decoder:
     Raises:
         TokenizerLoadError: unknown or wrong.
     """
-    return build(DECODERS, spec)
+    decoder: Decoder = build(DECODERS, spec)
+    return decoder

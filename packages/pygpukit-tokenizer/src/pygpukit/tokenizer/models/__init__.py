@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from pygpukit.tokenizer.models.base import Model
-from pygpukit.tokenizer.models.bpe import BPE
-from pygpukit.tokenizer.models.unigram import Unigram
-from pygpukit.tokenizer.models.wordlevel import WordLevel
-from pygpukit.tokenizer.models.wordpiece import WordPiece
 from pygpukit.tokenizer.spec import build
 
 TYPE_CHECKING = False
@@ -18,13 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "Model", "build_model"]
 
-MODELS: dict[str, type[Model]] = {
-    "BPE": BPE,
-    "Unigram": Unigram,
-    "WordLevel": WordLevel,
-    "WordPiece": WordPiece,
+MODELS = {
+    "BPE": f"{__name__}.bpe",
+    "Unigram": f"{__name__}.unigram",
+    "WordLevel": f"{__name__}.wordlevel",
+    "WordPiece": f"{__name__}.wordpiece",
 }
-"""The models by their names in the format."""
+"""The modules of models by their names in the format."""
 
 _FIELDS = {
     "BPE": {"vocab", "merges"},
@@ -44,7 +40,8 @@ def build_model(spec: Spec) -> Model:
     Raises:
         TokenizerLoadError: unknown or wrong.
     """
-    return build(MODELS, spec, _untold(spec.mapping()))
+    model: Model = build(MODELS, spec, _untold(spec.mapping()))
+    return model
 
 
 def _untold(fields: Mapping[str, Any]) -> str | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from heapq import heapify, heappop, heappush
 from itertools import count, pairwise, repeat
-from operator import contains
+from operator import contains, itemgetter
+
+from pygpukit.tokenizer.byte_alphabet import ALPHABET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ _LONG = 100
 # Up to so many merges, each half of each is looked up when loading.
 _FEW = 1 << 14
 _MAX_REMEMBERED = 1 << 16
+# What ASCII has to part texts with.
+_UNIT, _RECORD = "\x1f", "\x1e"
 
 
 class Merges:
@@ -54,21 +59,14 @@ class Merges:
         child = spec.child("merges")
         merges: list[Any] = child.as_type(list)
         paired = bool(merges) and not isinstance(merges[0], str)
-        text = "".join(vocab)
-        line, separator = _unused_characters(text)
-        if not paired:
-            separator = " "
-        try:
-            joined = list(map(separator.join, merges)) if paired else _without_version(merges)
-            alphabet = set(text)
-            # Most often there are no other characters than those that are tokens.
-            if not vocab.keys() >= alphabet:
-                alphabet = set(line.join(joined)) - {line, separator}
-            known = vocab.keys() >= alphabet and not prefix
-            known = known and _all_give_tokens(joined, separator, line, vocab, tokens)
-        except TypeError:
-            known = False
-        if not known or len(merges) <= _FEW:
+        separator = _UNIT if paired else " "
+        joined = None
+        if len(merges) > _FEW and not prefix:
+            joined = _joined_if_known(merges, separator, vocab, tokens)
+        if joined is None:
+            if paired:
+                text = "".join(vocab)
+                separator = next(c for c in map(chr, count()) if c not in text)
             joined = _checked(child, merges, separator, vocab, prefix)
         # A pair that comes twice has the rank of its last place.
         return cls(dict(zip(joined, count(), strict=False)), separator, prefix, paired=paired)
@@ -200,40 +198,46 @@ def without_prefix(token: str, length: int) -> str:
     return data[length:].decode()
 
 
-def _unused_characters(text: str) -> tuple[str, str]:
-    unused = (c for c in map(chr, count()) if c not in text)
-    return next(unused), next(unused)
-
-
-def _without_version(merges: list[Any]) -> list[str]:
-    """The merges without the header line that old files have among them.
-
-    Raises:
-        TypeError: a merge isn't a string.
-    """
-    if "#version" not in "".join(merges):
-        return merges
-    return [merge for merge in merges if not merge.startswith("#version")]
-
-
-def _all_give_tokens(
-    merges: list[str], separator: str, line: str, vocab: Mapping[str, int], tokens: Lookup
-) -> bool:
-    """Whether merges are pairs that give tokens of the vocabulary; ``line`` is in none of them.
+def _joined_if_known(
+    merges: list[Any], separator: str, vocab: Mapping[str, int], tokens: Lookup
+) -> list[str] | None:
+    """The merges joined by ``separator`` if it is plain that they are pairs that give tokens.
 
     Without a loop in Python: a vocabulary may have half a million merges.
     """
-    if not merges or not all(map(contains, merges, repeat(separator))):
-        return False
-    text = line.join(merges)
-    if text.count(separator) != len(merges):
-        return False
-    merged = text.replace(separator, "").split(line)
+    try:
+        joined = merges if isinstance(merges[0], str) else list(map(separator.join, merges))
+        text = _RECORD.join(joined)
+    except TypeError:
+        return None
+    if joined is merges and "#version" in text:
+        # A header that old files have among them.
+        joined = [merge for merge in merges if not merge.startswith("#version")]
+        text = _RECORD.join(joined)
+    if not len(joined) == text.count(separator) == text.count(_RECORD) + 1:
+        return None
+    if not all(map(contains, joined, repeat(separator))):
+        return None
+    if not _alphabet_is_known(text, separator, vocab):
+        return None
+    merged = text.replace(separator, "").split(_RECORD)
     first = vocab.get(merged[0], 0)
     # Training appends what each merge gives to the vocabulary.
     if isinstance(tokens, list) and merged == tokens[first : first + len(merged)]:
-        return True
-    return len(merged) == len(merges) and all(map(vocab.__contains__, merged))
+        return joined
+    return joined if all(map(vocab.__contains__, merged)) else None
+
+
+def _alphabet_is_known(text: str, separator: str, vocab: Mapping[str, int]) -> bool:
+    """Whether halves of one character are tokens, of merges that give tokens."""
+    if vocab.keys() >= set(ALPHABET):
+        spelled = re.compile(f"[{separator}{_RECORD}{re.escape(ALPHABET)}]*")
+        if spelled.fullmatch(text):
+            return True
+    # Such a half begins or ends a token; most often all characters that do are tokens.
+    texts = list(filter(None, vocab))
+    ends = {*map(itemgetter(0), texts), *map(itemgetter(-1), texts)}
+    return vocab.keys() >= ends or vocab.keys() >= set(text) - {separator, _RECORD}
 
 
 def _checked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pygpukit.tokenizer.models.base import vocab_from_spec
 from pygpukit.tokenizer.models.wordlevel import WordLevel
 
 TYPE_CHECKING = False
@@ -35,10 +36,9 @@ class WordPiece(WordLevel):
 
     @classmethod
     def from_spec(cls, spec: Spec) -> WordPiece:
-        words = WordLevel.from_spec(spec)
         return cls(
-            words._vocab,
-            words._unk_token,
+            vocab_from_spec(spec),
+            spec.get("unk_token", str),
             spec.get("continuing_subword_prefix", str),
             spec.natural("max_input_chars_per_word"),
         )

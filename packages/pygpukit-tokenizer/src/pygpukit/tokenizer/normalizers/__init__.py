@@ -3,18 +3,6 @@
 from __future__ import annotations
 
 from pygpukit.tokenizer.normalizers.base import Normalizer
-from pygpukit.tokenizer.normalizers.bert import BertNormalizer
-from pygpukit.tokenizer.normalizers.edits import ByteLevel, Prepend, Replace, Strip
-from pygpukit.tokenizer.normalizers.precompiled import Precompiled
-from pygpukit.tokenizer.normalizers.unicode_forms import (
-    NFC,
-    NFD,
-    NFKC,
-    NFKD,
-    Lowercase,
-    Nmt,
-    StripAccents,
-)
 from pygpukit.tokenizer.spec import build
 
 TYPE_CHECKING = False
@@ -51,23 +39,23 @@ class Sequence(Normalizer):
         return any(normalizer.inserts_in_front() for normalizer in self.normalizers)
 
 
-NORMALIZERS: dict[str, type[Normalizer]] = {
-    "BertNormalizer": BertNormalizer,
-    "ByteLevel": ByteLevel,
-    "Lowercase": Lowercase,
-    "NFC": NFC,
-    "NFD": NFD,
-    "NFKC": NFKC,
-    "NFKD": NFKD,
-    "Nmt": Nmt,
-    "Precompiled": Precompiled,
-    "Prepend": Prepend,
-    "Replace": Replace,
-    "Sequence": Sequence,
-    "Strip": Strip,
-    "StripAccents": StripAccents,
+NORMALIZERS = {
+    "BertNormalizer": f"{__name__}.bert",
+    "ByteLevel": f"{__name__}.edits",
+    "Lowercase": f"{__name__}.unicode_forms",
+    "NFC": f"{__name__}.unicode_forms",
+    "NFD": f"{__name__}.unicode_forms",
+    "NFKC": f"{__name__}.unicode_forms",
+    "NFKD": f"{__name__}.unicode_forms",
+    "Nmt": f"{__name__}.unicode_forms",
+    "Precompiled": f"{__name__}.precompiled",
+    "Prepend": f"{__name__}.edits",
+    "Replace": f"{__name__}.edits",
+    "Sequence": __name__,
+    "Strip": f"{__name__}.edits",
+    "StripAccents": f"{__name__}.unicode_forms",
 }
-"""The normalizers by their names in the format."""
+"""The modules of normalizers by their names in the format."""
 
 
 def build_normalizer(spec: Spec) -> Normalizer:
@@ -76,4 +64,5 @@ def build_normalizer(spec: Spec) -> Normalizer:
     Raises:
         TokenizerLoadError: unknown or wrong.
     """
-    return build(NORMALIZERS, spec)
+    normalizer: Normalizer = build(NORMALIZERS, spec)
+    return normalizer

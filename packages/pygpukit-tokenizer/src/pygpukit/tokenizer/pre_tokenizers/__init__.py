@@ -5,17 +5,6 @@ from __future__ import annotations
 from pygpukit.tokenizer.pre_tokenizers.base import PreTokenizer
 from pygpukit.tokenizer.pre_tokenizers.byte_level import ByteLevel
 from pygpukit.tokenizer.pre_tokenizers.metaspace import Metaspace
-from pygpukit.tokenizer.pre_tokenizers.scripts import UnicodeScripts
-from pygpukit.tokenizer.pre_tokenizers.splits import (
-    BertPreTokenizer,
-    CharDelimiterSplit,
-    Digits,
-    FixedLength,
-    Punctuation,
-    Split,
-    Whitespace,
-    WhitespaceSplit,
-)
 from pygpukit.tokenizer.spec import build
 
 TYPE_CHECKING = False
@@ -56,21 +45,21 @@ class Sequence(PreTokenizer):
         return pieces
 
 
-PRE_TOKENIZERS: dict[str, type[PreTokenizer]] = {
-    "BertPreTokenizer": BertPreTokenizer,
-    "ByteLevel": ByteLevel,
-    "CharDelimiterSplit": CharDelimiterSplit,
-    "Digits": Digits,
-    "FixedLength": FixedLength,
-    "Metaspace": Metaspace,
-    "Punctuation": Punctuation,
-    "Sequence": Sequence,
-    "Split": Split,
-    "UnicodeScripts": UnicodeScripts,
-    "Whitespace": Whitespace,
-    "WhitespaceSplit": WhitespaceSplit,
+PRE_TOKENIZERS = {
+    "BertPreTokenizer": f"{__name__}.splits",
+    "ByteLevel": f"{__name__}.byte_level",
+    "CharDelimiterSplit": f"{__name__}.splits",
+    "Digits": f"{__name__}.splits",
+    "FixedLength": f"{__name__}.splits",
+    "Metaspace": f"{__name__}.metaspace",
+    "Punctuation": f"{__name__}.splits",
+    "Sequence": __name__,
+    "Split": f"{__name__}.splits",
+    "UnicodeScripts": f"{__name__}.scripts",
+    "Whitespace": f"{__name__}.splits",
+    "WhitespaceSplit": f"{__name__}.splits",
 }
-"""The pre-tokenizers by their names in the format."""
+"""The modules of pre-tokenizers by their names in the format."""
 
 
 def build_pre_tokenizer(spec: Spec) -> PreTokenizer:
@@ -79,7 +68,8 @@ def build_pre_tokenizer(spec: Spec) -> PreTokenizer:
     Raises:
         TokenizerLoadError: unknown or wrong.
     """
-    return build(PRE_TOKENIZERS, spec)
+    pre_tokenizer: PreTokenizer = build(PRE_TOKENIZERS, spec)
+    return pre_tokenizer
 
 
 def flattened(pre_tokenizer: PreTokenizer | None) -> list[PreTokenizer]:
