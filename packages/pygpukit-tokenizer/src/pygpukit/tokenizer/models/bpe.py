@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import repeat
 
 from pygpukit.tokenizer.byte_alphabet import ALPHABET, each_to_alphabet
 from pygpukit.tokenizer.models.base import Model, tokens_by_id, vocab_from_spec
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 _WORTH_CUTTING = 1024
 # Finding out how bytes make characters takes longer than merging so many words byte by byte.
 _WORTH_COMPOSING = 2048
-# The same objects each time, with their hashes.
-_SYMBOLS = list(ALPHABET)
 
 
 class BPE(Model):
@@ -166,12 +163,11 @@ class BPE(Model):
 
     def _spelled_symbols(self, words: Sequence[str]) -> Iterator[list[str]]:
         """What merging begins with of words that are yet to be spelled in the byte alphabet."""
-        vocab, spell = self._vocab, _SYMBOLS.__getitem__
         # Words that are tokens need no merging where the file says so.
-        tokens = each_to_alphabet(words) if self._ignore_merges else repeat("")
-        for word, token in zip(words, tokens, strict=False):
-            if token and token in vocab:
-                yield [token]
+        whole = self._vocab if self._ignore_merges else ()
+        for word, spelled in zip(words, each_to_alphabet(words), strict=True):
+            if spelled in whole:
+                yield [spelled]
             # Behind a space characters may begin differently.
             elif (
                 not word.isascii()
@@ -180,7 +176,7 @@ class BPE(Model):
             ):
                 yield composed.symbols(word)
             else:
-                yield list(map(spell, word.encode()))
+                yield list(spelled)
 
     def _composition(self) -> Composed | None:
         """What makes symbols of characters; None as long as that isn't worth it."""

@@ -101,7 +101,8 @@ class Merges:
                 yield [token for token, _ in self.merge_sized(symbols, [0] * len(symbols))]
                 continue
             ranks = list(map(of_pair, pairwise(symbols)))
-            while ranks:
+            left = len(ranks)
+            while left > 1:
                 best = min(ranks)
                 if best == NO_MERGE:
                     break
@@ -110,10 +111,14 @@ class Merges:
                 merged = self.joined(symbols[i], right) if prefix else symbols[i] + right
                 symbols[i] = merged
                 del ranks[i]
-                if i < len(ranks):
+                left -= 1
+                if i < left:
                     ranks[i] = find(f"{merged}{separator}{symbols[i + 1]}", NO_MERGE)
                 if i:
                     ranks[i - 1] = find(f"{symbols[i - 1]}{separator}{merged}", NO_MERGE)
+            if left == 1 and ranks[0] != NO_MERGE:
+                # The last merge changes no rank.
+                symbols = [self.joined(*symbols) if prefix else symbols[0] + symbols[1]]
             yield symbols
 
     def merge_sized(self, symbols: list[str], sizes: list[int]) -> list[tuple[str, int]]:
