@@ -11,6 +11,7 @@ import pytest
 from files import added_token, bpe, byte_level, byte_level_merges, byte_level_model, file
 
 from pygpukit.tokenizer import Tokenizer, TokenizerLoadError
+from pygpukit.tokenizer.byte_alphabet import ALPHABET
 from pygpukit.tokenizer.models import merges
 
 TEMPLATE = {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}
@@ -78,6 +79,8 @@ def test_errors_name_the_component_and_its_place(parts: dict[str, Any], message:
     [
         ({"a": 0, "b": 1}, ["a b"], "model.merges: [0] needs token 'ab'"),
         ({"a": 0, "b": 1, "ab": 2}, ["a b", "ab c"], "model.merges: [1] needs token 'c'"),
+        ({"a": 0, "ab": 1, "abc": 2}, ["a b", "ab c"], "model.merges: [0] needs token 'b'"),
+        ({"a": 0, "b": 1, "ab": 2, "abc": 3}, ["a b", "ab c"], "[1] needs token 'c'"),
         ({"a": 0, "b": 1, "ab": 2}, ["a b", "a  b"], "model.merges: [1] isn't two tokens"),
         ({"a": 0, "b": 1, "ab": 2}, [["a", "b"], ["a"]], "model.merges: [1] isn't two tokens"),
         ({"a": 0, "b": 1, "ab": 2}, [["a", "b"], ["a", 1]], "model.merges: [1] isn't two tokens"),
@@ -109,6 +112,17 @@ def test_forms_of_merges() -> None:
         tokenizer = Tokenizer.from_dict(file(model))
         assert tokenizer.encode_ids(text) == expected
         assert tokenizer.to_dict()["model"]["merges"] == joined["merges"][1:]
+
+
+@pytest.mark.parametrize("rules", [["a b"], [["a", "b"]], ["#version: 0.2", "a b"]])
+@pytest.mark.parametrize("letters", ["ab", ALPHABET])
+def test_good_merges_are_looked_at_all_at_once(
+    letters: str, rules: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merges, "_FEW", 0)
+    monkeypatch.delattr(merges, "_checked")
+    vocab = {token: i for i, token in enumerate([*letters, "ab", "<x>"])}
+    assert Tokenizer.from_dict(file(bpe(vocab, rules))).encode("ab").tokens == ["ab"]
 
 
 def test_the_last_of_equal_merges_counts() -> None:
