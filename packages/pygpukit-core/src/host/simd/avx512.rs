@@ -271,6 +271,17 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn centred_nibbles(self, scale: __m512) -> __m512 {
+        unsafe {
+            let numbers = _mm512_setr_ps(
+                -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0,
+                7.0,
+            );
+            _mm512_mul_ps(numbers, scale)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_low_nibbles(self, source: *const u8, nibbles: __m512) -> __m512 {
         unsafe {
             // Of an index the lowest four bits count.

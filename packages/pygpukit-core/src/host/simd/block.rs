@@ -80,8 +80,7 @@ impl Block for Q4_0 {
     #[inline(always)]
     unsafe fn spread<S: Simd>(simd: S, scale: *const f32) -> S::Nibbles {
         // SAFETY: the caller's contract.
-        let d = simd.splat(unsafe { *scale });
-        simd.nibbles(d, simd.mul(d, simd.splat(-8.0)))
+        simd.centred_nibbles(simd.splat(unsafe { *scale }))
     }
 
     #[inline(always)]

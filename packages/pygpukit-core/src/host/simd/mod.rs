@@ -168,6 +168,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_i8(self, source: *const i8) -> Self::Vector;
     /// What turns four-bit numbers q into `q · scale + offset`, as [`Simd::mul_add`] has it.
     fn nibbles(self, scale: Self::Vector, offset: Self::Vector) -> Self::Nibbles;
+    /// The same for `(q − 8) · scale`, which is exact where the scale is a float16 number.
+    #[inline(always)]
+    fn centred_nibbles(self, scale: Self::Vector) -> Self::Nibbles {
+        self.nibbles(scale, self.mul(scale, self.splat(-8.0)))
+    }
     /// What `nibbles` turns the lower halves of the `LANES` bytes at `source` into.
     ///
     /// # Safety
