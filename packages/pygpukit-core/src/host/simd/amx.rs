@@ -6,6 +6,7 @@
 //! row and column only. Denormal numbers count as 0.
 
 use std::arch::asm;
+use std::arch::x86_64::{__cpuid_count, CpuidResult};
 use std::marker::PhantomData;
 
 /// Rows of a tile.
@@ -29,13 +30,15 @@ pub(crate) fn is_available() -> bool {
 fn has_instructions() -> bool {
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
-    #[allow(unused_unsafe, reason = "safe from Rust 1.93 on")]
-    // SAFETY: every x86-64 CPU has CPUID.
-    let features = unsafe {
-        use std::arch::x86_64::{__cpuid, __cpuid_count};
-        if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 }
-    };
+    let features = if cpuid(0).eax >= 7 { cpuid(7).edx } else { 0 };
     features & (AMX_BF16 | AMX_TILE) == AMX_BF16 | AMX_TILE
+}
+
+/// What the CPU tells of itself under a number, at most `cpuid(0).eax`.
+#[allow(unused_unsafe, reason = "safe from Rust 1.93 on")]
+pub(super) fn cpuid(leaf: u32) -> CpuidResult {
+    // SAFETY: every x86-64 CPU has CPUID.
+    unsafe { __cpuid_count(leaf, 0) }
 }
 
 /// Linux keeps room for a thread's tiles only where the process has asked for it.

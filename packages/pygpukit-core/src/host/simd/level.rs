@@ -127,9 +127,7 @@ mod x86 {
     /// Intel's CPUs, which have AMX for that, multiply pairs of bfloat16 numbers more slowly than float32
     /// numbers: prompts took Sapphire Rapids without AMX 2.5 times as long.
     pub(super) fn has_quick_pairs() -> bool {
-        #[allow(unused_unsafe, reason = "safe from Rust 1.93 on")]
-        // SAFETY: every x86-64 CPU has CPUID.
-        let id = unsafe { std::arch::x86_64::__cpuid(0) };
+        let id = super::super::amx::cpuid(0);
         [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() != b"GenuineIntel"
     }
 

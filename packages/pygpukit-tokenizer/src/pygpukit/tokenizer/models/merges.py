@@ -62,7 +62,7 @@ class Merges:
         separator = _UNIT if paired else " "
         joined = None
         if len(merges) > _FEW and not prefix:
-            joined = _joined_if_known(merges, separator, vocab, tokens)
+            joined = _joined_if_known(merges, separator, vocab, tokens, paired=paired)
         if joined is None:
             if paired:
                 text = "".join(vocab)
@@ -204,18 +204,18 @@ def without_prefix(token: str, length: int) -> str:
 
 
 def _joined_if_known(
-    merges: list[Any], separator: str, vocab: Mapping[str, int], tokens: Lookup
+    merges: list[Any], separator: str, vocab: Mapping[str, int], tokens: Lookup, *, paired: bool
 ) -> list[str] | None:
     """The merges joined by ``separator`` if it is plain that they are pairs that give tokens.
 
     Without a loop in Python: a vocabulary may have half a million merges.
     """
     try:
-        joined = merges if isinstance(merges[0], str) else list(map(separator.join, merges))
+        joined = list(map(separator.join, merges)) if paired else merges
         text = _RECORD.join(joined)
     except TypeError:
         return None
-    if joined is merges and "#version" in text:
+    if not paired and "#version" in text:
         # A header that old files have among them.
         joined = [merge for merge in merges if not merge.startswith("#version")]
         text = _RECORD.join(joined)
