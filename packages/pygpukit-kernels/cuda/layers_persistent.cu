@@ -57,9 +57,9 @@ struct Layers {
     const LinearArgs<T>& l = step.linear;
     const Rounds rounds(l.n, l.k, l.gated);
     if (static_cast<int>(blockIdx.x) >= rounds.tiles) return;
-    warps_sync<INPUT_FREE, PRODUCT_WARPS>();
+    products.wait_for_room();
     input.load(mailboxes(step.x), l.x, l.k, norm, l.dtype);
-    warps_sync<INPUT_READY, PRODUCT_WARPS>();
+    barrier_arrive(places.full_input());
     products.run(rounds, l.dtype);
   }
 
@@ -100,8 +100,6 @@ __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const
     if (step.kind != STEP_LINEAR) continue;
     const Rounds rounds(step.linear.n, step.linear.k, step.linear.gated);
     if (static_cast<int>(blockIdx.x) >= rounds.tiles) continue;
-    warps_sync<INPUT_FREE, PRODUCT_WARPS>();
-    warps_sync<INPUT_READY, PRODUCT_WARPS>();
     products.run(rounds, step.linear.dtype);
   }
   copy_async_wait<0>();

@@ -31,13 +31,19 @@ struct Products {
   const Places<T> places;
   Place round;       // of the first stage of the next round
   unsigned number = 0;  // of that stage
+  unsigned parity = 0;  // of the barriers of x
   Slot<WARPS> sums;
 
   __device__ __forceinline__ explicit Products(const Places<T>& places) : places(places), round(places.a.stages) {}
 
-  // x is in shared memory.
+  // Waits until all have multiplied what is in the place of x.
+  __device__ __forceinline__ void wait_for_room() const { barrier_wait(places.empty_input(), parity ^ 1); }
+
+  // As soon as x is in shared memory.
   __device__ __forceinline__ void run(const Rounds& rounds, int dtype) {
     const int warp = warp_index(), lane = lane_index();
+    barrier_wait(places.full_input(), parity);
+    parity ^= 1;
     for (int tile = blockIdx.x; tile < rounds.tiles; tile += rounds.stride(), sums.advance()) {
       const int stages = rounds.stages(tile);
       barrier_wait(places.empty_sums(sums.index), sums.parity ^ 1);
@@ -49,6 +55,7 @@ struct Products {
       number += stages;
       if (has_sums(lane)) barrier_arrive(places.full_sums(sums.index));
     }
+    barrier_arrive(places.empty_input());
   }
 
  private:
@@ -72,8 +79,7 @@ struct Products {
       barrier_wait(places.full(place.index), place.parity);
       float d[4] = {};
       multiply<Product>(d, places.stage(place.index) + row, x + group * GROUP * SPAN * sizeof(T));
-      __syncwarp();
-      if (lane == 0) barrier_arrive(places.empty(place.index));
+      barrier_arrive(places.empty(place.index));
       place.advance(Rounds::STRIDE);
       const int chunk = group * GROUP + pair;
       if (has_sums(lane) && chunk < rounds.chunks) result[group * GROUP * TILE] = d[0];

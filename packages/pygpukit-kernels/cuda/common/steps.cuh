@@ -20,7 +20,7 @@ constexpr int GROUP_BYTES = TILE * GROUP_PITCH * sizeof(T);
 constexpr int STEP_BYTES = 512;
 
 // Barriers of some of a block's warps, beside those of block_sync.
-enum WarpBarrier : int { INPUT_FREE = 9, INPUT_READY = 10, STEPS_DONE = 11 };
+enum WarpBarrier : int { STEPS_DONE = 9 };
 
 template <WarpBarrier BARRIER, int COUNT>
 __device__ __forceinline__ void warps_sync() {
@@ -117,12 +117,14 @@ struct Places {
   // The shared address of a stage.
   __device__ __forceinline__ unsigned stage(int i) const { return shared_address(shared + a.ring) + i * GROUP_BYTES<T>; }
 
-  // Addresses of barriers: of the block's sums, its keys (0) and values (1), of which there is one place each, and of its
-  // stages.
+  // Addresses of barriers: of the block's sums, its keys (0) and values (1) and its x, of which there is one place each, and
+  // of its stages. Every thread that takes what is there arrives itself.
   __device__ __forceinline__ unsigned full_sums(int turn) const { return barrier(turn); }
   __device__ __forceinline__ unsigned empty_sums(int turn) const { return barrier(WARPS + turn); }
   __device__ __forceinline__ unsigned full_heads(int i) const { return barrier(2 * WARPS + i); }
   __device__ __forceinline__ unsigned empty_heads(int i) const { return barrier(2 * WARPS + 2 + i); }
+  __device__ __forceinline__ unsigned full_input() const { return barrier(2 * WARPS + 4); }
+  __device__ __forceinline__ unsigned empty_input() const { return barrier(2 * WARPS + 5); }
   __device__ __forceinline__ unsigned full(int stage) const { return barrier(BLOCK_BARRIERS + stage); }
   __device__ __forceinline__ unsigned empty(int stage) const { return barrier(BLOCK_BARRIERS + a.stages + stage); }
 
@@ -131,13 +133,16 @@ struct Places {
     const int lane = lane_index(), warp = warp_index();
     if (warp == 0 && lane < a.stages) {
       barrier_init(full(lane), 1);
-      barrier_init(empty(lane), GROUP / 2);
+      barrier_init(empty(lane), GROUP / 2 * WARP);
     } else if (warp == 1 && lane < WARPS) {
       barrier_init(full_sums(lane), PRODUCT_WARPS * TILE);
       barrier_init(empty_sums(lane), WARP);
     } else if (warp == 1 && lane < WARPS + 2) {
       barrier_init(full_heads(lane - WARPS), WARPS * (WARP + 1));
       barrier_init(empty_heads(lane - WARPS), WARPS * WARP);
+    } else if (warp == 1 && lane == WARPS + 2) {
+      barrier_init(full_input(), WARPS * WARP);
+      barrier_init(empty_input(), PRODUCT_WARPS * WARP);
     }
   }
 
@@ -150,7 +155,7 @@ struct Places {
   }
 
  private:
-  static constexpr int BLOCK_BARRIERS = 2 * WARPS + 4;
+  static constexpr int BLOCK_BARRIERS = 2 * WARPS + 6;
 
   __device__ __forceinline__ unsigned barrier(int i) const { return shared_address(shared + a.barriers) + 8 * i; }
 };

@@ -53,7 +53,7 @@ impl Shape {
         let scratch = 4 * 2 * (2 * Self::WARPS);
         let missing = 16;
         let parts = [input, heads, vectors, steps, sums, scratch, missing];
-        let barriers = 8 * (2 * Self::WARPS + 4);
+        let barriers = 8 * (2 * Self::WARPS + 6);
         let stage = Self::STAGE + 16;
         let fixed = parts.iter().sum::<usize>() + barriers;
         let free = (limits.shared_bytes_per_block as usize).saturating_sub(fixed);
