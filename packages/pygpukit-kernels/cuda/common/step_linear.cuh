@@ -129,8 +129,9 @@ struct Input {
     T* x = places.input();
     const int groups = length / 8;
     if (box) {
-      // The last tiles are those that come last.
-      box.wait_for(max(length - 1 - warp_index() * TILE, 0));
+      // The last tile is one of those that come last. Only one warp asks for it: what asks often is in the results' way.
+      if (warp_index() == 0) box.wait_for(length - 1);
+      block_sync<WARPS>();
       box.receive_groups<NORM_THREADS>(groups, [&](int g, const uint4& v) { put_group(x, g, v); });
     } else {
       for (int g = thread_index(); g < groups; g += NORM_THREADS) put_group(x, g, load16(source + 8 * g));
