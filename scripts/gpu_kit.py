@@ -24,10 +24,6 @@ from pathlib import Path
 
 KIT = Path(__file__).parent
 PACKAGES = ("core", "kernels", "llm")
-SANITIZER_OPTIONS = {
-    # A lane may give a place back for its warp, whose other lanes it knows to have read.
-    "racecheck": ["--racecheck-indirect-barrier-dependency"],
-}
 SANITIZER_RAN_OUT = "process didn't terminate successfully"
 SANITIZED_AT_ONCE, SANITIZED_TOGETHER = 7, 6
 """Processes side by side under compute-sanitizer, which needs gigabytes for each; tests of each."""
@@ -95,7 +91,7 @@ def sanitize(python: Path, tool: str, tests: list[str]) -> int:
         own.write_text(
             "\n".join(tests[start : start + SANITIZED_TOGETHER]) + "\n", encoding="utf-8"
         )
-        command = ["compute-sanitizer", "--tool", tool, *SANITIZER_OPTIONS.get(tool, ())]
+        command = ["compute-sanitizer", "--tool", tool]
         # To tell where a launch comes from it would hold Python's frames, and all that is in them.
         command += ["--show-backtrace", "device", "--error-exitcode", "9"]
         command += pytest(python, "--durations=3", f"@{own}")

@@ -3,11 +3,11 @@
 // of either.
 //
 // A block for each multiprocessor stays until all steps are done. Of its warps four do all that comes before a product, and
-// multiply; four multiply, and copy keys and values; four finish sums; two copy weights, through a ring in shared memory. The
-// copies run ahead of the steps, as they depend on none of them, so that the memory isn't idle while a step waits for the
-// one before. How much weights are under way is bounded, because what queues in front of the memory also delays the few
-// words that blocks wait for. Results of steps go between blocks through mailboxes; where they can be seen later they are
-// written to their tensors too.
+// multiply; four multiply, copy keys and values, and help to bring a long x; four finish sums; two copy weights, through a
+// ring in shared memory. The copies run ahead of the steps, as they depend on none of them, so that the memory isn't idle
+// while a step waits for the one before. How much weights are under way is bounded, because what queues in front of the
+// memory also delays the few words that blocks wait for. Results of steps go between blocks through mailboxes; where they
+// can be seen later they are written to their tensors too.
 //
 // Every step waits for all results of the one before it, directly or by way of the blocks that made them. So a mailbox may
 // be written again once two steps have passed since it was last read; Rust's operations/persistent sees to that.
@@ -23,14 +23,12 @@ template <int DIM, class T>
 struct Layers {
   const PersistentArgs<T>& a;
   const Places<T> places;
-  const Mailboxes<T> mailboxes;
-  const Input<T> input;
-  Products<T> products;
+  LinearSteps<T> linears;
   HeadSteps<DIM, T> heads;
   bool vectors_ahead = false;  // whether the norm of the next step is in shared memory
 
   __device__ __forceinline__ Layers(const PersistentArgs<T>& args, const Places<T>& places)
-      : a(args), places(places), mailboxes(args), input(places), products(places), heads(args, places, mailboxes) {}
+      : a(args), places(places), linears(args, places), heads(args, places, linears.mailboxes) {}
 
   __device__ __forceinline__ void run() {
     fetch_step(0);
@@ -43,7 +41,7 @@ struct Layers {
       fetch_step(i + 2);
       const Step<T>& step = *places.step(i);
       if (step.kind == STEP_LINEAR)
-        linear(step, has_vectors ? norm_of(step, false) : step.linear.norm);
+        linears.run(step, has_vectors ? norm_of(step, false) : step.linear.norm);
       else if (step.kind == STEP_ATTENTION)
         heads.attend(step, i + 1);
       else
@@ -52,17 +50,6 @@ struct Layers {
   }
 
  private:
-  // `norm`: that of the step, in shared memory if it is there.
-  __device__ __forceinline__ void linear(const Step<T>& step, const NormArgs& norm) {
-    const LinearArgs<T>& l = step.linear;
-    const Rounds rounds(l.n, l.k, l.gated);
-    if (static_cast<int>(blockIdx.x) >= rounds.tiles) return;
-    products.wait_for_room();
-    input.load(mailboxes(step.x), l.x, l.k, norm, l.dtype);
-    barrier_arrive(places.full_input());
-    products.run(rounds, l.dtype);
-  }
-
   // Begins to copy what step i is; it is there two steps later.
   __device__ __forceinline__ void fetch_step(int i) const {
     if (i < a.step_count && thread_index() < STEP_BYTES / 16)
@@ -87,7 +74,7 @@ struct Layers {
 // The steps, as the warps that multiply and copy keys and values go through them.
 template <int DIM, class T>
 __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const Places<T>& places) {
-  Products<T> products(places);
+  LinearSteps<T> linears(a, places);
   HeadStream<DIM, T> heads(a, places);
   int attention = 0;
   heads.copy_first(attention);
@@ -97,10 +84,7 @@ __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const
       heads.copy_others(attention);
       heads.copy_first(++attention);
     }
-    if (step.kind != STEP_LINEAR) continue;
-    const Rounds rounds(step.linear.n, step.linear.k, step.linear.gated);
-    if (static_cast<int>(blockIdx.x) >= rounds.tiles) continue;
-    products.run(rounds, step.linear.dtype);
+    if (step.kind == STEP_LINEAR) linears.run(step, step.linear.norm);
   }
   copy_async_wait<0>();
 }
@@ -123,13 +107,12 @@ __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
   start_dependents();
   const int warp = warp_index();
   if (warp < WARPS) {
-    take_registers<224>();
+    take_registers<200>();
     wait_for_inputs();
     Layers<DIM, T>(a, places).run();
     warps_sync<STEPS_DONE, 2 * WARPS>();
     if (thread_index() == 0) count_steps(a);
   } else if (warp < 2 * WARPS) {
-    give_registers<104>();
     wait_for_inputs();
     multiply_steps<DIM>(a, places);
   } else if (warp < 3 * WARPS) {

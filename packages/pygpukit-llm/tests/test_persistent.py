@@ -33,7 +33,6 @@ BASE = {
     "num_key_value_heads": 2,
     "head_dim": 64,
     "max_position_embeddings": 4096,
-    "rms_norm_eps": 1e-5,
     "rope_theta": 10000.0,
     "tie_word_embeddings": False,
     "torch_dtype": "bfloat16",
@@ -58,6 +57,17 @@ CONFIGS = {
         "architectures": ["LlamaForCausalLM"],
         "num_attention_heads": 20,
         "num_key_value_heads": 1,
+    },
+    "llama, wide inside": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "intermediate_size": 8712,
+    },
+    "starcoder2, with norms of layers": {
+        "model_type": "starcoder2",
+        "architectures": ["Starcoder2ForCausalLM"],
+        "norm_epsilon": 1e-5,
+        "hidden_act": "gelu_pytorch_tanh",
     },
     "float16": {
         "model_type": "llama",
@@ -113,12 +123,17 @@ def weights(config: dict[str, object]) -> dict[str, np.ndarray]:
             "self_attn.k_proj.weight": random(kv_heads * dim, hidden),
             "self_attn.v_proj.weight": random(kv_heads * dim, hidden),
             "self_attn.o_proj.weight": random(hidden, heads * dim),
-            "mlp.gate_proj.weight": random(inner, hidden),
-            "mlp.up_proj.weight": random(inner, hidden),
-            "mlp.down_proj.weight": random(hidden, inner),
             "input_layernorm.weight": near_one(hidden),
             "post_attention_layernorm.weight": near_one(hidden),
         }
+        if config["model_type"] == "starcoder2":
+            own |= {"mlp.c_fc.weight": random(inner, hidden)}
+            own |= {"mlp.c_proj.weight": random(hidden, inner)}
+            biases = {f"{name.removesuffix('.weight')}.bias": len(own[name]) for name in own}
+            own |= {name: 0.2 * random(size) for name, size in biases.items()}
+        else:
+            own |= {f"mlp.{part}_proj.weight": random(inner, hidden) for part in ("gate", "up")}
+            own |= {"mlp.down_proj.weight": random(hidden, inner)}
         if config["model_type"] == "qwen2":
             for part, count in ("q", heads), ("k", kv_heads), ("v", kv_heads):
                 own[f"self_attn.{part}_proj.bias"] = random(count * dim)
@@ -126,6 +141,8 @@ def weights(config: dict[str, object]) -> dict[str, np.ndarray]:
             own |= {f"self_attn.{part}_norm.weight": near_one(dim) for part in "qk"}
         tensors |= {f"model.layers.{layer}.{name}": array for name, array in own.items()}
     tensors["model.norm.weight"] = near_one(hidden)
+    if config["model_type"] == "starcoder2":
+        tensors["model.norm.bias"] = 0.2 * random(hidden)
     if not config["tie_word_embeddings"]:
         tensors["lm_head.weight"] = random(VOCABULARY, hidden)
     return tensors

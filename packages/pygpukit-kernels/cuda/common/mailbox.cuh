@@ -26,6 +26,8 @@ struct Mailbox {
   unsigned* words;  // null: not a mailbox
   unsigned tag;     // of 16 bits
 
+  static constexpr int AHEAD = 4;  // groups of eight values that a thread reads together
+
   __device__ __forceinline__ explicit operator bool() const { return words; }
 
   __device__ __forceinline__ void send(int i, unsigned short bits) const {
@@ -67,7 +69,6 @@ struct Mailbox {
   // of group g.
   template <int THREADS, class Put>
   __device__ __forceinline__ void receive_groups(int count, const Put& put) const {
-    constexpr int AHEAD = 4;  // groups that are read together
     for (int start = thread_index(); start < count; start += AHEAD * THREADS) {
       uint4 low[AHEAD], high[AHEAD];
       unsigned differs;

@@ -21,6 +21,17 @@ __device__ __forceinline__ bool is_vectorizable(const T* p, int length, long lon
   return is_aligned16(p) && length % 8 == 0 && stride % 8 == 0;
 }
 
+// In the order in which they lie in memory.
+template <class T>
+__device__ __forceinline__ Eight unpack8(const uint4& v) {
+  Eight e;
+  unpack2<T>(v.x, e.value[0], e.value[1]);
+  unpack2<T>(v.y, e.value[2], e.value[3]);
+  unpack2<T>(v.z, e.value[4], e.value[5]);
+  unpack2<T>(v.w, e.value[6], e.value[7]);
+  return e;
+}
+
 template <class T>
 __device__ __forceinline__ Eight load8(const T* p) {
   Eight e;
@@ -28,11 +39,7 @@ __device__ __forceinline__ Eight load8(const T* p) {
     const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
     e = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
   } else {
-    const uint4 v = load16(p);
-    unpack2<T>(v.x, e.value[0], e.value[1]);
-    unpack2<T>(v.y, e.value[2], e.value[3]);
-    unpack2<T>(v.z, e.value[4], e.value[5]);
-    unpack2<T>(v.w, e.value[6], e.value[7]);
+    e = unpack8<T>(load16(p));
   }
   return e;
 }

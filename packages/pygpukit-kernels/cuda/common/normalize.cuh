@@ -43,6 +43,14 @@ struct Moments {
   }
 };
 
+// The moments of a row, given its mean and the sum of the squares of what each thread's elements differ from it by.
+__device__ __forceinline__ Moments block_moments(const NormArgs& norm, int length, float mean, float squares,
+                                                 float* scratch) {
+  constexpr int WARPS = NORM_THREADS / WARP;
+  squares = block_reduce<WARPS>(squares, scratch + WARPS, Sum());
+  return {mean, 1.f / sqrtf(squares / length + norm.eps)};
+}
+
 // The moments of a row; `group(g)` gives its elements 8g … 8g+7, zeros past `length`, and is called only by the thread
 // that owns g. `scratch` holds NORM_SCRATCH floats, which are free again two barriers later.
 template <class Group>
@@ -69,6 +77,5 @@ __device__ __forceinline__ Moments block_moments(const NormArgs& norm, int lengt
       squares = 8 * g + i < length ? fmaf(d, d, squares) : squares;
     }
   }
-  squares = block_reduce<WARPS>(squares, scratch + WARPS, Sum());
-  return {mean, 1.f / sqrtf(squares / length + norm.eps)};
+  return block_moments(norm, length, mean, squares, scratch);
 }

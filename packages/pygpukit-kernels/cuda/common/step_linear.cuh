@@ -117,53 +117,105 @@ struct Products {
   }
 };
 
-// Brings x, normalised, into shared memory: of the first WARPS warps.
+// Brings x, normalised, into shared memory.
 template <class T>
 struct Input {
   const Places<T> places;
 
   __device__ __forceinline__ explicit Input(const Places<T>& places) : places(places) {}
 
+  // Of all warps that multiply: those behind the first WARPS take part where there is much to bring and no norm.
   __device__ __forceinline__ void load(const Mailbox& box, const T* source, int length, const NormArgs& norm,
                                        int dtype) const {
-    T* x = places.input();
+    constexpr int MUCH = 8 * Mailbox::AHEAD * WARPS * WARP;
+    if (norm.kind == NORM_NONE && length > MUCH)
+      bring<PRODUCT_WARPS>(box, source, length, [&](int g, const uint4& v) { put_group(g, v); });
+    else if (warp_index() < WARPS)
+      bring_normalized(box, source, length, norm, dtype);
+  }
+
+ private:
+  __device__ __forceinline__ void bring_normalized(const Mailbox& box, const T* source, int length, const NormArgs& norm,
+                                                   int dtype) const {
+    float squares = 0.f;
+    bring<WARPS>(box, source, length, [&](int g, const uint4& v) {
+      put_group(g, v);
+      if (norm.kind == NORM_RMS) squares = add_squares(squares, unpack8<T>(v));
+    });
+    if (norm.kind == NORM_NONE) return;
+    const auto group = [&](int g) { return input_group(g); };
+    const Moments moments = norm.kind == NORM_RMS ? block_moments(norm, length, 0.f, squares, places.scratch())
+                                                  : block_moments(norm, length, group, places.scratch());
+    for (int g = thread_index(); g < length / 8; g += NORM_THREADS) {
+      const Eight y = moments(norm, 8 * g, length, input_group(g));
+      put_group(g, dtype == DTYPE_F16 ? pack8<f16>(y) : pack8<T>(y));
+    }
+  }
+
+  // Of the first COUNT warps. put(g, values) has the values of group g, in the order of the groups of a thread; zeros are put
+  // behind them.
+  template <int COUNT, class Put>
+  __device__ __forceinline__ void bring(const Mailbox& box, const T* source, int length, const Put& put) const {
+    constexpr int THREADS = COUNT * WARP;
     const int groups = length / 8;
     if (box) {
       // The last tile is one of those that come last. Only one warp asks for it: what asks often is in the results' way.
       if (warp_index() == 0) box.wait_for(length - 1);
-      block_sync<WARPS>();
-      box.receive_groups<NORM_THREADS>(groups, [&](int g, const uint4& v) { put_group(x, g, v); });
+      block_sync<COUNT>();
+      box.receive_groups<THREADS>(groups, put);
     } else {
-      for (int g = thread_index(); g < groups; g += NORM_THREADS) put_group(x, g, load16(source + 8 * g));
+      for (int g = thread_index(); g < groups; g += THREADS) put(g, load16(source + 8 * g));
     }
-    for (int g = groups + thread_index(); g < ceil_div(length, SPAN) * (SPAN / 8); g += NORM_THREADS)
-      put_group(x, g, make_uint4(0, 0, 0, 0));
-    if (norm.kind == NORM_NONE) return;
-    const Moments moments = block_moments(norm, length, [&](int g) { return input_group(x, g); }, places.scratch());
-    for (int g = thread_index(); g < groups; g += NORM_THREADS) {
-      const Eight y = moments(norm, 8 * g, length, input_group(x, g));
-      put_group(x, g, dtype == DTYPE_F16 ? pack8<f16>(y) : pack8<T>(y));
-    }
+    for (int g = groups + thread_index(); g < ceil_div(length, SPAN) * (SPAN / 8); g += THREADS)
+      put_group(g, make_uint4(0, 0, 0, 0));
   }
 
- private:
-  // x lies in shared memory as the products take it: of 32 values lane q has 2q, 2q + 1 and those 8, 16 and 24 after them.
-  static __device__ __forceinline__ unsigned* input_words(T* x, int group) {
-    return reinterpret_cast<unsigned*>(x) + group / 4 * 16 + group % 4;
+  static __device__ __forceinline__ float add_squares(float sum, const Eight& e) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum = fmaf(e.value[i], e.value[i], sum);
+    return sum;
   }
-  static __device__ __forceinline__ void put_group(T* x, int group, const uint4& v) {
-    unsigned* words = input_words(x, group);
+
+  // x lies in shared memory as the products take it: of 32 values lane q has 2q, 2q + 1 and those 8, 16 and 24 after them.
+  __device__ __forceinline__ unsigned* input_words(int group) const {
+    return reinterpret_cast<unsigned*>(places.input()) + group / 4 * 16 + group % 4;
+  }
+  __device__ __forceinline__ void put_group(int group, const uint4& v) const {
+    unsigned* words = input_words(group);
     words[0] = v.x;
     words[4] = v.y;
     words[8] = v.z;
     words[12] = v.w;
   }
-  static __device__ __forceinline__ Eight input_group(T* x, int group) {
-    const unsigned* words = input_words(x, group);
+  __device__ __forceinline__ Eight input_group(int group) const {
+    const unsigned* words = input_words(group);
     Eight e;
 #pragma unroll
     for (int i = 0; i < 4; ++i) unpack2<T>(words[4 * i], e.value[2 * i], e.value[2 * i + 1]);
     return e;
+  }
+};
+
+// Of the warps that multiply.
+template <class T>
+struct LinearSteps {
+  const Places<T> places;
+  const Mailboxes<T> mailboxes;
+  const Input<T> input;
+  Products<T> products;
+
+  __device__ __forceinline__ LinearSteps(const PersistentArgs<T>& args, const Places<T>& places)
+      : places(places), mailboxes(args), input(places), products(places) {}
+
+  // `norm`: that of the step, in shared memory if it is there.
+  __device__ __forceinline__ void run(const Step<T>& step, const NormArgs& norm) {
+    const LinearArgs<T>& l = step.linear;
+    const Rounds rounds(l.n, l.k, l.gated);
+    if (static_cast<int>(blockIdx.x) >= rounds.tiles) return;
+    products.wait_for_room();
+    input.load(mailboxes(step.x), l.x, l.k, norm, l.dtype);
+    barrier_arrive(places.full_input());
+    products.run(rounds, l.dtype);
   }
 };
 

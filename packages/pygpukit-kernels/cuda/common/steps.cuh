@@ -141,7 +141,7 @@ struct Places {
       barrier_init(full_heads(lane - WARPS), WARPS * (WARP + 1));
       barrier_init(empty_heads(lane - WARPS), WARPS * WARP);
     } else if (warp == 1 && lane == WARPS + 2) {
-      barrier_init(full_input(), WARPS * WARP);
+      barrier_init(full_input(), PRODUCT_WARPS * WARP);
       barrier_init(empty_input(), PRODUCT_WARPS * WARP);
     }
   }
