@@ -95,6 +95,8 @@ def check_many(pattern: Pattern, texts: list[str]) -> None:
         ("(?i)xßy", "XSSY xẞy xſsy xsy", ["XSSY", "xẞy", "xſsy"]),
         ("(?<=(?i)ss)a", "ssa ßa", ["a"]),
         ("a{1,3}+b", "aaab", ["aaab"]),
+        ("(?:ab?c)++", "a acabca", ["acabc"]),
+        ("(?:(?!C).)++", "ABC", ["AB"]),
         ("a{2}?", "aaa", ["aa"]),
         ("^b", "a\nb", ["b"]),
         ("a$", "a\nb", ["a"]),

@@ -13,6 +13,8 @@ import re
 from functools import cache
 from itertools import count
 
+from pygpukit.tokenizer.possessive import possessive
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -88,9 +90,12 @@ def _words(letters: str, others: str, before: str) -> str:
     if others:
         run = f"(?:[{letters}]++|[{others}]++)"
         # What is neither stays with whatever is beside it.
-        rest = f"(?:(?![{letters}]|[{others}{MARK}]).)++"
-        word = f"(?:{run}(?:{rest}{run}?+)*+|(?:{rest}{run}?+)++)"
-    uncut = f"(?:(?<=[{before}]){MARK}++{word}?+)*+" if before else ""
+        rest = possessive(f"(?:(?![{letters}]|[{others}{MARK}]).)", "+")
+        beside = f"(?:{rest}{possessive(run, '?')})"
+        word = f"(?:{run}{possessive(beside, '*')}|{possessive(beside, '+')})"
+    uncut = ""
+    if before:
+        uncut = possessive(f"(?:(?<=[{before}]){MARK}++{possessive(word, '?')})", "*")
     anything = f"{MARK}*+{word}{uncut}|{MARK}++"
     if not others:
         return anything

@@ -36,6 +36,7 @@ from pygpukit.tokenizer.onig.nodes import (
     Repeat,
     walk,
 )
+from pygpukit.tokenizer.possessive import possessive
 from pygpukit.tokenizer.unicode import sets
 from pygpukit.tokenizer.unicode.properties import ASCII, UNICODE
 
@@ -364,12 +365,7 @@ def _emit(node: Node, syntax: _Syntax) -> str:
     if isinstance(node, Choice):
         return "|".join(_emit(item, syntax) for item in node.items)
     if isinstance(node, Repeat):
-        body = _emit(node.body, syntax)
-        single = isinstance(node.body, Chars | Atomic)
-        if not single and (node.low, node.high, node.mode) == (0, 1, ""):
-            # It is the same, and faster.
-            return f"(?:{body}|)"
-        return f"{body if single else f'(?:{body})'}{_bounds(node)}{node.mode}"
+        return _repeat(node, _emit(node.body, syntax))
     if isinstance(node, Anchor):
         return f"(?:{_emit(node.body, syntax)})"
     if isinstance(node, Atomic):
@@ -379,6 +375,16 @@ def _emit(node: Node, syntax: _Syntax) -> str:
     if isinstance(node, Look):
         return _look(node, syntax)
     raise TypeError(type(node).__name__)
+
+
+def _repeat(node: Repeat, body: str) -> str:
+    group = body if isinstance(node.body, Chars | Atomic) else f"(?:{body})"
+    if node.mode == "+" and not isinstance(node.body, Chars):
+        return possessive(group, _bounds(node))
+    if group != body and (node.low, node.high, node.mode) == (0, 1, ""):
+        # It is the same, and faster.
+        return f"(?:{body}|)"
+    return f"{group}{_bounds(node)}{node.mode}"
 
 
 def _bounds(node: Repeat) -> str:
