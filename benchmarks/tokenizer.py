@@ -36,7 +36,10 @@ RESULTS = HERE / "results/tokenizer.json"
 ENGINES = ("tokenizers", "pygpukit", "tiktoken", "transformers")
 ONLY_IDS = ("tiktoken", "transformers")
 # The last transformers with tokenizers in Python goes with an older release of tokenizers.
-OLD_TRANSFORMERS = ["uv", "run", "--quiet", "--no-project", "--with", "transformers>=4.57,<5"]
+OLD_TRANSFORMERS = [
+    *("uv", "run", "--quiet", "--no-project", "--python", sys.executable),
+    *("--with", "transformers>=4.57,<5"),
+]
 QWEN_2 = r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
 TASKS = ("ids", "encode", "decode", "start")
 
@@ -195,7 +198,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
                 row = one_row(engines, str(path), task, text, work, options.rounds)
                 rows.append({"model": folder.name, "task": task, "text": corpus, **row})
                 print(line(rows[-1]), flush=True)
-    return {"machine": machine(1), "rows": rows}
+    return {"machine": machine(1) | {"python": sys.version}, "rows": rows}
 
 
 def one_row(

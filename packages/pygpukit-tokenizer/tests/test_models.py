@@ -8,24 +8,28 @@ from typing import Any
 import models as our_models
 import pytest
 import strategies as our
-from files import bpe, file
+from files import added_token, bpe, file
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Both
 
-from pygpukit.tokenizer import Tokenizer, TokenizerLoadError
+from pygpukit.tokenizer import Tokenizer, TokenizerLoadError, possessive
 from pygpukit.tokenizer.models import MODELS
 from pygpukit.tokenizer.models import bpe as bpe_module
 from pygpukit.tokenizer.models import unigram as unigram_module
 
+WORTH_CUTTING = {"cut": 0, "cut by atomic groups": 0, "uncut": 1 << 20}
 
-@pytest.fixture(autouse=True, scope="module", params=[0, 1 << 20], ids=["cut", "uncut"])
+
+@pytest.fixture(autouse=True, scope="module", params=WORTH_CUTTING)
 def _worth_cutting(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Both ways with texts that pre-tokenizers leave long."""
+    """All ways with texts that pre-tokenizers leave long."""
     with pytest.MonkeyPatch.context() as patch:
+        if "atomic" in request.param:
+            patch.setattr(possessive, "_WORK", False)
         for module in (bpe_module, unigram_module):
-            patch.setattr(module, "_WORTH_CUTTING", request.param)
-        patch.setattr(unigram_module, "_WORTH_INDEXING", request.param)
+            patch.setattr(module, "_WORTH_CUTTING", WORTH_CUTTING[request.param])
+        patch.setattr(unigram_module, "_WORTH_INDEXING", WORTH_CUTTING[request.param])
         yield
 
 
@@ -102,6 +106,21 @@ def test_words_are_cut_only_where_no_token_reaches_across() -> None:
     model = both.tokenizer._model
     if bpe_module._WORTH_CUTTING == 0:
         assert model.words("a▁ab▁▁a>▁<▁a") == ["a", "▁ab", "▁▁a", ">▁<", "▁a"]
+
+
+def test_words_between_added_tokens_are_cut_alike() -> None:
+    merges = [["▁", "a"], ["a", "b"], ["▁a", "b"]]
+    spaces = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}
+    tokens = ["<unk>", "▁", "a", "b", " ", *(left + right for left, right in merges)]
+    both = Both(
+        file(
+            bpe({token: id for id, token in enumerate(tokens)}, merges, unk_token="<unk>"),
+            pre_tokenizer=spaces | {"invert": False},
+            added_tokens=[added_token("|", normalized=False)],
+        )
+    )
+    for text in ("|a▁ab||▁▁a|b▁a", "▁ab|ab ▁a|▁ab", "a|b", "||", "|"):
+        both.check(text)
 
 
 def test_words_where_only_letters_are_tokens() -> None:

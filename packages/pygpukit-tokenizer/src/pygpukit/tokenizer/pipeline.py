@@ -124,22 +124,38 @@ class Pipeline:
             return self._text_ids(text, parse_special, learn=True)
 
     def _text_ids(self, text: str, parse_special: bool, *, learn: bool = False) -> list[int]:
-        words: list[str | AddedToken] = []
         found = self._added.raw.find(text) if parse_special else ()
-        part_words = self._part_words
         if self._exchanges:
-            text, part_words = self._normalized(text), self._normalized_words
+            text = self._normalized(text)
+        parts = []
         position = 0
-        for start, end, token in found:
-            if position < start:
-                words += part_words(text[position:start], position == 0, True)
-            words.append(token)
+        for start, end, _ in found:
+            parts.append(text[position:start])
             position = end
-        rest = text[position:] if position else text
-        words += part_words(rest, position == 0, parse_special)
+        parts.append(text[position:] if position else text)
+        each = self._words_of_each(parts, parse_special)
+        words = [*next(each)]
+        for (_, _, token), more in zip(found, each, strict=True):
+            words.append(token)
+            words += more
         if learn:
             self._id_cache.learn(words)
         return list(chain.from_iterable(map(self._ids_of, words)))
+
+    def _words_of_each(
+        self, parts: list[str], parse_special: bool
+    ) -> Iterator[Sequence[str | AddedToken]]:
+        """The words of each part of a text; normalised ones if normalizing exchanges characters."""
+        part_words = self._normalized_words if self._exchanges else self._part_words
+        first, *later = parts
+        yield part_words(first, True, parse_special)
+        only_cuts = self._exchanges and not self._finds_normalized and self._cuts
+        # The lines of a text may be so many parts that what is done for each counts.
+        if only_cuts and all(split(later) is later for split in self._later_splits):
+            yield from map(self._model.words, later)
+        else:
+            for part in later:
+                yield part_words(part, False, parse_special)
 
     def _part_words(
         self, text: str, first: bool, parse_special: bool

@@ -192,7 +192,7 @@ class BPE(Model):
         if self._words is None:
             self._uncut += len(text)
             if self._uncut < _WORTH_CUTTING:
-                return [text]
+                return [text] if text else []
             # Bytes, or unknown characters, could merge with whatever is beside them.
             atoms = filter(None, ("<0x", self._unk_token))
             gives = partial(self._merges.gives, vocab=self._vocab)
