@@ -17,6 +17,7 @@ import argparse
 import json
 import lzma
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -197,6 +198,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
                 text = str(corpora.get(corpus, ""))
                 row = one_row(engines, str(path), task, text, work, options.rounds)
                 rows.append({"model": folder.name, "task": task, "text": corpus, **row})
+                rows[-1]["python"] = platform.python_version()
                 print(line(rows[-1]), flush=True)
     return {"machine": machine(1) | {"python": sys.version}, "rows": rows}
 
