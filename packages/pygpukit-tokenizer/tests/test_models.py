@@ -95,6 +95,18 @@ def test_the_bytes_of_affixes_stand_for_no_text(affix: str) -> None:
         assert encoding.offsets == [(0, 1), (0, 1), (1, 2), (1, 2)]
 
 
+@pytest.mark.parametrize("known", [[], ["▁"], ["▁0"], ["0"]])
+def test_bytes_of_what_is_put_in_front_share_the_first_character(known: list[str]) -> None:
+    tokens = ["<unk>", *known, *(f"<0x{byte:02X}>" for byte in range(0x100))]
+    vocab = [[token, 0.0] for token in tokens]
+    model = {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": True}
+    marks = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}
+    steps = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, marks]}
+    both = Both(file(model, pre_tokenizer=steps))
+    for text in ("0", "0 0", "ab 0é", "é0"):
+        both.check(text)
+
+
 def test_words_are_cut_only_where_no_token_reaches_across() -> None:
     letters = ["▁", "a", "b", ">", "<"]
     merges = [["▁", "a"], ["▁", "<"], [">", "▁<"], ["b", "a"], ["▁a", "b"]]

@@ -81,10 +81,9 @@ class WordTokenizer:
         """The same of a word whose first character was put in front: it has the next one's span."""
         ids, tokens, steps = self.tokens(word)
         first, *rest = steps
-        if type(first) is int and first > 1:
-            return ids, tokens, (first - 1, *rest)
-        if type(first) is int and type(rest[0]) is int:
-            return ids, tokens, (1, _BACK, *rest)
+        # The next token may go back to that character too: where both are spelled in byte tokens.
+        if type(first) is int and type(rest[0] if rest else 0) is int:
+            return ids, tokens, (first - 1, *rest) if first > 1 else (1, _BACK, *rest)
         bounds = pairwise(accumulate(steps, initial=0))
         spans = [span for span, step in zip(bounds, steps, strict=True) if type(step) is int]
         firsts = [max(start - 1, 0) for start, _ in spans]
