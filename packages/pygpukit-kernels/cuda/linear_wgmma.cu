@@ -293,10 +293,29 @@ struct Gemm {
     }
   }
 
+  // Whether the result, as that of lm_head, is float32 in pairs that can be written at once, and nothing is added to it.
+  __device__ __forceinline__ bool is_pairs_result() const {
+    return a.out_dtype == DTYPE_F32 && !a.residual && is_pairs(static_cast<const float*>(a.out), a.n, a.out_stride);
+  }
+
+  // Scales the sums and stores them: the four lanes of a row write 32 bytes.
+  __device__ __forceinline__ void store_pairs(const float (&sum)[S::TILES][4], int own_row, int first_column) const {
+    float* target = static_cast<float*>(a.out) + own_row * a.out_stride;
+#pragma unroll
+    for (int i = 0; i < 2 * S::TILES; ++i) {
+      const int t = i / 2, half = i % 2, column = first_column + t * 8 + lane_index() % 4 * 2;
+      if (own_row + half * 8 >= a.rows || column >= a.n || (a.gated && t >= S::TILES / 2)) continue;
+      const float2 pair = make_float2(sum[t][2 * half] * a.scale, sum[t][2 * half + 1] * a.scale);
+      *reinterpret_cast<float2*>(target + half * 8 * a.out_stride + column) = pair;
+    }
+  }
+
   __device__ __forceinline__ void finish(float (&sum)[S::TILES][4], int group, int first_row, int first_column) const {
     activate_sums(sum, first_column);
     const int own_row = first_row + group * 64 + warp_index() % 4 * 16 + lane_index() / 4;
-    if (!is_vectorizable_result()) {
+    if (is_pairs_result()) {
+      store_pairs(sum, own_row, first_column);
+    } else if (!is_vectorizable_result()) {
       store_each(sum, own_row, first_column);
     } else if (a.out_dtype == DTYPE_F16) {
       store_vectors<f16>(sum, own_row, first_column);

@@ -21,6 +21,11 @@ __device__ __forceinline__ bool is_vectorizable(const T* p, int length, long lon
   return is_aligned16(p) && length % 8 == 0 && stride % 8 == 0;
 }
 
+// Whether rows of `length` floats, `stride` apart, can be walked in aligned pairs.
+__device__ __forceinline__ bool is_pairs(const float* p, int length, long long stride) {
+  return reinterpret_cast<unsigned long long>(p) % 8 == 0 && length % 2 == 0 && stride % 2 == 0;
+}
+
 // In the order in which they lie in memory.
 template <class T>
 __device__ __forceinline__ Eight unpack8(const uint4& v) {
