@@ -8,27 +8,36 @@
 #include "common/attention_decode.cuh"
 #include "common/launch.cuh"
 
-// Merges the spans of `heads` heads from `first_head` on, by all threads of the block.
+// Merges the spans first … end - 1 of `heads` heads from `first_head` on, by all threads of the block.
 template <class T>
-__device__ __forceinline__ void merge_heads(const SinkArgs<T>& a, int token, int first_head, int heads) {
-  const int sequence = a.sequences[token], position = a.positions[token];
-  const int first = a.first_visible(position) / SPAN_KEYS;
-  const int end = a.pages.holds(sequence, position) ? position / SPAN_KEYS + 1 : first;
-  for (int element = threadIdx.x; element < heads * a.dim; element += blockDim.x) {
-    const int head = first_head + element / a.dim, i = element % a.dim;
+__device__ __forceinline__ void merge_heads(const SinkArgs<T>& a, int token, int first_head, int heads, int first,
+                                            int end) {
+  const int pairs = a.dim / 2;
+  for (int pair = threadIdx.x; pair < heads * pairs; pair += blockDim.x) {
+    const int head = first_head + pair / pairs, i = pair % pairs * 2;
     const SpanResults<T> results(a, token, head);
     constexpr int AHEAD = 8;
-    const float out = merge_spans<AHEAD>(first, end, [&](int span, int count, float* sums, Softmax* softmax) {
+    const float2 out = merge_spans<AHEAD>(first, end, [&](int span, int count, float2* sums, Softmax* softmax) {
 #pragma unroll
       for (int j = 0; j < AHEAD; ++j)
         if (j < count) {
-          sums[j] = results.sums[static_cast<long long>(span + j) * a.dim + i];
+          sums[j] = *reinterpret_cast<const float2*>(results.sums + static_cast<long long>(span + j) * a.dim + i);
           softmax[j].largest = results.softmax[2 * (span + j)];
           softmax[j].weight = results.softmax[2 * (span + j) + 1];
         }
     }, a.sink(head));
-    a.out[token * a.out_stride + head * a.dim + i] = from_float<T>(out);
+    T* to = a.out + token * a.out_stride + head * a.dim + i;
+    to[0] = from_float<T>(out.x);
+    to[1] = from_float<T>(out.y);
   }
+}
+
+// Whether this may be one of the blocks that run first, which wait for the kernel before.
+__device__ __forceinline__ bool is_early() {
+  constexpr int MOST_BLOCKS_PER_SM = 4;
+  unsigned multiprocessors;
+  asm("mov.u32 %0, %%nsmid;" : "=r"(multiprocessors));
+  return blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z) < MOST_BLOCKS_PER_SM * multiprocessors;
 }
 
 template <int DIM, int WARPS, class T>
@@ -37,26 +46,31 @@ __device__ __forceinline__ void attention_decode(const SinkArgs<T>& a) {
   const int token = blockIdx.x;
   Decode<DIM, WARPS, T> decode(a, shared, Share(a, token, blockIdx.y, blockIdx.z, gridDim.z));
   start_dependents();
-  decode.prefetch();
+  if (is_early()) decode.prefetch();
   wait_for_inputs();
-  if (decode.locate()) {
-    decode.run([&](int head, int span, int column, float sum, const Softmax& softmax) {
+  const bool any = decode.locate();
+  if (any) {
+    decode.run([&](int head, int span, int column, float2 sum, const Softmax& softmax) {
       const SpanResults<T> results(a, token, head);
-      results.sums[static_cast<long long>(span) * a.dim + column] = sum;
+      *reinterpret_cast<float2*>(results.sums + static_cast<long long>(span) * a.dim + column) = sum;
       if (column == 0) {
         results.softmax[2 * span] = softmax.largest;
         results.softmax[2 * span + 1] = softmax.weight;
       }
     });
   }
-  if (decode.splits == 1) merge_heads(a, token, decode.head, decode.queries);
+  if (decode.splits > 1) return;
+  const int first = any ? decode.first_span() : 0, end = any ? decode.end_span() : 0;
+  merge_heads(a, token, decode.head, decode.queries, first, end);
 }
 
 template <class T>
 __device__ __forceinline__ void attention_merge(const SinkArgs<T>& a) {
   start_dependents();
   wait_for_inputs();
-  merge_heads(a, blockIdx.x, blockIdx.y, 1);
+  const int token = blockIdx.x, sequence = a.sequences[token], position = a.positions[token];
+  const int first = a.first_visible(position) / SPAN_KEYS;
+  merge_heads(a, token, blockIdx.y, 1, first, a.pages.holds(sequence, position) ? position / SPAN_KEYS + 1 : first);
 }
 
 #define ENTRY(DIM, WARPS, T)                                                                                  \

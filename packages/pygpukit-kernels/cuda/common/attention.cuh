@@ -94,6 +94,9 @@ struct Scorer {
 struct Scales {
   float before, next;
   __device__ __forceinline__ float operator()(float sum, float added) const { return fmaf(added, next, sum * before); }
+  __device__ __forceinline__ float2 operator()(float2 sum, float2 added) const {
+    return make_float2((*this)(sum.x, added.x), (*this)(sum.y, added.y));
+  }
 };
 
 // The largest score a query has met, and the sum of the exponentials relative to it.

@@ -1,7 +1,7 @@
 // Attention of tokens that stand alone, as in decoding: a block takes the queries of a token that share a key/value head
 // (up to 16), and some of the spans of what they see; a warp takes chunks of a span. Then the spans are merged.
 //
-// Shared memory of a block: 32 DIM + WARPS 256 DIM + 4 (4 min(16, group) (DIM + 2)) bytes. dim is a multiple of 8 of at
+// Shared memory of a block: 32 DIM + WARPS 256 DIM + 4 (4 min(16, group) (DIM + 10)) bytes. dim is a multiple of 8 of at
 // most DIM; q and the caches, with their strides, are aligned to 16 bytes.
 #pragma once
 #include "attention_mma.cuh"
@@ -27,12 +27,13 @@ struct Share {
 
 template <int DIM, int WARPS, class T>
 struct Decode : Share {
+  static constexpr int ROW = DIM + 8;  // of sums; so that writing those of several queries meets no bank twice
   const AttentionArgs<T>& a;
   const Scorer<T> scorer;
   int warp;                  // of WARPS
   int sequence, begin, end;  // the positions that are seen
   unsigned q, k, v;          // shared addresses
-  float* sums;               // (SPAN_CHUNKS, queries, DIM)
+  float* sums;               // (SPAN_CHUNKS, queries, ROW)
   Softmax* softmax;          // (SPAN_CHUNKS, queries)
 
   __device__ __forceinline__ Decode(const AttentionArgs<T>& args, unsigned char* shared, const Share& share)
@@ -41,7 +42,7 @@ struct Decode : Share {
     k = q + (MOST_QUERIES + warp * 2 * CHUNK_KEYS) * DIM * sizeof(T);
     v = k + CHUNK_KEYS * DIM * sizeof(T);
     sums = reinterpret_cast<float*>(shared + (MOST_QUERIES + WARPS * 2 * CHUNK_KEYS) * DIM * sizeof(T));
-    softmax = reinterpret_cast<Softmax*>(sums + SPAN_CHUNKS * queries * DIM);
+    softmax = reinterpret_cast<Softmax*>(sums + SPAN_CHUNKS * queries * ROW);
   }
 
   __device__ __forceinline__ void copy_queries() const {
@@ -70,31 +71,44 @@ struct Decode : Share {
     return (chunk + 1) * CHUNK_KEYS > begin && chunk * CHUNK_KEYS < end;
   }
 
-  // Leaves the results of a chunk for merge_span.
-  __device__ __forceinline__ void keep(int chunk, const Softmax (&rows)[2], const unsigned (&p)[4][4]) const {
+  // Leaves the results of a chunk, of HALVES of 16 queries, for merge_span.
+  template <int HALVES>
+  __device__ __forceinline__ void attend(int chunk, float (&s)[8][4], const Visible& visible,
+                                         unsigned long long missing) const {
     const int row = lane_index() / 4, within = chunk % SPAN_CHUNKS;
+    unsigned p[4][4];
+    Softmax rows[2];
+    score_keys(s, scorer, visible, chunk, missing);
+    weigh<T, HALVES>(s, p, rows);
     if (lane_index() % 4 == 0)
-      for (int h = 0; h < 2; ++h)
+      for (int h = 0; h < HALVES; ++h)
         if (row + 8 * h < queries) softmax[within * queries + row + 8 * h] = rows[h];
-    float* kept = sums + (within * queries + row) * DIM + lane_index() % 4 * 2;
+    float* kept = sums + (within * queries + row) * ROW + lane_index() % 4 * 2;
     multiply_values<DIM, 2, T>(p, v, [&](int i, const float(&sum)[4]) {
-      if (row < queries) *reinterpret_cast<float2*>(kept + i) = make_float2(sum[0], sum[1]);
-      if (row + 8 < queries) *reinterpret_cast<float2*>(kept + 8 * DIM + i) = make_float2(sum[2], sum[3]);
+#pragma unroll
+      for (int h = 0; h < HALVES; ++h)
+        if (row + 8 * h < queries)
+          *reinterpret_cast<float2*>(kept + 8 * h * ROW + i) = make_float2(sum[2 * h], sum[2 * h + 1]);
     });
   }
 
-  // Merges the chunks of a span that are seen; keep_span(head, span, column, sum, softmax) has the results.
+  // Merges the chunks of a span that are seen; keep_span(head, span, column, sums, softmax) has the results, two columns
+  // at a time.
   template <class KeepSpan>
   __device__ __forceinline__ void merge_span(int span, const KeepSpan& keep_span) const {
     const int first = max(span * SPAN_CHUNKS, begin / CHUNK_KEYS) % SPAN_CHUNKS;
     const int count = min(ceil_div(end, CHUNK_KEYS) - span * SPAN_CHUNKS, SPAN_CHUNKS);
-    for (int i = thread_index(); i < queries * DIM; i += WARPS * WARP) {
-      const int row = i / DIM, column = i % DIM;
+    for (int i = thread_index(); i < queries * DIM / 2; i += WARPS * WARP) {
+      const int row = i / (DIM / 2), column = i % (DIM / 2) * 2;
       if (column >= a.dim) continue;
       Softmax total;
-      float sum = 0.f;
-      for (int chunk = first; chunk < count; ++chunk)
-        sum = total.merge(softmax[chunk * queries + row])(sum, sums[(chunk * queries + row) * DIM + column]);
+      float2 sum = make_float2(0.f, 0.f);
+#pragma unroll
+      for (int chunk = 0; chunk < SPAN_CHUNKS; ++chunk) {
+        if (chunk < first || chunk >= count) continue;
+        const float2 next = *reinterpret_cast<const float2*>(sums + (chunk * queries + row) * ROW + column);
+        sum = total.merge(softmax[chunk * queries + row])(sum, next);
+      }
       keep_span(head + row, span, column, sum, total);
     }
   }
@@ -126,6 +140,10 @@ struct Decode : Share {
     fetch(a.v_cache, a.v_strides);
   }
 
+  // The spans of what is seen: the first one, and the end.
+  __device__ __forceinline__ int first_span() const { return begin / SPAN_KEYS; }
+  __device__ __forceinline__ int end_span() const { return ceil_div(end, SPAN_KEYS); }
+
   // This warp's first chunk.
   __device__ __forceinline__ int first_chunk() const {
     return (begin / SPAN_KEYS + split) * SPAN_CHUNKS + warp;
@@ -152,23 +170,18 @@ struct Decode : Share {
       const bool seen = sees(chunk);
       float s[8][4];
       ahead = next(chunk);
+      const unsigned long long missing = places.missing;
+      places.locate(a.pages, sequence, ahead, begin, end - 1);
       copy_async_wait<1>();
       __syncwarp();
-      const unsigned long long missing = places.missing;
       if (seen) multiply_keys<DIM, T>(s, q, k);
       // The keys that come next are under way while the values that are here are multiplied.
       __syncwarp();
-      places.locate(a.pages, sequence, ahead, begin, end - 1);
       copy(k, a.k_cache, a.k_strides, places);
       copy_async_wait<1>();
       __syncwarp();
-      if (seen) {
-        unsigned p[4][4];
-        Softmax rows[2];
-        score_keys(s, scorer, visible, chunk, missing);
-        weigh<T>(s, p, rows);
-        keep(chunk, rows, p);
-      }
+      if (seen && queries <= 8) attend<1>(chunk, s, visible, missing);
+      if (seen && queries > 8) attend<2>(chunk, s, visible, missing);
       __syncwarp();
       copy(v, a.v_cache, a.v_strides, places);
       if (chunk % SPAN_CHUNKS + WARPS < SPAN_CHUNKS) continue;
@@ -179,20 +192,21 @@ struct Decode : Share {
   }
 };
 
-// One element of a head: its spans first … end - 1, merged, and its sink if it has one. load(span, count, sums, softmax)
+// Two elements of a head: its spans first … end - 1, merged, and its sink if it has one. load(span, count, sums, softmax)
 // gives the results of as many spans, AHEAD at most.
 template <int AHEAD, class Load>
-__device__ __forceinline__ float merge_spans(int first, int end, const Load& load, const float* sink) {
+__device__ __forceinline__ float2 merge_spans(int first, int end, const Load& load, const float* sink) {
   Softmax total;
-  float sum = 0.f;
+  float2 sum = make_float2(0.f, 0.f);
   for (int span = first; span < end; span += AHEAD) {
     Softmax softmax[AHEAD];
-    float sums[AHEAD] = {};
+    float2 sums[AHEAD] = {};
     load(span, min(AHEAD, end - span), sums, softmax);
 #pragma unroll
     for (int j = 0; j < AHEAD; ++j)
       if (span + j < end) sum = total.merge(softmax[j])(sum, sums[j]);
   }
   // Where there is nothing to see, 0 / 0 gives NaN.
-  return sum * (1.f / total.with_sink(sink));
+  const float scale = 1.f / total.with_sink(sink);
+  return make_float2(sum.x * scale, sum.y * scale);
 }

@@ -57,7 +57,15 @@ __device__ __forceinline__ void copy_chunk(unsigned shared, const T* cache, cons
   if (places.together) {
     const T* source = cache + places.page[0] * strides.page + (places.row[0] + own) * strides.row + column;
     const bool there = inside && places.page[0] >= 0;
-#pragma unroll 8
+    if (places.begin == 0 && places.end == CHUNK_KEYS) {
+#pragma unroll
+      for (int i = 0; i < ROWS; i += STEP) {
+        copy16_async(shared + head_offset<DIM>(own + i, column), source, there);
+        source += STEP * strides.row;
+      }
+      return;
+    }
+#pragma unroll 2
     for (int i = 0; i < ROWS; i += STEP) {
       const int key = own + i;
       copy16_async(shared + head_offset<DIM>(key, column), source + i * strides.row,
@@ -126,11 +134,16 @@ __device__ __forceinline__ void score_keys(float (&s)[8][4], const Scorer<T>& sc
     }
 }
 
-// Turns scores into weights (p, rounded to T as the second product takes them) and the softmax of the chunk.
-template <class T>
+// Turns scores into weights (p, rounded to T as the second product takes them) and the softmax of the chunk; of HALVES of
+// the 16 queries, for the rest the weights are 0.
+template <class T, int HALVES = 2>
 __device__ __forceinline__ void weigh(const float (&s)[8][4], unsigned (&p)[4][4], Softmax (&softmax)[2]) {
+  if constexpr (HALVES == 1) {
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
+    for (int t = 0; t < 8; ++t) p[t / 2][t % 2 * 2 + 1] = 0;
+  }
+#pragma unroll
+  for (int h = 0; h < HALVES; ++h) {
     float largest = -INFINITY_F32;
 #pragma unroll
     for (int t = 0; t < 8; ++t) largest = fmaxf(largest, fmaxf(s[t][2 * h], s[t][2 * h + 1]));

@@ -274,7 +274,7 @@ impl<'a> Attention<'a> {
 fn decode_shape(padded: usize, group: usize, limits: &Limits) -> (usize, usize) {
     let most_warps = if padded < 256 { 4 } else { 2 };
     let bytes = |warps: usize| {
-        32 * padded + warps * 256 * padded + 16 * group.min(DECODE_QUERIES) * (padded + 2)
+        32 * padded + warps * 256 * padded + 16 * group.min(DECODE_QUERIES) * (padded + 10)
     };
     let warps = if bytes(most_warps) <= limits.shared_bytes_per_block as usize {
         most_warps
