@@ -16,7 +16,7 @@ __device__ __forceinline__ void merge_heads(const SinkArgs<T>& a, int token, int
   for (int pair = threadIdx.x; pair < heads * pairs; pair += blockDim.x) {
     const int head = first_head + pair / pairs, i = pair % pairs * 2;
     const SpanResults<T> results(a, token, head);
-    constexpr int AHEAD = 8;
+    constexpr int AHEAD = 4;
     const float2 out = merge_spans<AHEAD>(first, end, [&](int span, int count, float2* sums, Softmax* softmax) {
 #pragma unroll
       for (int j = 0; j < AHEAD; ++j)
@@ -74,7 +74,7 @@ __device__ __forceinline__ void attention_merge(const SinkArgs<T>& a) {
 }
 
 #define ENTRY(DIM, WARPS, T)                                                                                  \
-  extern "C" __global__ void __launch_bounds__(WARPS* WARP)                                                   \
+  extern "C" __global__ void __launch_bounds__(WARPS* WARP, 16 / WARPS)                                                   \
       attention_decode_##DIM##_##WARPS##_##T(const __grid_constant__ SinkArgs<T> a) {                    \
     attention_decode<DIM, WARPS>(a);                                                                          \
   }

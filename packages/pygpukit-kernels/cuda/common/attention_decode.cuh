@@ -73,12 +73,10 @@ struct Decode : Share {
 
   // Leaves the results of a chunk, of HALVES of 16 queries, for merge_span.
   template <int HALVES>
-  __device__ __forceinline__ void attend(int chunk, float (&s)[8][4], const Visible& visible,
-                                         unsigned long long missing) const {
+  __device__ __forceinline__ void keep(int chunk, const float (&s)[8][4]) const {
     const int row = lane_index() / 4, within = chunk % SPAN_CHUNKS;
     unsigned p[4][4];
     Softmax rows[2];
-    score_keys(s, scorer, visible, chunk, missing);
     weigh<T, HALVES>(s, p, rows);
     if (lane_index() % 4 == 0)
       for (int h = 0; h < HALVES; ++h)
@@ -180,8 +178,14 @@ struct Decode : Share {
       copy(k, a.k_cache, a.k_strides, places);
       copy_async_wait<1>();
       __syncwarp();
-      if (seen && queries <= 8) attend<1>(chunk, s, visible, missing);
-      if (seen && queries > 8) attend<2>(chunk, s, visible, missing);
+      if (seen) {
+        score_keys(s, scorer, visible, chunk, missing);
+        if (queries <= 8) {
+          keep<1>(chunk, s);
+        } else {
+          keep<2>(chunk, s);
+        }
+      }
       __syncwarp();
       copy(v, a.v_cache, a.v_strides, places);
       if (chunk % SPAN_CHUNKS + WARPS < SPAN_CHUNKS) continue;

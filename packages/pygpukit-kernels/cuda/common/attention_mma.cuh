@@ -60,12 +60,13 @@ __device__ __forceinline__ void copy_chunk(unsigned shared, const T* cache, cons
     if (places.begin == 0 && places.end == CHUNK_KEYS) {
 #pragma unroll
       for (int i = 0; i < ROWS; i += STEP) {
-        copy16_async(shared + head_offset<DIM>(own + i, column), source, there);
+        // Eight rows further on the pieces are permuted alike.
+        copy16_async(shared + head_offset<DIM>(own + i % 8, column) + i / 8 * head_offset<DIM>(8, 0), source, there);
         source += STEP * strides.row;
       }
       return;
     }
-#pragma unroll 2
+#pragma unroll 1
     for (int i = 0; i < ROWS; i += STEP) {
       const int key = own + i;
       copy16_async(shared + head_offset<DIM>(key, column), source + i * strides.row,
@@ -73,7 +74,7 @@ __device__ __forceinline__ void copy_chunk(unsigned shared, const T* cache, cons
     }
     return;
   }
-#pragma unroll 2
+#pragma unroll 1
   for (int i = 0; i < ROWS; i += STEP) {
     const int key = own + i;
     const int page[2] = {__shfl_sync(~0u, places.page[0], key % WARP), __shfl_sync(~0u, places.page[1], key % WARP)};
