@@ -32,12 +32,16 @@ __device__ __forceinline__ void merge_heads(const SinkArgs<T>& a, int token, int
   }
 }
 
+// Of all registers, so that there is room beside the blocks of the kernel before.
+constexpr int MOST_WARPS_PER_SM = 16;
+
 // Whether this may be one of the blocks that run first, which wait for the kernel before.
+template <int WARPS>
 __device__ __forceinline__ bool is_early() {
-  constexpr int MOST_BLOCKS_PER_SM = 4;
   unsigned multiprocessors;
   asm("mov.u32 %0, %%nsmid;" : "=r"(multiprocessors));
-  return blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z) < MOST_BLOCKS_PER_SM * multiprocessors;
+  const unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+  return block < MOST_WARPS_PER_SM / WARPS * multiprocessors;
 }
 
 template <int DIM, int WARPS, class T>
@@ -46,7 +50,7 @@ __device__ __forceinline__ void attention_decode(const SinkArgs<T>& a) {
   const int token = blockIdx.x;
   Decode<DIM, WARPS, T> decode(a, shared, Share(a, token, blockIdx.y, blockIdx.z, gridDim.z));
   start_dependents();
-  if (is_early()) decode.prefetch();
+  if (is_early<WARPS>()) decode.prefetch();
   wait_for_inputs();
   const bool any = decode.locate();
   if (any) {
@@ -74,7 +78,7 @@ __device__ __forceinline__ void attention_merge(const SinkArgs<T>& a) {
 }
 
 #define ENTRY(DIM, WARPS, T)                                                                                  \
-  extern "C" __global__ void __launch_bounds__(WARPS* WARP, 16 / WARPS)                                                   \
+  extern "C" __global__ void __launch_bounds__(WARPS* WARP, MOST_WARPS_PER_SM / WARPS)                      \
       attention_decode_##DIM##_##WARPS##_##T(const __grid_constant__ SinkArgs<T> a) {                    \
     attention_decode<DIM, WARPS>(a);                                                                          \
   }

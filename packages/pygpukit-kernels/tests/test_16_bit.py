@@ -57,6 +57,8 @@ SHAPES = [
     *[(1, 8, 8), (1, 7, 16), (3, 100, 136), (8, 64, 520), (2, 1536, 576), (5, 33, 2048)],
     *[(9, 40, 264), (17, 130, 520), (70, 200, 328), (130, 136, 1000), (300, 260, 72)],
     *[(1, 1, 1), (4, 9, 7), (66, 65, 67), (2, 512, 14336), (600, 1032, 256)],
+    # Chunks that a pair of blocks takes by turns: nine, a short one at the end, of several tiles.
+    *[(8, 96, 2304), (12, 40, 1088), (4, 4300, 4096)],
 ]
 
 
@@ -144,7 +146,10 @@ def test_a_residual_may_be_of_another_type(put, normal, dtype, size):
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize(
     ("outputs", "inputs"),
-    [(328, 1096), pytest.param(512, 14336, marks=LARGE), (64, 576), (2048, 256), (5000, 192)],
+    [
+        *[(328, 1096), (64, 576), (2048, 256), (5000, 192), (96, 2304)],
+        pytest.param(512, 14336, marks=LARGE),
+    ],
 )
 def test_a_row_is_the_same_whichever_kernel_computes_it(put, normal, dtype, gated, outputs, inputs):
     x = put(normal(520, inputs, dtype=dtype), dtype)
@@ -251,7 +256,7 @@ def filled(put, rng, normal, lengths, kv_heads, dim, dtype, page_size=64):
 
 @pytest.mark.parametrize("dim", [64, 80, 128, 256, 20])
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "page_size"), [(4, 4, PAGE), (6, 2, 64), (20, 1, 128), (3, 3, 64)]
+    ("heads", "kv_heads", "page_size"), [(4, 4, PAGE), (6, 2, 64), (20, 1, 192), (3, 3, 48)]
 )
 @pytest.mark.parametrize(
     ("window", "soft_cap", "sunk"),
@@ -304,6 +309,24 @@ def test_attention(
         np.testing.assert_array_equal(run(part), together[rows])
         for alone in {0, len(part) // 3, len(part)}:
             np.testing.assert_array_equal(run(part, alone), together[rows])
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+def test_many_sequences(put, rng, normal, dtype, dim):
+    lengths = [5 * sequence + 1 for sequence in range(64)]
+    cache, _ = filled(put, rng, normal, lengths, 8, dim, dtype)
+    q = put(normal(2 * len(lengths), 16, dim, dtype=dtype), dtype)
+    positions = put(ints([*(length - 1 for length in lengths), *(n // 2 for n in lengths)]))
+    sequences = put(ints([*range(64)] * 2))
+
+    def run(tokens):
+        where = positions[tokens], sequences[tokens]
+        y = kernels.attention(q[tokens], *cache, cache.block_tables, *where, scale=dim**-0.5)
+        return y.numpy("float32")
+
+    alone = np.concatenate([run(slice(token, token + 1)) for token in range(128)])
+    for count in (20, 64, 128):
+        np.testing.assert_array_equal(run(slice(0, count)), alone[:count])
 
 
 @pytest.mark.parametrize("sunk", [False, True])

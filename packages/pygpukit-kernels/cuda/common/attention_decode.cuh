@@ -1,7 +1,7 @@
 // Attention of tokens that stand alone, as in decoding: a block takes the queries of a token that share a key/value head
 // (up to 16), and some of the spans of what they see; a warp takes chunks of a span. Then the spans are merged.
 //
-// Shared memory of a block: 32 DIM + WARPS 256 DIM + 4 (4 min(16, group) (DIM + 10)) bytes. dim is a multiple of 8 of at
+// Shared memory of a block: 2 ROOM DIM + WARPS 256 DIM + 4 (4 min(16, group) (DIM + 10)) bytes, ROOM 8 or 16. dim is a multiple of 8 of at
 // most DIM; q and the caches, with their strides, are aligned to 16 bytes.
 #pragma once
 #include "attention_mma.cuh"
@@ -30,6 +30,7 @@ struct Decode : Share {
   static constexpr int ROW = DIM + 8;  // of sums; so that writing those of several queries meets no bank twice
   const AttentionArgs<T>& a;
   const Scorer<T> scorer;
+  int room;                  // of queries: 8 or 16
   int warp;                  // of WARPS
   int sequence, begin, end;  // the positions that are seen
   unsigned q, k, v;          // shared addresses
@@ -37,16 +38,16 @@ struct Decode : Share {
   Softmax* softmax;          // (SPAN_CHUNKS, queries)
 
   __device__ __forceinline__ Decode(const AttentionArgs<T>& args, unsigned char* shared, const Share& share)
-      : Share(share), a(args), scorer(args), warp(warp_index() % WARPS) {
+      : Share(share), a(args), scorer(args), room(args.group() > 8 ? 16 : 8), warp(warp_index() % WARPS) {
     q = shared_address(shared);
-    k = q + (MOST_QUERIES + warp * 2 * CHUNK_KEYS) * DIM * sizeof(T);
+    k = q + (room + warp * 2 * CHUNK_KEYS) * DIM * sizeof(T);
     v = k + CHUNK_KEYS * DIM * sizeof(T);
-    sums = reinterpret_cast<float*>(shared + (MOST_QUERIES + WARPS * 2 * CHUNK_KEYS) * DIM * sizeof(T));
+    sums = reinterpret_cast<float*>(shared + (room + WARPS * 2 * CHUNK_KEYS) * DIM * sizeof(T));
     softmax = reinterpret_cast<Softmax*>(sums + SPAN_CHUNKS * queries * ROW);
   }
 
   __device__ __forceinline__ void copy_queries() const {
-    for (int piece = thread_index(); piece < MOST_QUERIES * DIM / 8; piece += WARPS * WARP) {
+    for (int piece = thread_index(); piece < room * DIM / 8; piece += WARPS * WARP) {
       const int row = piece / (DIM / 8), column = piece % (DIM / 8) * 8;
       const bool valid = row < queries && column < a.dim;
       const T* source = a.q + token * a.q_stride + (head + row) * a.q_head_stride + column;
@@ -172,7 +173,7 @@ struct Decode : Share {
       places.locate(a.pages, sequence, ahead, begin, end - 1);
       copy_async_wait<1>();
       __syncwarp();
-      if (seen) multiply_keys<DIM, T>(s, q, k);
+      if (seen) multiply_keys<DIM, T>(s, q, k, room);
       // The keys that come next are under way while the values that are here are multiplied.
       __syncwarp();
       copy(k, a.k_cache, a.k_strides, places);
@@ -180,7 +181,7 @@ struct Decode : Share {
       __syncwarp();
       if (seen) {
         score_keys(s, scorer, visible, chunk, missing);
-        if (queries <= 8) {
+        if (room == 8) {
           keep<1>(chunk, s);
         } else {
           keep<2>(chunk, s);

@@ -85,16 +85,17 @@ __device__ __forceinline__ void copy_chunk(unsigned shared, const T* cache, cons
   }
 }
 
-// s[t] = the products of the queries with positions 8t … 8t+7 from the one on that `keys` is the address of.
+// s[t] = the products of the queries with positions 8t … 8t+7 from the one on that `keys` is the address of. Where there
+// are but 8 rows of queries, those after them are the same again.
 template <int DIM, class T, int TILES>
-__device__ __forceinline__ void multiply_keys(float (&s)[TILES][4], unsigned queries, unsigned keys) {
+__device__ __forceinline__ void multiply_keys(float (&s)[TILES][4], unsigned queries, unsigned keys, int rows = 16) {
   const int lane = lane_index();
 #pragma unroll
   for (int t = 0; t < TILES; ++t) s[t][0] = s[t][1] = s[t][2] = s[t][3] = 0.f;
 #pragma unroll 4
   for (int i = 0; i < DIM; i += 16) {
     unsigned q[4];
-    load_matrix_x4(q, queries + head_offset<DIM>(lane % 16, i + lane / 16 * 8));
+    load_matrix_x4(q, queries + head_offset<DIM>(lane & (rows - 1), i + lane / 16 * 8));
 #pragma unroll
     for (int t = 0; t < TILES; t += 2) {
       unsigned k[4];

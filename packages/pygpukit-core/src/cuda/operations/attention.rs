@@ -240,7 +240,9 @@ impl<'a> Attention<'a> {
     fn decode(mut self, plan: &mut Plan, padded: usize) {
         let results = self.tokens * self.heads * self.most_spans;
         self.arguments.spans = plan.scratch(4 * results * (self.dim + 2)).addr() as u64;
-        let (warps, shared) = decode_shape(padded, self.group(), plan.limits());
+        let shares = self.tokens * self.kv_heads * self.group().div_ceil(DECODE_QUERIES);
+        let shape = DecodeShape::choose(padded, self.group(), shares, plan.limits());
+        let DecodeShape { warps, shared } = shape;
         let function = match (padded, warps) {
             (64, _) => entry!("attention_decode_64_4", self.q.dtype),
             (128, 4) => entry!("attention_decode_128_4", self.q.dtype),
@@ -248,9 +250,8 @@ impl<'a> Attention<'a> {
             (_, 2) => entry!("attention_decode_256_2", self.q.dtype),
             _ => entry!("attention_decode_256_1", self.q.dtype),
         };
-        let blocks = self.kv_heads * self.group().div_ceil(DECODE_QUERIES);
-        let splits = self.splits(self.tokens * blocks, shared, plan.limits());
-        let grid = [self.tokens, blocks, splits];
+        let splits = (shape.blocks(plan.limits()) / shares.max(1)).clamp(1, self.most_spans.max(1));
+        let grid = [self.tokens, shares / self.tokens, splits];
         let name = "attention_decode";
         plan.launch(launch(name, function, grid, 32 * warps, shared, self.parameters()));
         if splits > 1 {
@@ -259,29 +260,43 @@ impl<'a> Attention<'a> {
             plan.launch(launch(name, function, grid, 128, 0, self.parameters()));
         }
     }
-
-    /// Blocks that share the spans of each of `rows` groups of queries: as many as fill the GPU.
-    fn splits(&self, rows: usize, shared: usize, limits: &Limits) -> usize {
-        const MOST_BLOCKS_PER_SM: usize = 4;
-        const BLOCK_RESERVE: usize = 1 << 10;
-        let blocks_per_sm = limits.shared_bytes_per_sm as usize / (shared + BLOCK_RESERVE);
-        let blocks = limits.sm_count as usize * blocks_per_sm.clamp(1, MOST_BLOCKS_PER_SM);
-        (blocks / rows.max(1)).clamp(1, self.most_spans.max(1))
-    }
 }
 
-/// Warps of a block of attention_decode and the shared memory that it takes.
-fn decode_shape(padded: usize, group: usize, limits: &Limits) -> (usize, usize) {
-    let most_warps = if padded < 256 { 4 } else { 2 };
-    let bytes = |warps: usize| {
-        32 * padded + warps * 256 * padded + 16 * group.min(DECODE_QUERIES) * (padded + 10)
-    };
-    let warps = if bytes(most_warps) <= limits.shared_bytes_per_block as usize {
-        most_warps
-    } else {
-        most_warps / 2
-    };
-    (warps, bytes(warps))
+/// Warps of a block of attention_decode, and the shared memory that it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct DecodeShape {
+    warps: usize,
+    shared: usize,
+}
+
+impl DecodeShape {
+    /// The shape whose blocks have done `shares` first, where one of half as many warps takes twice as
+    /// long: where that is equal the smaller, of which more are at different points of their work.
+    /// Enough of the large ones run at a time where heads are small.
+    fn choose(padded: usize, group: usize, shares: usize, limits: &Limits) -> DecodeShape {
+        let room = if group > 8 { 16 } else { 8 };
+        let shape = |warps| DecodeShape {
+            warps,
+            shared: 2 * room * padded
+                + warps * 256 * padded
+                + 16 * group.min(DECODE_QUERIES) * (padded + 10),
+        };
+        let (large, small) = match padded {
+            64 => return shape(4),
+            128 => (shape(4), shape(2)),
+            _ => (shape(2), shape(1)),
+        };
+        let rounds = |shape: DecodeShape| shares.div_ceil(shape.blocks(limits));
+        let fits = large.shared <= limits.shared_bytes_per_block as usize;
+        if fits && rounds(large) < 2 * rounds(small) { large } else { small }
+    }
+
+    /// Blocks that run at a time.
+    fn blocks(self, limits: &Limits) -> usize {
+        const BLOCK_RESERVE: usize = 1 << 10;
+        let per_sm = limits.shared_bytes_per_sm as usize / (self.shared + BLOCK_RESERVE);
+        limits.sm_count as usize * per_sm.max(1)
+    }
 }
 
 pub(super) const ATTENTION: CudaKernel = CudaKernel {

@@ -180,10 +180,10 @@ impl<'a> Linear<'a> {
             [self.parts(), tiling.columns / self.parts(), tiling.panels],
         );
         let (function, shared) = (tiling.function(), tiling.shared_bytes());
-        let (grid, threads) = ([clusters * tiling.cluster, 1, 1], 128 + 2 * tiling.rows);
+        let (grid, threads) = ([clusters * tiling.blocks(), 1, 1], 128 + 2 * tiling.rows);
         let launch = launch("linear_wgmma", function, grid, threads, shared, *arguments);
         let parameters = launch.parameters.tensor_map(x).tensor_map(weight);
-        let cluster = [tiling.cluster as u32, 1, 1];
+        let cluster = [tiling.blocks() as u32, 1, 1];
         let reads_early = self.weight.addresses();
         Some(CudaLaunch { cluster, parameters, reads_early, ..launch })
     }
@@ -244,39 +244,49 @@ struct WgmmaTiling {
     /// Of 64 values of k in a stage.
     panels: usize,
     stages: usize,
-    /// Blocks of a cluster.
+    /// Blocks that share an operand: they make tiles side by side.
     cluster: usize,
+    /// Blocks that take the chunks of a tile by turns.
+    turns: usize,
 }
 
 impl WgmmaTiling {
-    const ALL: [WgmmaTiling; 6] = [
-        WgmmaTiling { rows: 64, columns: 32, panels: 2, stages: 8, cluster: 1 },
-        WgmmaTiling { rows: 64, columns: 64, panels: 2, stages: 6, cluster: 1 },
-        WgmmaTiling { rows: 128, columns: 32, panels: 2, stages: 5, cluster: 1 },
-        WgmmaTiling { rows: 128, columns: 192, panels: 1, stages: 5, cluster: 2 },
-        WgmmaTiling { rows: 128, columns: 128, panels: 1, stages: 6, cluster: 2 },
-        WgmmaTiling { rows: 128, columns: 64, panels: 1, stages: 8, cluster: 2 },
+    const ALL: [WgmmaTiling; 7] = [
+        WgmmaTiling { rows: 64, columns: 32, panels: 2, stages: 8, cluster: 1, turns: 1 },
+        WgmmaTiling { rows: 64, columns: 32, panels: 2, stages: 8, cluster: 1, turns: 2 },
+        WgmmaTiling { rows: 64, columns: 64, panels: 2, stages: 6, cluster: 1, turns: 1 },
+        WgmmaTiling { rows: 128, columns: 32, panels: 2, stages: 5, cluster: 1, turns: 1 },
+        WgmmaTiling { rows: 128, columns: 192, panels: 1, stages: 5, cluster: 2, turns: 1 },
+        WgmmaTiling { rows: 128, columns: 128, panels: 1, stages: 6, cluster: 2, turns: 1 },
+        WgmmaTiling { rows: 128, columns: 64, panels: 1, stages: 8, cluster: 2, turns: 1 },
     ];
 
     /// The tiling whose blocks are done first.
     fn choose(rows: usize, n: usize, parts: usize, k: usize, limits: &Limits) -> WgmmaTiling {
         const PANEL: usize = 64;
+        // With more the two of a pair gain nothing: the L2 cache gives out x no faster to twice as many.
+        const MOST_ROWS_OF_PAIR: usize = 16;
         let few = rows <= PANEL && k.is_multiple_of(PANEL);
         let fits = |tiling: &WgmmaTiling| {
-            (tiling.panels == 1 || k.is_multiple_of(PANEL)) && few == (tiling.rows == 64)
+            (tiling.panels == 1 || k.is_multiple_of(PANEL))
+                && few == (tiling.rows == 64)
+                && (tiling.turns == 1 || rows <= MOST_ROWS_OF_PAIR)
         };
         let rounds =
             |tiling: WgmmaTiling| tiling.groups(rows, n, parts).div_ceil(tiling.clusters(limits));
         let fitting = Self::ALL.into_iter().filter(fits);
-        let fastest = fitting.min_by_key(|tiling| rounds(*tiling) * tiling.time(rows));
+        let fastest = fitting.min_by_key(|tiling| rounds(*tiling) * tiling.time(rows, k));
         fastest.expect("there are tilings for any number of rows")
     }
 
     /// What a tile takes, about. With few rows that is copying both operands; else a tile takes as
     /// long as it has columns, and some more.
-    fn time(self, rows: usize) -> usize {
+    fn time(self, rows: usize, k: usize) -> usize {
         const REST: usize = 24;
-        if rows <= self.rows { self.rows + self.columns } else { self.columns + REST }
+        // What the two of a pair wait for each other: as long as they copy so many values of k.
+        const PAIR: usize = 512;
+        let width = if rows <= self.rows { self.rows } else { REST } + self.columns;
+        width * (k / self.turns + (self.turns - 1) * PAIR)
     }
 
     /// Groups of tiles, of one cluster each: one below the other, or in one row where there is only
@@ -290,22 +300,31 @@ impl WgmmaTiling {
         }
     }
 
+    /// Blocks of a cluster.
+    fn blocks(self) -> usize {
+        self.cluster * self.turns
+    }
+
     /// Clusters that run at a time.
     fn clusters(self, limits: &Limits) -> usize {
-        limits.sm_count as usize / self.cluster
+        limits.sm_count as usize / self.blocks()
     }
 
     fn shared_bytes(self) -> usize {
-        1024 + self.stages * ((self.rows + self.columns) * self.panels * 128 + 24)
+        let ring = self.stages * ((self.rows + self.columns) * self.panels * 128 + 24);
+        // Two chunks on their way from the second of a pair to the first.
+        let sums = (self.turns - 1) * 2 * (self.rows * self.columns * 4 + 16);
+        1024 + ring + sums
     }
 
     fn function(self) -> &'static str {
-        match (self.rows, self.columns) {
-            (64, 32) => "linear_wgmma_64x32",
-            (64, _) => "linear_wgmma_64x64",
-            (_, 32) => "linear_wgmma_128x32",
-            (_, 64) => "linear_wgmma_128x64",
-            (_, 128) => "linear_wgmma_128x128",
+        match (self.rows, self.columns, self.turns) {
+            (64, 32, 1) => "linear_wgmma_64x32",
+            (64, 32, _) => "linear_wgmma_64x32_pair",
+            (64, _, _) => "linear_wgmma_64x64",
+            (_, 32, _) => "linear_wgmma_128x32",
+            (_, 64, _) => "linear_wgmma_128x64",
+            (_, 128, _) => "linear_wgmma_128x128",
             _ => "linear_wgmma_128x192",
         }
     }

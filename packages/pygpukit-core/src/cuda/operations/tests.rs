@@ -141,6 +141,10 @@ fn the_linear_kernel_depends_on_the_rows_and_on_what_fits() {
     assert_eq!(plan(bf16(64, 4096, 4096), A100), ["linear_mma_64x32"]);
     assert_eq!(plan(bf16(3, 4096, 4096), H100), ["linear_gemv"]);
     assert_eq!(plan(bf16(4, 4096, 4096), H100), ["linear_wgmma_64x32"]);
+    // Half as many tiles as multiprocessors.
+    assert_eq!(plan(bf16(8, 2048, 8192), H100), ["linear_wgmma_64x32_pair"]);
+    assert_eq!(plan(bf16(8, 2048, 512), H100), ["linear_wgmma_64x32"]);
+    assert_eq!(plan(bf16(64, 2048, 8192), H100), ["linear_wgmma_64x32"]);
     assert_eq!(plan(bf16(64, 6144, 4096), H100), ["linear_wgmma_64x64"]);
     assert_eq!(plan(bf16(65, 4096, 4096), H100), ["linear_wgmma_128x32"]);
     // Rows that don't end with a panel of 64 values.
@@ -188,6 +192,11 @@ fn launches_of_the_linear_kernels_fit_their_tiles() {
     assert_eq!((few.grid, few.block, few.cluster), ([128, 1, 1], [256, 1, 1], [1, 1, 1]));
     assert_eq!(few.shared_bytes, 1024 + 8 * (96 * 2 * 128 + 24));
     assert!(!few.reads_early.is_empty());
+    // 64 such tiles, each of two blocks, and room for the sums of two chunks.
+    let launches = Linear::of(16, 2048, 4096, DType::BF16).plan(H100).unwrap();
+    let [pairs] = &launches[..] else { panic!("one launch") };
+    assert_eq!((pairs.grid, pairs.block, pairs.cluster), ([128, 1, 1], [256, 1, 1], [2, 1, 1]));
+    assert_eq!(pairs.shared_bytes, few.shared_bytes + 2 * (64 * 32 * 4 + 16));
 }
 
 #[test]
@@ -273,9 +282,13 @@ fn attention_splits_long_contexts_over_the_gpu() {
     assert!(launches[0].shared_bytes <= ADA.shared_bytes_per_block);
     let short = Attention { context: 512, ..decode };
     assert_eq!(short.plan(H100)[0].grid, [1, 8, 2]);
-    // Blocks enough without sharing spans: each merges its own.
-    let many = Attention { tokens: 100, sequences: 100, ..decode };
-    assert_eq!(functions(&many.plan(H100)), ["attention_decode_128_4_bf16"]);
+    // Blocks enough without sharing spans: each merges its own. Where they don't all run at a time
+    // there are more of the small ones.
+    let many = |dim, tokens| Attention { tokens, sequences: tokens, dim, ..decode };
+    assert_eq!(functions(&many(128, 16).plan(H100)), ["attention_decode_128_4_bf16"]);
+    assert_eq!(functions(&many(128, 100).plan(H100)), ["attention_decode_128_2_bf16"]);
+    assert_eq!(functions(&many(64, 256).plan(H100)), ["attention_decode_64_4_bf16"]);
+    assert_eq!(many(64, 256).plan(H100)[0].grid, [256, 8, 1]);
 }
 
 #[test]
