@@ -11,11 +11,11 @@
 // their way before the kernel waits for x. Where there are fewer tiles than multiprocessors a pair of blocks takes the
 // chunks of a tile by turns: the second one sends the sums of its own to the first, which adds all in order.
 //
-// Launch: 128 + 2 BM threads, clusters of CLUSTER (PAIR ? 2 : 1) blocks in x, however many, dynamic shared memory
-// 1024 + STAGES ((BM + BN) PANELS 128 + 24) bytes, and if PAIR 2 (BM BN 4 + 16) more. The maps have four dimensions: k, rows, parts (of a gated weight) and
-// one that is idle; or, if PANELS > 1, 64 values of k, rows, parts, and k / 64. Their boxes are of 64 values of k, of x as
-// many rows as there are, rounded up to a multiple of 8, and BM at most, of the weight BN rows (BN / 2 of each part of a
-// gated one), and PANELS in the last dimension. The norm isn't applied.
+// Launch: 128 + 2 BM threads, clusters of BLOCKS blocks in x, however many, dynamic shared memory
+// 1024 + STAGES ((BM + BN) PANELS 128 + 24) bytes, of a pair 2 (4 BM BN + 16) more. The maps have four dimensions: k, rows,
+// parts (of a gated weight) and one that is idle; or, if PANELS > 1, 64 values of k, rows, parts, and k / 64. Their boxes
+// are of 64 values of k, of x as many rows as there are, rounded up to a multiple of 8, and BM at most, of the weight BN
+// rows (BN / 2 of each part of a gated one), and PANELS in the last dimension. The norm isn't applied.
 #include "common/hopper.cuh"
 #include "common/launch.cuh"
 #include "common/linear.cuh"
