@@ -31,8 +31,8 @@ constexpr int GROUP = 8;
 template <int BM_, int BN_, int PANELS_, int STAGES_, int CLUSTER_, bool PAIR_ = false>
 struct Tiling {
   static constexpr int BM = BM_, BN = BN_, PANELS = PANELS_, STAGES = STAGES_, CLUSTER = CLUSTER_, TILES = BN / 8;
-  static constexpr bool PAIR = PAIR_;                          // whether two blocks take a tile's chunks by turns
-  static constexpr int BLOCKS = PAIR ? 2 : CLUSTER;            // of a cluster
+  static constexpr bool PAIR = PAIR_;                // whether two blocks take a tile's chunks by turns
+  static constexpr int BLOCKS = PAIR ? 2 : CLUSTER;  // of a cluster
   static constexpr int CONSUMERS = BM / 64;  // warpgroups
   static constexpr int THREADS = (1 + CONSUMERS) * WARPGROUP;
   static constexpr int BK = PANELS * PANEL;  // of a stage

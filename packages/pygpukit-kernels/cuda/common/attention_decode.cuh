@@ -1,8 +1,9 @@
 // Attention of tokens that stand alone, as in decoding: a block takes the queries of a token that share a key/value head
 // (up to 16), and some of the spans of what they see; a warp takes chunks of a span. Then the spans are merged.
 //
-// Shared memory of a block: 2 ROOM DIM + WARPS 256 DIM + 4 (4 min(16, group) (DIM + 10)) bytes, ROOM 8 or 16. dim is a multiple of 8 of at
-// most DIM; q and the caches, with their strides, are aligned to 16 bytes.
+// Shared memory of a block: 2 ROOM DIM + WARPS 256 DIM + 4 (4 min(16, group) (DIM + 10)) bytes, with ROOM 8 for groups of
+// up to 8 heads, else 16. dim is a multiple of 8 of at most DIM; q and the caches, with their strides, are aligned to 16
+// bytes.
 #pragma once
 #include "attention_mma.cuh"
 
