@@ -264,7 +264,7 @@ impl WgmmaTiling {
     /// The tiling whose blocks are done first.
     fn choose(rows: usize, n: usize, parts: usize, k: usize, limits: &Limits) -> WgmmaTiling {
         const PANEL: usize = 64;
-        // With more the two of a pair gain nothing: the L2 cache gives out x no faster to twice as many.
+        // With more, x too has to come out of the L2 cache, no faster to twice as many blocks.
         const MOST_ROWS_OF_PAIR: usize = 16;
         let few = rows <= PANEL && k.is_multiple_of(PANEL);
         let fits = |tiling: &WgmmaTiling| {
