@@ -122,3 +122,10 @@ def test_invalid_or_unsupported(source: str) -> None:
             Pattern.from_source(source)
     else:
         Pattern.from_source(source)
+
+
+@pytest.mark.xfail(strict=True, reason="turns of a repetition go on counting after an empty one")
+def test_an_empty_turn_ends_a_repetition() -> None:
+    source = r"(\W|^){2}"
+    spans = Pattern.from_source(source).spans(" ")
+    assert spans_as_pieces(" ", spans) == reference_pieces(source, " ", matches=True)
