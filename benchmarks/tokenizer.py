@@ -197,8 +197,8 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             for corpus in ["-"] if task == "start" else corpora:
                 text = str(corpora.get(corpus, ""))
                 row = one_row(engines, str(path), task, text, work, options.rounds)
+                row |= {"python": platform.python_version()}
                 rows.append({"model": folder.name, "task": task, "text": corpus, **row})
-                rows[-1]["python"] = platform.python_version()
                 print(line(rows[-1]), flush=True)
     return {"machine": machine(1) | {"python": sys.version}, "rows": rows}
 

@@ -37,16 +37,16 @@ __device__ __forceinline__ void barrier_arrive_expecting(unsigned barrier, unsig
 __device__ __forceinline__ void barrier_arrive(unsigned barrier) {
   asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
+// The address in the cluster of what lies at a shared address in block `rank`.
+__device__ __forceinline__ unsigned address_in_cluster(unsigned address, unsigned rank) {
+  unsigned remote;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+  return remote;
+}
 // Arrives at the barrier that lies at the same place in block `rank` of the cluster. What it orders are reads of shared
 // memory that have ended, so the scope is left at the block: a wider one costs a fence of the whole GPU.
 __device__ __forceinline__ void barrier_arrive(unsigned barrier, unsigned rank) {
-  asm volatile(
-      "{\n"
-      ".reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
-      "}" ::"r"(barrier), "r"(rank)
-      : "memory");
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address_in_cluster(barrier, rank)) : "memory");
 }
 
 // A place in a ring of STAGES, and the parity of the round that it belongs to.
@@ -66,12 +66,6 @@ __device__ __forceinline__ unsigned cluster_rank() {
   unsigned rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
-}
-// The address in the cluster of what lies at a shared address in block `rank`.
-__device__ __forceinline__ unsigned address_in_cluster(unsigned address, unsigned rank) {
-  unsigned remote;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
-  return remote;
 }
 // One thread: copies `bytes`, a multiple of 16, to another block of the cluster, whose barrier counts them.
 __device__ __forceinline__ void copy_to_block(unsigned to, unsigned from, unsigned bytes, unsigned barrier) {
