@@ -6,6 +6,8 @@ engine's own idea of Unicode.
 
 from __future__ import annotations
 
+from itertools import dropwhile
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +29,10 @@ class Node:
     def widths(self) -> tuple[int, int]:
         """The least and the greatest length of a match (``UNBOUNDED`` for no bound)."""
         return 0, 0
+
+    def empties(self) -> tuple[bool, bool]:
+        """How a node that may match nothing does so: only after all that is longer, everywhere."""
+        return self.widths()[1] == 0, False
 
 
 class Chars(Node):
@@ -79,6 +85,10 @@ class Concat(Node):
         bounded = all(high != UNBOUNDED for _, high in pairs)
         return sum(low for low, _ in pairs), sum(h for _, h in pairs) if bounded else UNBOUNDED
 
+    def empties(self) -> tuple[bool, bool]:
+        each = [item.empties() for item in self.items]
+        return all(last for last, _ in each), all(everywhere for _, everywhere in each)
+
 
 class Text(Concat):
     """Literal characters one after the other, without regard to case.
@@ -109,6 +119,12 @@ class Choice(Node):
         bounded = all(high != UNBOUNDED for _, high in pairs)
         return min(low for low, _ in pairs), max(h for _, h in pairs) if bounded else UNBOUNDED
 
+    def empties(self) -> tuple[bool, bool]:
+        rest = list(dropwhile(lambda item: item.widths()[0] > 0, self.items))
+        longer = any(item.widths()[1] != 0 for item in rest[1:])
+        each = [item.empties() for item in rest if item.widths()[0] == 0]
+        return not longer and each[0][0], any(everywhere for _, everywhere in each)
+
 
 class Repeat(Node):
     """A node ``low`` to ``high`` times; ``mode`` is "" (greedy), "?" (lazy) or "+" (possessive)."""
@@ -129,6 +145,14 @@ class Repeat(Node):
         unbounded = self.high == UNBOUNDED or high == UNBOUNDED
         return low * self.low, UNBOUNDED if unbounded else high * self.high
 
+    def empties(self) -> tuple[bool, bool]:
+        if self.mode == "+":
+            # Just one match is tried.
+            return True, False
+        nullable = self.body.widths()[0] == 0
+        last, everywhere = self.body.empties() if nullable else (True, False)
+        return last and not self.mode, everywhere or self.low == 0
+
 
 class Atomic(Node):
     """``(?>...)``: no backtracking into it."""
@@ -143,6 +167,10 @@ class Atomic(Node):
 
     def widths(self) -> tuple[int, int]:
         return self.body.widths()
+
+    def empties(self) -> tuple[bool, bool]:
+        # Just one match is tried.
+        return True, False
 
 
 class Look(Node):

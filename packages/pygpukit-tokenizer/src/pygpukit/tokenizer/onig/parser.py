@@ -3,7 +3,8 @@ r"""Oniguruma's syntax (its default one, with Unicode), read into nodes.
 What Oniguruma and Python's ``re`` spell alike but mean differently is settled here: ``{1,3}+`` is
 not possessive, ``{3}?`` is "three or none", ``^`` and ``$`` always work by line, ``(?m)`` is
 dot-all, ``\h`` is a hexadecimal digit, ``&&`` intersects classes. Back references, ``\X``, ``\K``,
-``\G``, absent operators, calls and conditionals have no exact translation and raise.
+``\G``, absent operators, calls, conditionals and counted turns that may be empty have no exact
+translation and raise.
 """
 
 from __future__ import annotations
@@ -312,6 +313,8 @@ class Parser(ClassReader):
         """``node`` under one quantifier."""
         if _is_place(node):
             raise self.error("target of repeat operator is invalid")
+        if (low > 1 or high > 1) and node.widths()[0] == 0 and not _turns_alike(node, low):
+            raise self.error("counting turns that may be empty is not supported")
         return Repeat(node, low, high, mode)
 
     def interval(self) -> tuple[int, int] | None:
@@ -338,3 +341,12 @@ def _is_place(node: Node) -> bool:
     if isinstance(node, Choice):
         return any(map(_is_place, node.items))
     return isinstance(node, Anchor | Assertion | Look)
+
+
+def _turns_alike(node: Node, low: int) -> bool:
+    """Whether it doesn't matter if an empty turn ends a repetition with a least or a last count.
+
+    In Oniguruma it does, or other turns follow, by the length of the node's program.
+    """
+    last, everywhere = node.empties()
+    return last and (low < 2 or everywhere)
