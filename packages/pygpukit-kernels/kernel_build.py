@@ -33,7 +33,7 @@ TARGETS = {
 }
 #: The same for sources with Hopper's own instructions, which no other GPU has.
 HOPPER_TARGETS = {"compute_90a": ("sm_90a",)}
-HOPPER_SOURCES = ("_wgmma", "_persistent")
+HOPPER_SOURCES = ("_wgmma", "_tma", "_persistent")
 #: Multiplications and additions are fused only where the source says so: the same source rounds
 #: alike in every kernel that includes it.
 NVRTC_OPTIONS = ("--std=c++17", "--device-as-default-execution-space", "--fmad=false")

@@ -8,14 +8,13 @@
 //
 // With few rows all is about the stream of weights: tiles are narrow, so that all multiprocessors have one, stages long,
 // because each takes the threads that copy as long as it does whatever its size, and where x isn't shared weights are on
-// their way before the kernel waits for x. Where there are fewer tiles than multiprocessors a pair of blocks takes the
-// chunks of a tile by turns: the second one sends the sums of its own to the first, which adds all in order.
+// their way before the kernel waits for x.
 //
-// Launch: 128 + 2 BM threads, clusters of BLOCKS blocks in x, however many, dynamic shared memory
-// 1024 + STAGES ((BM + BN) PANELS 128 + 24) bytes, of a pair 2 (4 BM BN + 16) more. The maps have four dimensions: k, rows,
-// parts (of a gated weight) and one that is idle; or, if PANELS > 1, 64 values of k, rows, parts, and k / 64. Their boxes
-// are of 64 values of k, of x as many rows as there are, rounded up to a multiple of 8, and BM at most, of the weight BN
-// rows (BN / 2 of each part of a gated one), and PANELS in the last dimension. The norm isn't applied.
+// Launch: 128 + 2 BM threads, clusters of CLUSTER blocks in x, however many, dynamic shared memory
+// 1024 + STAGES ((BM + BN) PANELS 128 + 24) bytes. The maps have four dimensions: k, rows, parts (of a gated weight) and
+// one that is idle; or, if PANELS > 1, 64 values of k, rows, parts, and k / 64. Their boxes are of 64 values of k, of x as
+// many rows as there are, rounded up to a multiple of 8, and BM at most, of the weight BN rows (BN / 2 of each part of a
+// gated one), and PANELS in the last dimension. The norm isn't applied.
 #include "common/hopper.cuh"
 #include "common/launch.cuh"
 #include "common/linear.cuh"
@@ -28,19 +27,15 @@ constexpr int PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;
 // Pairs of tiles of rows that run side by side, so that they find each other's operands in the L2 cache.
 constexpr int GROUP = 8;
 
-template <int BM_, int BN_, int PANELS_, int STAGES_, int CLUSTER_, bool PAIR_ = false>
+template <int BM_, int BN_, int PANELS_, int STAGES_, int CLUSTER_>
 struct Tiling {
   static constexpr int BM = BM_, BN = BN_, PANELS = PANELS_, STAGES = STAGES_, CLUSTER = CLUSTER_, TILES = BN / 8;
-  static constexpr bool PAIR = PAIR_;                // whether two blocks take a tile's chunks by turns
-  static constexpr int BLOCKS = PAIR ? 2 : CLUSTER;  // of a cluster
   static constexpr int CONSUMERS = BM / 64;  // warpgroups
   static constexpr int THREADS = (1 + CONSUMERS) * WARPGROUP;
   static constexpr int BK = PANELS * PANEL;  // of a stage
   static constexpr int CHUNK_STEPS = CHUNK<T> / BK;
-  static constexpr int SENT = PAIR ? 2 : 0, SENT_BYTES = BM * BN * 4;  // chunks on their way to the first of a pair
   static constexpr int X_BYTES = BM * BK * 2, W_BYTES = BN * BK * 2, STAGE_BYTES = X_BYTES + W_BYTES;
   static_assert(TILES % 4 == 0, "columns are stored four tiles at a time");
-  static_assert(!PAIR || CLUSTER == 1, "a pair's blocks have operands of their own");
   static constexpr unsigned short ALL_BLOCKS = CLUSTER == 1 ? 0 : (1 << CLUSTER) - 1;
 };
 
@@ -60,10 +55,8 @@ __device__ __forceinline__ void transpose_pairs(unsigned (&pairs)[4]) {
 template <class S>
 struct Gemm {
   const LinearArgs<T>& a;
-  // Shared addresses: stages, and their barriers. `ready` is used in the first block of a cluster. In the first block of a
-  // pair the barriers `sent` count sums from the second; in the second there is `taken`.
-  unsigned ring, full, empty, ready, sent, taken;
-  float4* sums;                // that are sent
+  // Shared addresses: stages, and their barriers. `ready` is used in the first block of a cluster.
+  unsigned ring, full, empty, ready;
   int columns;                 // of a tile
   bool stacked;                // whether a cluster's tiles lie one below the other, or in one row
   int groups_m, groups_n;      // of tiles that a cluster makes
@@ -71,14 +64,10 @@ struct Gemm {
   int x_rows;                  // of a stage
 
   __device__ __forceinline__ Gemm(const LinearArgs<T>& args, unsigned char* memory) : a(args) {
-    const unsigned shared = shared_address(memory);
-    ring = (shared + 1023) / 1024 * 1024;
-    full = ring + S::STAGES * S::STAGE_BYTES + S::SENT * S::SENT_BYTES;
+    ring = (shared_address(memory) + 1023) / 1024 * 1024;
+    full = ring + S::STAGES * S::STAGE_BYTES;
     empty = full + S::STAGES * 8;
     ready = empty + S::STAGES * 8;
-    sent = ready + S::STAGES * 8;
-    taken = sent + S::SENT * 8;
-    sums = reinterpret_cast<float4*>(memory + (ring - shared) + S::STAGES * S::STAGE_BYTES);
     columns = a.gated ? S::BN / 2 : S::BN;
     stacked = S::CLUSTER == 2 && a.rows > S::BM;
     groups_m = ceil_div(a.rows, stacked ? S::CLUSTER * S::BM : S::BM);
@@ -86,11 +75,6 @@ struct Gemm {
     steps = ceil_div(a.k, S::BK);
     x_rows = min(S::BM, ceil_div(a.rows, 8) * 8);
   }
-
-  // Which of a pair this block is; the first one finishes the tiles.
-  __device__ __forceinline__ int turn() const { return S::PAIR ? cluster_rank() : 0; }
-  // This block's place among those that share an operand.
-  __device__ __forceinline__ int rank() const { return S::PAIR ? 0 : cluster_rank(); }
 
   __device__ __forceinline__ unsigned stage(int slot) const { return ring + slot * S::STAGE_BYTES; }
 
@@ -100,34 +84,22 @@ struct Gemm {
       barrier_init(empty + 8 * i, S::CONSUMERS * WARPGROUP / WARP);
       barrier_init(ready + 8 * i, S::CLUSTER);
     }
-    for (int i = 0; i < S::SENT; ++i) {
-      barrier_init(sent + 8 * i, 1);
-      barrier_init(taken + 8 * i, S::CONSUMERS * WARPGROUP / WARP);
-    }
     barrier_init_fence();
   }
 
   // Calls body(first row, first column) for every tile of this block: down a group of rows first, then along the columns.
   template <class Body>
   __device__ __forceinline__ void for_each_tile(Body body) const {
-    for (int tiles = blockIdx.x / S::BLOCKS; tiles < groups_m * groups_n; tiles += gridDim.x / S::BLOCKS) {
+    for (int tiles = blockIdx.x / S::CLUSTER; tiles < groups_m * groups_n; tiles += gridDim.x / S::CLUSTER) {
       const int first = tiles / (GROUP * groups_n) * GROUP;
       const int height = min(GROUP, groups_m - first), within = tiles - first * groups_n;
       const int row = first + within % height, column = within / height;
       if (stacked) {
-        body((row * S::CLUSTER + rank()) * S::BM, column * columns);
+        body((row * S::CLUSTER + cluster_rank()) * S::BM, column * columns);
       } else {
-        body(row * S::BM, (column * S::CLUSTER + rank()) * columns);
+        body(row * S::BM, (column * S::CLUSTER + cluster_rank()) * columns);
       }
     }
-  }
-
-  // Calls body(first step, end) for every chunk of a tile that is this block's.
-  template <class Body>
-  __device__ __forceinline__ void for_each_chunk(Body body) const {
-    constexpr int TURNS = S::PAIR ? 2 : 1;
-    for (int first = turn() * S::CHUNK_STEPS; first < steps; first += TURNS * S::CHUNK_STEPS)
-      body(first, min(first + S::CHUNK_STEPS, steps));
   }
 
   // Calls body(slot, step, first row, first column) for every stage of every tile of this block.
@@ -135,9 +107,7 @@ struct Gemm {
   __device__ __forceinline__ void for_each_stage(Body body) const {
     Slot<S::STAGES> slot;
     for_each_tile([&](int first_row, int first_column) {
-      for_each_chunk([&](int first, int end) {
-        for (int step = first; step < end; ++step, slot.advance()) body(slot, step, first_row, first_column);
-      });
+      for (int step = 0; step < steps; ++step, slot.advance()) body(slot, step, first_row, first_column);
     });
   }
 
@@ -162,7 +132,7 @@ struct Gemm {
     for_each_stage([&](const Slot<S::STAGES>& slot, int step, int first_row, int first_column) {
       barrier_wait(empty + 8 * slot.index, slot.parity ^ 1);
       barrier_arrive_expecting(full + 8 * slot.index, x_rows * S::BK * 2 + S::W_BYTES);
-      barrier_arrive(ready + 8 * slot.index, turn());
+      barrier_arrive(ready + 8 * slot.index, 0);
       if (stacked) {
         copy_x(x, slot.index, step, first_row, 0);
       } else {
@@ -203,49 +173,10 @@ struct Gemm {
     products_commit();
   }
 
-  // Where this warp's sums of a chunk lie among those that are sent; of each tile of columns four of every lane.
-  __device__ __forceinline__ float4* sent_sums(int slot, int group) const {
-    const int warp = group * 4 + warp_index() % 4;
-    return sums + (slot * S::SENT_BYTES / 16 + warp * S::TILES * WARP);
-  }
-
-  // Sends the sums of a chunk to the first block of the pair, from the place where they will be there.
-  __device__ __forceinline__ void send(const float (&d)[S::TILES][4], Slot<2>& slot, int group) const {
-    float4* own = sent_sums(slot.index, group);
-    barrier_wait(taken + 8 * slot.index, slot.parity ^ 1);
-#pragma unroll
-    for (int t = 0; t < S::TILES; ++t) own[t * WARP + lane_index()] = make_float4(d[t][0], d[t][1], d[t][2], d[t][3]);
-    shared_writes_fence();
-    __syncwarp();
-    if (lane_index() == 0) {
-      const unsigned from = shared_address(own), barrier = sent + 8 * slot.index;
-      copy_to_block(address_in_cluster(from, 0), from, S::TILES * WARP * 16, address_in_cluster(barrier, 0));
-    }
-    slot.advance();
-  }
-
-  // Adds the sums of the next chunk that the second block has sent.
-  __device__ __forceinline__ void add_sent(float (&sum)[S::TILES][4], Slot<2>& slot, int group) const {
-    const float4* own = sent_sums(slot.index, group);
-    if (group == 0 && threadIdx.x % WARPGROUP == 0) barrier_arrive_expecting(sent + 8 * slot.index, S::SENT_BYTES);
-    barrier_wait(sent + 8 * slot.index, slot.parity);
-#pragma unroll
-    for (int t = 0; t < S::TILES; ++t) {
-      const float4 d = own[t * WARP + lane_index()];
-      sum[t][0] += d.x;
-      sum[t][1] += d.y;
-      sum[t][2] += d.z;
-      sum[t][3] += d.w;
-    }
-    __syncwarp();
-    if (lane_index() == 0) barrier_arrive(taken + 8 * slot.index, 1);
-    slot.advance();
-  }
-
-  // The products of a chunk.
+  // The products of the chunk that begins with stage `first`.
   template <class Product>
-  __device__ __forceinline__ void multiply_chunk(float (&d)[S::TILES][4], Slot<S::STAGES>& slot, int group, int first,
-                                                 int end) const {
+  __device__ __forceinline__ void multiply_chunk(float (&d)[S::TILES][4], Slot<S::STAGES>& slot, int group, int first) const {
+    const int end = min(first + S::CHUNK_STEPS, steps);
     int before = 0;
     for (int step = first; step < end; ++step, slot.advance()) {
       barrier_wait(full + 8 * slot.index, slot.parity);
@@ -259,23 +190,17 @@ struct Gemm {
     release(before);
   }
 
-  // The sums of this warpgroup's rows of a tile, in the first block of a pair.
+  // The sums of this warpgroup's rows of a tile.
   template <class Product>
-  __device__ __forceinline__ void multiply(float (&sum)[S::TILES][4], Slot<S::STAGES>& slot, Slot<2>& sent_slot,
-                                           int group) const {
+  __device__ __forceinline__ void multiply(float (&sum)[S::TILES][4], Slot<S::STAGES>& slot, int group) const {
     float d[S::TILES][4];
 #pragma unroll
     for (int i = 0; i < 4 * S::TILES; ++i) sum[i / 4][i % 4] = d[i / 4][i % 4] = 0.f;
-    for_each_chunk([&](int first, int end) {
-      multiply_chunk<Product>(d, slot, group, first, end);
-      if (turn() != 0) return send(d, sent_slot, group);
-      // The chunk before was sent while this one was multiplied.
-      if (S::PAIR && first > 0) add_sent(sum, sent_slot, group);
+    for (int first = 0; first < steps; first += S::CHUNK_STEPS) {
+      multiply_chunk<Product>(d, slot, group, first);
 #pragma unroll
       for (int i = 0; i < 4 * S::TILES; ++i) sum[i / 4][i % 4] += d[i / 4][i % 4];
-    });
-    const int chunks = ceil_div(steps, S::CHUNK_STEPS);
-    if (S::PAIR && turn() == 0 && chunks % 2 == 0) add_sent(sum, sent_slot, group);
+    }
   }
 
   // Bias, activation and gate, in place: afterwards the first tiles hold the columns of the result.
@@ -406,14 +331,13 @@ struct Gemm {
 
   __device__ __forceinline__ void consume(int group) const {
     Slot<S::STAGES> slot;
-    Slot<2> sent_slot;
     for_each_tile([&](int first_row, int first_column) {
       float sum[S::TILES][4];
       if (a.dtype == DTYPE_F16)
-        multiply<f16>(sum, slot, sent_slot, group);
+        multiply<f16>(sum, slot, group);
       else
-        multiply<bf16>(sum, slot, sent_slot, group);
-      if (turn() == 0) finish(sum, group, first_row, first_column);
+        multiply<bf16>(sum, slot, group);
+      finish(sum, group, first_row, first_column);
     });
   }
 };
@@ -432,7 +356,7 @@ __device__ __forceinline__ void linear_wgmma(const LinearArgs<T>& a, const Tenso
   if (threadIdx.x < WARPGROUP) {
     if constexpr (S::CONSUMERS > 1) give_registers<PRODUCER_REGISTERS>();
     if (threadIdx.x == 0) gemm.produce_own(x, weight);
-    if (threadIdx.x == WARP && gemm.rank() == 0) gemm.produce_shared(x, weight);
+    if (threadIdx.x == WARP && cluster_rank() == 0) gemm.produce_shared(x, weight);
   } else {
     if constexpr (S::CONSUMERS > 1) take_registers<CONSUMER_REGISTERS>();
     wait_for_inputs();
@@ -443,9 +367,7 @@ __device__ __forceinline__ void linear_wgmma(const LinearArgs<T>& a, const Tenso
   cluster_sync();
 }
 
-using Tiling64x32 = Tiling<64, 32, 2, 8, 1>;
-using Tiling64x32_pair = Tiling<64, 32, 2, 8, 1, true>;
-using Tiling64x64 = Tiling<64, 64, 2, 6, 1>;
+using Tiling64x32 = Tiling<64, 32, 4, 4, 1>;
 using Tiling128x32 = Tiling<128, 32, 2, 5, 1>;
 using Tiling128x64 = Tiling<128, 64, 1, 8, 2>;
 using Tiling128x128 = Tiling<128, 128, 1, 6, 2>;
@@ -457,4 +379,4 @@ using Tiling128x192 = Tiling<128, 192, 1, 5, 2>;
                           const __grid_constant__ TensorMap weight) {                                     \
     linear_wgmma<Tiling##SIZE>(a, x, weight);                                                             \
   }
-ENTRY(64x32) ENTRY(64x32_pair) ENTRY(64x64) ENTRY(128x32) ENTRY(128x64) ENTRY(128x128) ENTRY(128x192)
+ENTRY(64x32) ENTRY(128x32) ENTRY(128x64) ENTRY(128x128) ENTRY(128x192)

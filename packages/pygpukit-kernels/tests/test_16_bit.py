@@ -57,8 +57,8 @@ SHAPES = [
     *[(1, 8, 8), (1, 7, 16), (3, 100, 136), (8, 64, 520), (2, 1536, 576), (5, 33, 2048)],
     *[(9, 40, 264), (17, 130, 520), (70, 200, 328), (130, 136, 1000), (300, 260, 72)],
     *[(1, 1, 1), (4, 9, 7), (66, 65, 67), (2, 512, 14336), (600, 1032, 256)],
-    # Chunks that a pair of blocks takes by turns: nine, a short one at the end, of several tiles.
-    *[(8, 96, 2304), (12, 40, 1088), (4, 4300, 4096)],
+    # Few rows: more chunks than a ring has places, a short one at the end, several tiles of a block.
+    *[(8, 96, 2304), (12, 40, 1088), (4, 4300, 4096), (27, 4300, 704), (40, 96, 2304)],
 ]
 
 
@@ -161,7 +161,8 @@ def test_a_row_is_the_same_whichever_kernel_computes_it(put, normal, dtype, gate
         return kernels.linear(part, weight, norm=norm, gated=gated, dtype="float32").numpy()
 
     together = run(0, 520)
-    for start, stop in [(0, 1), (5, 7), (3, 11), (20, 33), (60, 124), (9, 109), (100, 300)]:
+    parts = [(0, 1), (5, 7), (3, 11), (20, 33), (30, 55), (60, 124), (9, 109), (100, 300)]
+    for start, stop in parts:
         np.testing.assert_array_equal(run(start, stop), together[start:stop])
 
 
@@ -181,7 +182,8 @@ def test_what_follows_a_product_is_the_same_too(put, normal, dtype, gated, activ
         return y.numpy("float32")
 
     together = run(0, 700)
-    for start, stop in [(0, 3), (3, 8), (20, 50), (600, 700), (100, 600)]:
+    parts = [(0, 1), (0, 3), (3, 8), (10, 22), (20, 50), (50, 110), (600, 700), (100, 600)]
+    for start, stop in parts:
         np.testing.assert_array_equal(run(start, stop), together[start:stop])
 
 

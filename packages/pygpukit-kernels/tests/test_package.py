@@ -43,7 +43,7 @@ def test_every_source_is_there_for_every_supported_gpu(images, target):
     assert {"linear_gemv", "linear_wgmma"} < sources
     # Those written for Hopper alone have others beside them.
     hopper = target == "compute_90a"
-    own = ("_wgmma", "_persistent")
+    own = ("_wgmma", "_tma", "_persistent")
     for source in {name for name in sources if name.endswith(own) == hopper}:
         text = (images / f"{source}.{target}.ptx").read_text()
         assert f".target {target.replace('compute', 'sm')}" in text

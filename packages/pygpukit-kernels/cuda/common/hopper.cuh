@@ -67,12 +67,6 @@ __device__ __forceinline__ unsigned cluster_rank() {
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-// One thread: copies `bytes`, a multiple of 16, to another block of the cluster, whose barrier counts them.
-__device__ __forceinline__ void copy_to_block(unsigned to, unsigned from, unsigned bytes, unsigned barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-               "r"(from), "r"(bytes), "r"(barrier)
-               : "memory");
-}
 __device__ __forceinline__ void cluster_sync() {
   asm volatile(
       "barrier.cluster.arrive.release.aligned;\n"

@@ -1,9 +1,12 @@
-//! `linear`: linear_gemv.cu for few rows, linear_wgmma.cu (on Hopper) or linear_mma.cu for many,
-//! linear_plain.cu for the rest. All of them sum in the same order, so which one it is can't be seen in
+//! `linear`: linear_gemv.cu for few rows, or linear_few_tma.cu on Hopper if it isn't just one;
+//! linear_wgmma.cu (on Hopper) or linear_mma.cu for many, linear_plain.cu for the rest. All of them sum in the same order, so which one it is can't be seen in
 //! the result.
+
+mod few;
 
 use bytemuck::{Pod, Zeroable};
 
+use self::few::Ring;
 use super::arguments::{
     Floats, Norm, Reader, address, entry, int, launch, matrix_map, number, stride,
 };
@@ -110,11 +113,16 @@ impl<'a> Linear<'a> {
         }
         let limits = *plan.limits();
         if self.dtype != DType::F32 && self.is_aligned() {
-            if let Some(launch) = self.gemv(&limits) {
+            let ring = Ring::choose(self.rows, self.k, &limits);
+            if ring.is_none()
+                && let Some(launch) = self.gemv(&limits)
+            {
                 return plan.launch(launch);
             }
             self.normalize(plan);
-            return plan.launch(self.wgmma(&limits).unwrap_or_else(|| self.mma(&limits)));
+            let few = ring.map(|ring| self.few(ring, &limits));
+            let launch = few.or_else(|| self.wgmma(&limits));
+            return plan.launch(launch.unwrap_or_else(|| self.mma(&limits)));
         }
         self.normalize(plan);
         plan.launch(self.plain(&limits));
@@ -164,28 +172,39 @@ impl<'a> Linear<'a> {
         }
         let tiling = WgmmaTiling::choose(self.rows, self.n, self.parts(), self.k, limits);
         let clusters = tiling.groups(self.rows, self.n, self.parts()).min(tiling.clusters(limits));
-        let (arguments, dtype) = (&self.arguments, self.dtype);
+        let (function, shared) = (tiling.function(), tiling.shared_bytes());
+        let (grid, threads) = ([clusters * tiling.cluster, 1, 1], 128 + 2 * tiling.rows);
+        let launch = launch("linear_wgmma", function, grid, threads, shared, self.arguments);
+        let cluster = [tiling.cluster as u32, 1, 1];
+        let boxes = [tiling.rows, tiling.columns, tiling.panels];
+        Some(self.copied_in_boxes(CudaLaunch { cluster, ..launch }, boxes))
+    }
+
+    /// The launch of a kernel for which the copy engine brings boxes of the operands: of at most `rows`
+    /// rows of x and of `weight_rows` of the weight, those of a gated one half of each part, and of
+    /// `panels` times 64 values of k.
+    fn copied_in_boxes(
+        &self,
+        launch: CudaLaunch,
+        [rows, weight_rows, panels]: [usize; 3],
+    ) -> CudaLaunch {
+        let (arguments, dtype, parts) = (&self.arguments, self.dtype, self.parts());
         let x = matrix_map(
             arguments.x,
             dtype,
             [1, self.rows, self.k],
             arguments.x_stride,
-            [1, tiling.rows.min(self.rows.next_multiple_of(8)), tiling.panels],
+            [1, rows.min(self.rows.next_multiple_of(8)), panels],
         );
         let weight = matrix_map(
             arguments.weight,
             dtype,
-            [self.parts(), self.n, self.k],
+            [parts, self.n, self.k],
             arguments.weight_stride,
-            [self.parts(), tiling.columns / self.parts(), tiling.panels],
+            [parts, weight_rows / parts, panels],
         );
-        let (function, shared) = (tiling.function(), tiling.shared_bytes());
-        let (grid, threads) = ([clusters * tiling.blocks(), 1, 1], 128 + 2 * tiling.rows);
-        let launch = launch("linear_wgmma", function, grid, threads, shared, *arguments);
         let parameters = launch.parameters.tensor_map(x).tensor_map(weight);
-        let cluster = [tiling.blocks() as u32, 1, 1];
-        let reads_early = self.weight.addresses();
-        Some(CudaLaunch { cluster, parameters, reads_early, ..launch })
+        CudaLaunch { parameters, reads_early: self.weight.addresses(), ..launch }
     }
 
     fn mma(&self, limits: &Limits) -> CudaLaunch {
@@ -246,47 +265,36 @@ struct WgmmaTiling {
     stages: usize,
     /// Blocks that share an operand: they make tiles side by side.
     cluster: usize,
-    /// Blocks that take the chunks of a tile by turns.
-    turns: usize,
 }
 
 impl WgmmaTiling {
-    const ALL: [WgmmaTiling; 7] = [
-        WgmmaTiling { rows: 64, columns: 32, panels: 2, stages: 8, cluster: 1, turns: 1 },
-        WgmmaTiling { rows: 64, columns: 32, panels: 2, stages: 8, cluster: 1, turns: 2 },
-        WgmmaTiling { rows: 64, columns: 64, panels: 2, stages: 6, cluster: 1, turns: 1 },
-        WgmmaTiling { rows: 128, columns: 32, panels: 2, stages: 5, cluster: 1, turns: 1 },
-        WgmmaTiling { rows: 128, columns: 192, panels: 1, stages: 5, cluster: 2, turns: 1 },
-        WgmmaTiling { rows: 128, columns: 128, panels: 1, stages: 6, cluster: 2, turns: 1 },
-        WgmmaTiling { rows: 128, columns: 64, panels: 1, stages: 8, cluster: 2, turns: 1 },
+    const ALL: [WgmmaTiling; 5] = [
+        WgmmaTiling { rows: 64, columns: 32, panels: 4, stages: 4, cluster: 1 },
+        WgmmaTiling { rows: 128, columns: 32, panels: 2, stages: 5, cluster: 1 },
+        WgmmaTiling { rows: 128, columns: 192, panels: 1, stages: 5, cluster: 2 },
+        WgmmaTiling { rows: 128, columns: 128, panels: 1, stages: 6, cluster: 2 },
+        WgmmaTiling { rows: 128, columns: 64, panels: 1, stages: 8, cluster: 2 },
     ];
 
     /// The tiling whose blocks are done first.
     fn choose(rows: usize, n: usize, parts: usize, k: usize, limits: &Limits) -> WgmmaTiling {
         const PANEL: usize = 64;
-        // With more, x too has to come out of the L2 cache, no faster to twice as many blocks.
-        const MOST_ROWS_OF_PAIR: usize = 16;
         let few = rows <= PANEL && k.is_multiple_of(PANEL);
         let fits = |tiling: &WgmmaTiling| {
-            (tiling.panels == 1 || k.is_multiple_of(PANEL))
-                && few == (tiling.rows == 64)
-                && (tiling.turns == 1 || rows <= MOST_ROWS_OF_PAIR)
+            (tiling.panels == 1 || k.is_multiple_of(PANEL)) && few == (tiling.rows == 64)
         };
         let rounds =
             |tiling: WgmmaTiling| tiling.groups(rows, n, parts).div_ceil(tiling.clusters(limits));
         let fitting = Self::ALL.into_iter().filter(fits);
-        let fastest = fitting.min_by_key(|tiling| rounds(*tiling) * tiling.time(rows, k));
+        let fastest = fitting.min_by_key(|tiling| rounds(*tiling) * tiling.time(rows));
         fastest.expect("there are tilings for any number of rows")
     }
 
     /// What a tile takes, about. With few rows that is copying both operands; else a tile takes as
     /// long as it has columns, and some more.
-    fn time(self, rows: usize, k: usize) -> usize {
+    fn time(self, rows: usize) -> usize {
         const REST: usize = 24;
-        // What the two of a pair wait for each other: as long as they copy so many values of k.
-        const PAIR: usize = 512;
-        let width = if rows <= self.rows { self.rows } else { REST } + self.columns;
-        width * (k / self.turns + (self.turns - 1) * PAIR)
+        if rows <= self.rows { self.rows + self.columns } else { REST + self.columns }
     }
 
     /// Groups of tiles, of one cluster each: one below the other, or in one row where there is only
@@ -300,31 +308,21 @@ impl WgmmaTiling {
         }
     }
 
-    /// Blocks of a cluster.
-    fn blocks(self) -> usize {
-        self.cluster * self.turns
-    }
-
     /// Clusters that run at a time.
     fn clusters(self, limits: &Limits) -> usize {
-        limits.sm_count as usize / self.blocks()
+        limits.sm_count as usize / self.cluster
     }
 
     fn shared_bytes(self) -> usize {
-        let ring = self.stages * ((self.rows + self.columns) * self.panels * 128 + 24);
-        // Two chunks on their way from the second of a pair to the first.
-        let sums = (self.turns - 1) * 2 * (self.rows * self.columns * 4 + 16);
-        1024 + ring + sums
+        1024 + self.stages * ((self.rows + self.columns) * self.panels * 128 + 24)
     }
 
     fn function(self) -> &'static str {
-        match (self.rows, self.columns, self.turns) {
-            (64, 32, 1) => "linear_wgmma_64x32",
-            (64, 32, _) => "linear_wgmma_64x32_pair",
-            (64, _, _) => "linear_wgmma_64x64",
-            (_, 32, _) => "linear_wgmma_128x32",
-            (_, 64, _) => "linear_wgmma_128x64",
-            (_, 128, _) => "linear_wgmma_128x128",
+        match (self.rows, self.columns) {
+            (64, _) => "linear_wgmma_64x32",
+            (_, 32) => "linear_wgmma_128x32",
+            (_, 64) => "linear_wgmma_128x64",
+            (_, 128) => "linear_wgmma_128x128",
             _ => "linear_wgmma_128x192",
         }
     }

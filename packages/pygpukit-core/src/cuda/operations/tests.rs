@@ -139,15 +139,15 @@ fn the_linear_kernel_depends_on_the_rows_and_on_what_fits() {
     let normalised = Linear { norm: true, ..bf16(16, 4096, 4096) };
     assert_eq!(plan(normalised, A100), ["norm_bf16", "linear_mma_16x32"]);
     assert_eq!(plan(bf16(64, 4096, 4096), A100), ["linear_mma_64x32"]);
-    assert_eq!(plan(bf16(3, 4096, 4096), H100), ["linear_gemv"]);
-    assert_eq!(plan(bf16(4, 4096, 4096), H100), ["linear_wgmma_64x32"]);
-    // Half as many tiles as multiprocessors.
-    assert_eq!(plan(bf16(8, 2048, 8192), H100), ["linear_wgmma_64x32_pair"]);
-    assert_eq!(plan(bf16(8, 2048, 512), H100), ["linear_wgmma_64x32"]);
-    assert_eq!(plan(bf16(64, 2048, 8192), H100), ["linear_wgmma_64x32"]);
-    assert_eq!(plan(bf16(64, 6144, 4096), H100), ["linear_wgmma_64x64"]);
+    assert_eq!(plan(bf16(2, 4096, 4096), H100), ["linear_few_tma_8"]);
+    assert_eq!(plan(bf16(9, 2048, 8192), H100), ["linear_few_tma_16"]);
+    let normalised = Linear { norm: true, ..bf16(17, 4096, 4096) };
+    assert_eq!(plan(normalised, H100), ["norm_bf16", "linear_few_tma_32"]);
+    assert_eq!(plan(bf16(33, 2048, 8192), H100), ["linear_wgmma_64x32"]);
+    assert_eq!(plan(bf16(64, 6144, 4096), H100), ["linear_wgmma_64x32"]);
     assert_eq!(plan(bf16(65, 4096, 4096), H100), ["linear_wgmma_128x32"]);
     // Rows that don't end with a panel of 64 values.
+    assert_eq!(plan(bf16(3, 4096, 4104), H100), ["linear_gemv"]);
     assert_eq!(plan(bf16(16, 4096, 4104), H100), ["linear_wgmma_128x64"]);
     assert_eq!(plan(bf16(4096, 4096, 4096), A100), ["linear_mma_128x128"]);
     assert_eq!(plan(bf16(512, 2048, 8192), A100), ["linear_mma_128x64"]);
@@ -186,17 +186,22 @@ fn launches_of_the_linear_kernels_fit_their_tiles() {
     assert_eq!(wgmma.shared_bytes, 1024 + 8 * (192 * 128 + 24));
     // The maps start at multiples of 64.
     assert_eq!(wgmma.parameters.bytes().len(), 192 + 2 * 128);
-    // 128 tiles of 64 rows by 32 weight rows, and a ring of eight stages of two panels.
-    let launches = Linear::of(16, 4096, 4096, DType::BF16).plan(H100).unwrap();
+    // 128 tiles of 64 rows by 32 weight rows, and a ring of four stages of four panels.
+    let launches = Linear::of(64, 4096, 4096, DType::BF16).plan(H100).unwrap();
+    let [wgmma] = &launches[..] else { panic!("one launch") };
+    assert_eq!((wgmma.grid, wgmma.block, wgmma.cluster), ([128, 1, 1], [256, 1, 1], [1, 1, 1]));
+    assert_eq!(wgmma.shared_bytes, 1024 + 4 * (96 * 4 * 128 + 24));
+    assert!(!wgmma.reads_early.is_empty());
+    // 500 tiles of 8 columns, two for each of at most 264 blocks, of which two find room beside each
+    // other: a ring of six chunks of 16 rows and 16 weight rows, and their sums.
+    let gated = Linear { gated: true, ..Linear::of(12, 4000, 512, DType::F16) };
+    let launches = gated.plan(H100).unwrap();
     let [few] = &launches[..] else { panic!("one launch") };
-    assert_eq!((few.grid, few.block, few.cluster), ([128, 1, 1], [256, 1, 1], [1, 1, 1]));
-    assert_eq!(few.shared_bytes, 1024 + 8 * (96 * 2 * 128 + 24));
+    assert_eq!((few.grid, few.block, few.cluster), ([250, 1, 1], [384, 1, 1], [1, 1, 1]));
+    assert_eq!(few.shared_bytes, 6 * (32 * 512 + 4 * 256 + 32));
+    assert!(2 * (few.shared_bytes + 1024) <= H100.shared_bytes_per_sm);
+    assert_eq!(few.parameters.bytes().len(), 192 + 2 * 128);
     assert!(!few.reads_early.is_empty());
-    // 64 such tiles, each of two blocks, and room for the sums of two chunks.
-    let launches = Linear::of(16, 2048, 4096, DType::BF16).plan(H100).unwrap();
-    let [pairs] = &launches[..] else { panic!("one launch") };
-    assert_eq!((pairs.grid, pairs.block, pairs.cluster), ([128, 1, 1], [256, 1, 1], [2, 1, 1]));
-    assert_eq!(pairs.shared_bytes, few.shared_bytes + 2 * (64 * 32 * 4 + 16));
 }
 
 #[test]
