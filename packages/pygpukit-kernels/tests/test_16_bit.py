@@ -57,7 +57,7 @@ SHAPES = [
     *[(1, 8, 8), (1, 7, 16), (3, 100, 136), (8, 64, 520), (2, 1536, 576), (5, 33, 2048)],
     *[(9, 40, 264), (17, 130, 520), (70, 200, 328), (130, 136, 1000), (300, 260, 72)],
     *[(1, 1, 1), (4, 9, 7), (66, 65, 67), (2, 512, 14336), (600, 1032, 256)],
-    # Few rows: more chunks than a ring has places, a short one at the end, several tiles of a block.
+    # Few rows: more chunks than a ring has places, a short one at the end, more tiles than blocks.
     *[(8, 96, 2304), (12, 40, 1088), (4, 4300, 4096), (27, 4300, 704), (40, 96, 2304)],
 ]
 

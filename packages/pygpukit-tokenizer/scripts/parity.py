@@ -48,12 +48,17 @@ compares them on random texts: 20,000 new examples for each test. Run to the end
 without a difference:
 
 - whole byte-level tokenizers: normalizer, pre-tokenizers, merges, post-processor, added tokens; and
-  what any ids decode to;
-- byte-level merges in any order of letters that share bytes, merged from characters;
-- each post-processor: BertProcessing, RobertaProcessing, ByteLevel, TemplateProcessing, sequences;
-- each decoder, and Strip at both ends;
+  what any ids decode to, at once and as a stream;
+- byte-level merges in any order of letters that share bytes, merged from characters; merges by
+  score, as a GGUF file has them;
+- each normalizer, pre-tokenizer, model, post-processor and decoder, and sequences of them; Strip at
+  both ends; Unigram by parts;
 - normalizers with added tokens; pre-tokenizers behind normalizers, with added tokens; models behind
-  pre-tokenizers, with decoders and added tokens.
+  pre-tokenizers, with decoders and added tokens;
+- regular expressions, against Oniguruma itself. What isn't translated exactly is refused:
+  look-behinds of variable length, back references, \\K, \\G, \\X, calls, conditionals, absent
+  operators, and counted repetitions whose turns may be empty, where Oniguruma leaves them or not by
+  the length of its program.
 """
 
 
