@@ -62,9 +62,10 @@ struct Stream {
   __device__ __forceinline__ void init_barriers() const {
     for (int i = 0; i < S::STAGES; ++i) {
       barrier_init(full + 8 * i, 1);
-      barrier_init(empty + 8 * i, 1);
-      barrier_init(done + 8 * i, 1);
-      barrier_init(added + 8 * i, FINISHERS);
+      // Every lane arrives for itself, so that racecheck can follow.
+      barrier_init(empty + 8 * i, WARP);
+      barrier_init(done + 8 * i, WARP);
+      barrier_init(added + 8 * i, FINISHERS * WARP);
     }
     barrier_init_fence();
   }
@@ -135,20 +136,19 @@ struct Stream {
     for (int chunk = index; chunk < own_tiles * chunks; chunk += S::STAGES, parity ^= 1) {
       float d[S::TILES][4];
       barrier_wait(full + 8 * index, parity);
+      __syncwarp();
       if (a.dtype == DTYPE_F16)
         multiply_chunk<f16>(d, index);
       else
         multiply_chunk<bf16>(d, index);
-      __syncwarp();
-      if (lane == 0) barrier_arrive(empty + 8 * index);
+      barrier_arrive(empty + 8 * index);
       barrier_wait(added + 8 * index, parity ^ 1);
 #pragma unroll
       for (int i = 0; i < 4 * S::TILES; ++i) {
         const int row = i / 4 * 8 + lane % 4 * 2 + i % 2, weight_row = lane / 4 + i % 4 / 2 * HALF;
         sums[index * S::SUMS + sum_index(row, weight_row)] = d[i / 4][i % 4];
       }
-      __syncwarp();
-      if (lane == 0) barrier_arrive(done + 8 * index);
+      barrier_arrive(done + 8 * index);
     }
   }
 
@@ -175,8 +175,7 @@ struct Stream {
 #pragma unroll
         for (int i = 0; i < 2 * EACH; ++i)
           if (row(i) < S::ROWS) sum[i] += from[sum_index(row(i), weight_row + i % 2 * HALF)];
-        __syncwarp();
-        if (lane_index() == 0) barrier_arrive(added + 8 * slot.index);
+        barrier_arrive(added + 8 * slot.index);
       }
 #pragma unroll
       for (int i = 0; i < 2 * EACH; ++i) {
