@@ -1,6 +1,6 @@
-//! `linear`: linear_gemv.cu for few rows, or linear_few_tma.cu on Hopper if it isn't just one;
-//! linear_wgmma.cu (on Hopper) or linear_mma.cu for many, linear_plain.cu for the rest. All of them sum in the same order, so which one it is can't be seen in
-//! the result.
+//! `linear`: linear_gemv.cu for few rows, or linear_few_tma.cu on Hopper if there are several;
+//! linear_wgmma.cu (on Hopper) or linear_mma.cu for many, linear_plain.cu for the rest. All of them sum
+//! in the same order, so which one it is can't be seen in the result.
 
 mod few;
 
