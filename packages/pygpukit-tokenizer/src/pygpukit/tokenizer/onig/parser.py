@@ -314,7 +314,7 @@ class Parser(ClassReader):
         if _is_place(node):
             raise self.error("target of repeat operator is invalid")
         if (low > 1 or high > 1) and node.widths()[0] == 0 and not _turns_alike(node, low):
-            raise self.error("counting turns that may be empty is not supported")
+            raise self.error("{n,m} of something that may be empty is not supported")
         return Repeat(node, low, high, mode)
 
     def interval(self) -> tuple[int, int] | None:
