@@ -89,6 +89,8 @@ def write_gguf(
         else:
             data += array.tobytes()
         data += b"\0" * (-len(data) % 32)
+    # A file of that name may still be mapped, by a model that is being loaded.
+    file.unlink(missing_ok=True)
     file.write_bytes(head + b"\0" * (-len(head) % 32) + data)
 
 
