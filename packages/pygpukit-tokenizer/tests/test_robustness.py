@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
+import subprocess
+import sys
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from corpus import CORPUS, PIECES
@@ -25,6 +29,47 @@ def test_threads_share_a_tokenizer() -> None:
         assert [e.ids for e in pool.map(shared.encode, texts)] == expected
         decoded = list(pool.map(shared.decode, expected))
     assert decoded == [shared.decode(ids) for ids in expected]
+
+
+IN_A_BROWSER = """
+import json, sys, threading
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        # What Pyodide leaves out, or has without it working.
+        if name.partition(".")[0] in {
+            "curses", "dbm", "fcntl", "grp", "lzma", "multiprocessing", "pwd", "resource",
+            "socket", "sqlite3", "ssl", "subprocess", "syslog", "termios", "tkinter", "venv",
+        }:
+            raise ModuleNotFoundError(name)
+
+def start(thread):
+    raise RuntimeError("can't start new thread")
+
+sys.meta_path.insert(0, Missing())
+threading.Thread.start = start
+from pygpukit.tokenizer import Tokenizer
+
+tokenizer = Tokenizer.from_file(sys.argv[1])
+texts = json.loads(sys.argv[2])
+stream = tokenizer.decode_stream()
+encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+pieces = [*map(stream.step, encoded[0]), stream.flush()]
+print(json.dumps([encoded, tokenizer.decode_batch(encoded), "".join(pieces)]))
+"""
+
+
+def test_where_there_are_no_threads_sockets_or_processes(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_dict(file())
+    tokenizer.save(tmp_path / "tokenizer.json")
+    texts = list(PIECES)
+    encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    command = [sys.executable, "-c", IN_A_BROWSER, str(tmp_path / "tokenizer.json")]
+    done = subprocess.run(
+        [*command, json.dumps(texts)], check=True, capture_output=True, text=True, encoding="utf-8"
+    )
+    decoded = tokenizer.decode_batch(encoded)
+    assert json.loads(done.stdout) == [encoded, decoded, decoded[0]]
 
 
 @pytest.mark.parametrize(
