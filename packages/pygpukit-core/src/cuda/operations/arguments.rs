@@ -41,6 +41,9 @@ pub(super) fn launch(
     }
 }
 
+/// Elements of 16 bits in a row of a box that the copy engine brings: 128 bytes.
+pub(super) const PANEL: usize = 64;
+
 /// Matrices one below the other whose rows are `stride` elements apart, in boxes of 64 elements of
 /// `box_rows` rows, as linear_wgmma.cu has them: (columns, rows, parts, 1); or, where a box is to have
 /// several `panels` of 64 columns, (64, rows, parts, columns / 64).
@@ -51,7 +54,6 @@ pub(super) fn matrix_map(
     stride: i64,
     [box_parts, box_rows, panels]: [usize; 3],
 ) -> TensorMap {
-    const PANEL: usize = 64;
     let stride = stride as usize;
     let dimension = |size, stride, box_size| TensorMapDimension {
         size,
@@ -70,7 +72,7 @@ pub(super) fn matrix_map(
 
 /// A cache of keys or values, in boxes of 64 rows of 64 elements of a head of a page.
 pub(super) fn cache_map(cache: &TensorArg) -> TensorMap {
-    let boxes = [64, 64, 1, 1].into_iter();
+    let boxes = [PANEL as u32, 64, 1, 1].into_iter();
     let dimensions = boxes
         .zip([3, 2, 1, 0])
         .map(|(box_size, axis)| TensorMapDimension {

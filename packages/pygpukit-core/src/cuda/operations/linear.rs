@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 
 use self::few::Ring;
 use super::arguments::{
-    Floats, Norm, Reader, address, entry, int, launch, matrix_map, number, stride,
+    Floats, Norm, PANEL, Reader, address, entry, int, launch, matrix_map, number, stride,
 };
 use super::norm::{Rows, norm_rows};
 use super::signature::{check_same_dtype, check_sizes, signature};
@@ -157,10 +157,7 @@ impl<'a> Linear<'a> {
             return None;
         }
         let most = limits.sm_count as usize * blocks_per_sm.min(MOST_BLOCKS_PER_SM);
-        // Blocks with as many tiles each, so that they end together.
-        let tiles = self.n.div_ceil(GEMV_TILE);
-        let blocks = tiles.div_ceil(tiles.div_ceil(most));
-        let grid = [blocks, 1, 1];
+        let grid = [share_tiles(self.n.div_ceil(GEMV_TILE), most), 1, 1];
         let launch = launch("linear_gemv", "linear_gemv", grid, 128, shared, self.arguments);
         Some(CudaLaunch { reads_early: self.weight.addresses(), ..launch })
     }
@@ -241,6 +238,11 @@ const BLOCK_RESERVE: usize = 1 << 10;
 /// Outputs of a tile of linear_gemv.cu.
 const GEMV_TILE: usize = 8;
 
+/// How many blocks, `most` at most, share so many tiles: each takes as many, so that they end together.
+fn share_tiles(tiles: usize, most: usize) -> usize {
+    tiles.div_ceil(tiles.div_ceil(most))
+}
+
 /// As linear_gemv.cu has it.
 fn gemv_shared_bytes(rows: usize, k: usize, parts: usize) -> usize {
     const WARPS: usize = 4;
@@ -278,8 +280,7 @@ impl WgmmaTiling {
 
     /// The tiling whose blocks are done first.
     fn choose(rows: usize, n: usize, parts: usize, k: usize, limits: &Limits) -> WgmmaTiling {
-        const PANEL: usize = 64;
-        let few = rows <= PANEL && k.is_multiple_of(PANEL);
+        let few = rows <= 64 && k.is_multiple_of(PANEL);
         let fits = |tiling: &WgmmaTiling| {
             (tiling.panels == 1 || k.is_multiple_of(PANEL)) && few == (tiling.rows == 64)
         };

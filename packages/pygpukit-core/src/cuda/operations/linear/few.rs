@@ -1,12 +1,10 @@
 //! linear_few_tma.cu: products of a few rows on Hopper.
 
-use super::Linear;
+use super::{Linear, share_tiles};
 use crate::cuda::CudaLaunch;
-use crate::cuda::operations::arguments::launch;
+use crate::cuda::operations::arguments::{PANEL, launch};
 use crate::device::Limits;
 
-/// Values of k of a row of 128 bytes.
-const PANEL: usize = 64;
 /// Values of k whose products are summed in a chain.
 const CHUNK: usize = 256;
 /// Weight rows of a tile.
@@ -55,9 +53,7 @@ impl Linear<'_> {
     /// The kernel for a few rows on Hopper.
     pub(super) fn few(&self, ring: Ring, limits: &Limits) -> CudaLaunch {
         let tiles = self.n.div_ceil(TILE / self.parts());
-        // Blocks with as many tiles each, so that they end together.
-        let most = limits.sm_count as usize * BLOCKS_PER_SM;
-        let blocks = tiles.div_ceil(tiles.div_ceil(most));
+        let blocks = share_tiles(tiles, limits.sm_count as usize * BLOCKS_PER_SM);
         let (grid, threads, shared) = ([blocks, 1, 1], ring.threads(), ring.shared_bytes());
         let launch = launch("linear_few_tma", ring.function, grid, threads, shared, self.arguments);
         self.copied_in_boxes(launch, [ring.rows, TILE, CHUNK / PANEL])
