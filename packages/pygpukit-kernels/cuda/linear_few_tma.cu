@@ -60,6 +60,7 @@ struct Stream {
   __device__ __forceinline__ unsigned place(int index) const { return ring + index * S::STAGE_BYTES; }
 
   __device__ __forceinline__ void init_barriers() const {
+#pragma unroll 1
     for (int i = 0; i < S::STAGES; ++i) {
       barrier_init(full + 8 * i, 1);
       // Every lane arrives for itself, so that racecheck can follow.
@@ -74,7 +75,9 @@ struct Stream {
   template <class Body>
   __device__ __forceinline__ void for_each_chunk(Body body) const {
     Slot<S::STAGES> slot;
+#pragma unroll 1
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x)
+#pragma unroll 1
       for (int chunk = 0; chunk < chunks; ++chunk, slot.advance()) body(slot, chunk, tile);
   }
 
@@ -133,6 +136,7 @@ struct Stream {
     const int index = warp_index(), lane = lane_index();
     const int own_tiles = ceil_div(tiles - static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
     unsigned parity = 0;
+#pragma unroll 1
     for (int chunk = index; chunk < own_tiles * chunks; chunk += S::STAGES, parity ^= 1) {
       float d[S::TILES][4];
       barrier_wait(full + 8 * index, parity);
@@ -159,6 +163,7 @@ struct Stream {
     wait_for_inputs();
     const int thread = threadIdx.x - S::STAGES * WARP, weight_row = thread % HALF, first_row = thread / HALF;
     Slot<S::STAGES> slot;
+#pragma unroll 1
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
       const auto row = [&](int i) { return first_row + i / 2 * AT_ONCE; };
       const auto column = [&](int i) { return tile * columns + weight_row + i % 2 * HALF; };
@@ -169,6 +174,7 @@ struct Stream {
         residual[i] = a.residual && is_there(i) ? a.residual[row(i) * a.residual_stride + column(i)] : 0.f;
         sum[i] = 0.f;
       }
+#pragma unroll 1
       for (int chunk = 0; chunk < chunks; ++chunk, slot.advance()) {
         const float* from = sums + slot.index * S::SUMS;
         barrier_wait(done + 8 * slot.index, slot.parity);

@@ -79,6 +79,7 @@ struct Gemm {
   __device__ __forceinline__ unsigned stage(int slot) const { return ring + slot * S::STAGE_BYTES; }
 
   __device__ __forceinline__ void init_barriers() const {
+#pragma unroll 1
     for (int i = 0; i < S::STAGES; ++i) {
       barrier_init(full + 8 * i, 1);
       barrier_init(empty + 8 * i, S::CONSUMERS * WARPGROUP / WARP);
@@ -90,6 +91,7 @@ struct Gemm {
   // Calls body(first row, first column) for every tile of this block: down a group of rows first, then along the columns.
   template <class Body>
   __device__ __forceinline__ void for_each_tile(Body body) const {
+#pragma unroll 1
     for (int tiles = blockIdx.x / S::CLUSTER; tiles < groups_m * groups_n; tiles += gridDim.x / S::CLUSTER) {
       const int first = tiles / (GROUP * groups_n) * GROUP;
       const int height = min(GROUP, groups_m - first), within = tiles - first * groups_n;
@@ -107,6 +109,7 @@ struct Gemm {
   __device__ __forceinline__ void for_each_stage(Body body) const {
     Slot<S::STAGES> slot;
     for_each_tile([&](int first_row, int first_column) {
+#pragma unroll 1
       for (int step = 0; step < steps; ++step, slot.advance()) body(slot, step, first_row, first_column);
     });
   }
@@ -178,6 +181,7 @@ struct Gemm {
   __device__ __forceinline__ void multiply_chunk(float (&d)[S::TILES][4], Slot<S::STAGES>& slot, int group, int first) const {
     const int end = min(first + S::CHUNK_STEPS, steps);
     int before = 0;
+#pragma unroll 1
     for (int step = first; step < end; ++step, slot.advance()) {
       barrier_wait(full + 8 * slot.index, slot.parity);
       multiply_stage<Product>(d, slot.index, group, step == first);
@@ -196,6 +200,7 @@ struct Gemm {
     float d[S::TILES][4];
 #pragma unroll
     for (int i = 0; i < 4 * S::TILES; ++i) sum[i / 4][i % 4] = d[i / 4][i % 4] = 0.f;
+#pragma unroll 1
     for (int first = 0; first < steps; first += S::CHUNK_STEPS) {
       multiply_chunk<Product>(d, slot, group, first);
 #pragma unroll
@@ -222,9 +227,14 @@ struct Gemm {
       for (int i = 0; i < 4 * S::TILES; ++i)
         if (!a.gated || i < 2 * S::TILES) sum[i / 4][i % 4] = silu(sum[i / 4][i % 4]);
     } else if (a.activation != ACTIVATION_IDENTITY) {
+      // One by one in memory: it is small code, and that of a kernel comes from memory, too.
+      float kept[4 * S::TILES];
 #pragma unroll
-      for (int i = 0; i < 4 * S::TILES; ++i)
-        if (!a.gated || i < 2 * S::TILES) sum[i / 4][i % 4] = activate(a.activation, sum[i / 4][i % 4]);
+      for (int i = 0; i < 4 * S::TILES; ++i) kept[i] = sum[i / 4][i % 4];
+#pragma unroll 1
+      for (int i = 0; i < (a.gated ? 2 : 4) * S::TILES; ++i) kept[i] = activate(a.activation, kept[i]);
+#pragma unroll
+      for (int i = 0; i < 4 * S::TILES; ++i) sum[i / 4][i % 4] = kept[i];
     }
     if (a.gated) {
 #pragma unroll
@@ -277,55 +287,53 @@ struct Gemm {
     }
   }
 
+  // What can't be stored otherwise.
   __device__ __forceinline__ void store_each(const float (&sum)[S::TILES][4], int own_row, int first_column) const {
-    constexpr int AT_ONCE = 16;  // whose residuals are under way together
+    float kept[4 * S::TILES];
 #pragma unroll
-    for (int first = 0; first < 4 * S::TILES; first += AT_ONCE) {
-      float residual[AT_ONCE];
-      const auto row = [&](int i) { return own_row + i / 2 % 2 * 8; };
-      const auto column = [&](int i) { return first_column + (first + i) / 4 * 8 + lane_index() % 4 * 2 + i % 2; };
-      const auto is_there = [&](int i) {
-        return row(i) < a.rows && column(i) < a.n && !(a.gated && first + i >= 2 * S::TILES);
-      };
-#pragma unroll
-      for (int i = 0; i < AT_ONCE; ++i)
-        residual[i] = a.residual && is_there(i) ? a.residual[row(i) * a.residual_stride + column(i)] : 0.f;
-#pragma unroll
-      for (int i = 0; i < AT_ONCE; ++i) {
-        const float y = sum[(first + i) / 4][i % 4] * a.scale;
-        if (is_there(i)) store(a, row(i), column(i), a.residual ? residual[i] + y : y);
-      }
+    for (int i = 0; i < 4 * S::TILES; ++i) kept[i] = sum[i / 4][i % 4];
+#pragma unroll 1
+    for (int i = 0; i < (a.gated ? 2 : 4) * S::TILES; ++i) {
+      const int row = own_row + i / 2 % 2 * 8, column = first_column + i / 4 * 8 + lane_index() % 4 * 2 + i % 2;
+      if (row >= a.rows || column >= a.n) continue;
+      const float y = kept[i] * a.scale;
+      store(a, row, column, a.residual ? a.residual[row * a.residual_stride + column] + y : y);
     }
   }
 
-  // Whether the result, as that of lm_head, is float32 in pairs that can be written at once, and nothing is added to it.
+  // Whether the result can be written in pairs, and nothing is added to it: as that of lm_head, which is float32, and of a
+  // gated product in narrow tiles.
   __device__ __forceinline__ bool is_pairs_result() const {
-    return a.out_dtype == DTYPE_F32 && !a.residual && is_pairs(static_cast<const float*>(a.out), a.n, a.out_stride);
+    return !a.residual && is_pairs(a.out, 2 * element_bytes(a.out_dtype), a.n, a.out_stride);
   }
 
-  // Scales the sums and stores them: the four lanes of a row write 32 bytes.
+  // Scales the sums and stores them: the four lanes of a row write eight columns.
   __device__ __forceinline__ void store_pairs(const float (&sum)[S::TILES][4], int own_row, int first_column) const {
-    float* target = static_cast<float*>(a.out) + own_row * a.out_stride;
 #pragma unroll
     for (int i = 0; i < 2 * S::TILES; ++i) {
-      const int t = i / 2, half = i % 2, column = first_column + t * 8 + lane_index() % 4 * 2;
-      if (own_row + half * 8 >= a.rows || column >= a.n || (a.gated && t >= S::TILES / 2)) continue;
-      const float2 pair = make_float2(sum[t][2 * half] * a.scale, sum[t][2 * half + 1] * a.scale);
-      *reinterpret_cast<float2*>(target + half * 8 * a.out_stride + column) = pair;
+      const int t = i / 2, row = own_row + i % 2 * 8, column = first_column + t * 8 + lane_index() % 4 * 2;
+      if (row >= a.rows || column >= a.n || (a.gated && t >= S::TILES / 2)) continue;
+      const float low = sum[t][i % 2 * 2] * a.scale, high = sum[t][i % 2 * 2 + 1] * a.scale;
+      void* target = element(a.out, a.out_dtype, row * a.out_stride + column);
+      if (a.out_dtype == DTYPE_F32)
+        *static_cast<float2*>(target) = make_float2(low, high);
+      else
+        *static_cast<unsigned*>(target) = a.out_dtype == DTYPE_F16 ? pack2<f16>(low, high) : pack2<bf16>(low, high);
     }
   }
 
   __device__ __forceinline__ void finish(float (&sum)[S::TILES][4], int group, int first_row, int first_column) const {
     activate_sums(sum, first_column);
     const int own_row = first_row + group * 64 + warp_index() % 4 * 16 + lane_index() / 4;
-    if (is_pairs_result()) {
+    if (is_vectorizable_result()) {
+      if (a.out_dtype == DTYPE_F16)
+        store_vectors<f16>(sum, own_row, first_column);
+      else
+        store_vectors<bf16>(sum, own_row, first_column);
+    } else if (is_pairs_result()) {
       store_pairs(sum, own_row, first_column);
-    } else if (!is_vectorizable_result()) {
-      store_each(sum, own_row, first_column);
-    } else if (a.out_dtype == DTYPE_F16) {
-      store_vectors<f16>(sum, own_row, first_column);
     } else {
-      store_vectors<bf16>(sum, own_row, first_column);
+      store_each(sum, own_row, first_column);
     }
   }
 

@@ -21,9 +21,9 @@ __device__ __forceinline__ bool is_vectorizable(const T* p, int length, long lon
   return is_aligned16(p) && length % 8 == 0 && stride % 8 == 0;
 }
 
-// Whether rows of `length` floats, `stride` apart, can be walked in aligned pairs.
-__device__ __forceinline__ bool is_pairs(const float* p, int length, long long stride) {
-  return reinterpret_cast<unsigned long long>(p) % 8 == 0 && length % 2 == 0 && stride % 2 == 0;
+// Whether rows of `length` elements, `stride` apart, can be walked in aligned pairs, of `bytes` each.
+__device__ __forceinline__ bool is_pairs(const void* p, int bytes, int length, long long stride) {
+  return reinterpret_cast<unsigned long long>(p) % bytes == 0 && length % 2 == 0 && stride % 2 == 0;
 }
 
 // In the order in which they lie in memory.
@@ -67,29 +67,46 @@ __device__ __forceinline__ void store8(T* p, const Eight& e) {
   }
 }
 
-// Elements start … start+7 of a row, with zeros past its end. `vectorizable` is is_vectorizable of the row.
+// One by one. A call, as it is needed seldom and long: the code of a short kernel comes from memory too.
 template <class T>
-__device__ __forceinline__ Eight load8(const T* row, int start, int length, bool vectorizable) {
-  if (vectorizable && start + 8 <= length) return load8(row + start);
+__device__ __noinline__ Eight load8_each(const T* row, int start, int length) {
   Eight e;
 #pragma unroll
   for (int i = 0; i < 8; ++i) e.value[i] = start + i < length ? to_float(row[start + i]) : 0.f;
   return e;
 }
-
 template <class T>
-__device__ __forceinline__ void store8(T* row, int start, int length, bool vectorizable, const Eight& e) {
-  if (vectorizable && start + 8 <= length) {
-    store8(row + start, e);
-    return;
-  }
+__device__ __noinline__ void store8_each(T* row, int start, int length, Eight e) {
 #pragma unroll
   for (int i = 0; i < 8; ++i)
     if (start + i < length) row[start + i] = from_float<T>(e.value[i]);
 }
 
+// Elements start … start+7 of a row, with zeros past its end. `vectorizable` is is_vectorizable of the row.
+template <class T>
+__device__ __forceinline__ Eight load8(const T* row, int start, int length, bool vectorizable) {
+  return vectorizable && start + 8 <= length ? load8(row + start) : load8_each(row, start, length);
+}
+
+template <class T>
+__device__ __forceinline__ void store8(T* row, int start, int length, bool vectorizable, const Eight& e) {
+  if (vectorizable && start + 8 <= length)
+    store8(row + start, e);
+  else
+    store8_each(row, start, length, e);
+}
+
 __device__ __forceinline__ unsigned shared_address(const void* p) {
   return static_cast<unsigned>(__cvta_generic_to_shared(p));
+}
+
+__device__ __forceinline__ void store_shared(unsigned to, uint4 v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+template <class T>
+__device__ __forceinline__ void store_shared(unsigned to, T v) {
+  static_assert(sizeof(T) == 2);
+  asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(v.bits) : "memory");
 }
 
 // Copies 16 bytes to shared memory in the background, or writes 16 zero bytes where `valid` is false; then the source
