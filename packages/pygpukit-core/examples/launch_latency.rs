@@ -44,7 +44,7 @@ static INCREMENT: CudaKernel = CudaKernel {
             cluster: [1, 1, 1],
             shared_bytes: 0,
             overlap: args.int(1) != 0,
-            reads_early: 0..0,
+            reads_early: Vec::new(),
             parameters: Parameters::new().pointer(args.tensor(0).data),
         });
     },

@@ -1,19 +1,19 @@
-// Attention of tokens that stand alone, as in decoding, by blocks for each key/value head and share of the spans. Where
-// blocks share the spans of a head, attention_decode_merge then merges them; a block that has all of them does it itself.
-// How long the contexts are is read on the device.
+// Attention of tokens that stand alone, as in decoding, by blocks for each key/value head and share of the spans. A block
+// that has all spans of a head merges them itself; where blocks share them, they do it together if they are a cluster, else
+// attention_decode_merge does it. How long the contexts are is read on the device.
 //
 // Launch of attention_decode: 32 WARPS threads; blocks (tokens, kv_heads ⌈group / 16⌉, splits), splits as many as fill
-// the GPU; dynamic shared memory as in common/attention_decode.cuh.
+// the GPU; on Hopper clusters (1, 1, splits) or none; dynamic shared memory as in common/attention_decode.cuh.
 // Launch of attention_decode_merge: 128 threads, blocks (tokens, heads).
 #include "common/attention_decode.cuh"
-#include "common/launch.cuh"
 
-// Merges the spans first … end - 1 of `heads` heads from `first_head` on, by all threads of the block.
+// Merges the spans first … end - 1 of `heads` heads from `first_head` on, by all threads of block `rank` of `blocks`.
 template <class T>
-__device__ __forceinline__ void merge_heads(const SinkArgs<T>& a, int token, int first_head, int heads, int first,
-                                            int end) {
+__device__ __forceinline__ void merge_heads(const SinkArgs<T>& a, int token, int first_head, int heads, int first, int end,
+                                            int rank = 0, int blocks = 1) {
   const int pairs = a.dim / 2;
-  for (int pair = threadIdx.x; pair < heads * pairs; pair += blockDim.x) {
+#pragma unroll 1
+  for (int pair = rank * blockDim.x + threadIdx.x; pair < heads * pairs; pair += blocks * blockDim.x) {
     const int head = first_head + pair / pairs, i = pair % pairs * 2;
     const SpanResults<T> results(a, token, head);
     constexpr int AHEAD = 4;
@@ -35,26 +35,29 @@ __device__ __forceinline__ void merge_heads(const SinkArgs<T>& a, int token, int
 // Of all registers, so that there is room beside the blocks of the kernel before.
 constexpr int MOST_WARPS_PER_SM = 16;
 
-// Whether this may be one of the blocks that run first, which wait for the kernel before.
-template <int WARPS>
-__device__ __forceinline__ bool is_early() {
-  unsigned multiprocessors;
-  asm("mov.u32 %0, %%nsmid;" : "=r"(multiprocessors));
-  const unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
-  return block < MOST_WARPS_PER_SM / WARPS * multiprocessors;
+// If this block is one of a cluster: waits for the others, whose writes are visible then.
+__device__ __forceinline__ bool meet_cluster() {
+#if __CUDA_ARCH__ >= 900
+  unsigned blocks;
+  asm("mov.u32 %0, %%cluster_nctaid.z;" : "=r"(blocks));
+  if (blocks == 1) return false;
+  __syncwarp();
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  return true;
+#else
+  return false;
+#endif
 }
 
-template <int DIM, int WARPS, class T>
-__device__ __forceinline__ void attention_decode(const SinkArgs<T>& a) {
+template <int DIM, int WARPS, class PLACES, class T>
+__device__ __forceinline__ void attention_decode(const SinkArgs<T>& a, const AppendArgs<T>& append) {
   extern __shared__ __align__(128) unsigned char shared[];
   const int token = blockIdx.x;
-  Decode<DIM, WARPS, T> decode(a, shared, Share(a, token, blockIdx.y, blockIdx.z, gridDim.z));
+  Decode<DIM, WARPS, PLACES, T> decode(a, shared, Share(a, token, blockIdx.y, blockIdx.z, gridDim.z));
   start_dependents();
-  if (is_early<WARPS>()) decode.prefetch();
-  wait_for_inputs();
   const bool any = decode.locate();
   if (any) {
-    decode.run([&](int head, int span, int column, float2 sum, const Softmax& softmax) {
+    decode.run(append, [&](int head, int span, int column, float2 sum, const Softmax& softmax) {
       const SpanResults<T> results(a, token, head);
       *reinterpret_cast<float2*>(results.sums + static_cast<long long>(span) * a.dim + column) = sum;
       if (column == 0) {
@@ -63,9 +66,9 @@ __device__ __forceinline__ void attention_decode(const SinkArgs<T>& a) {
       }
     });
   }
-  if (decode.splits > 1) return;
-  const int first = any ? decode.first_span() : 0, end = any ? decode.end_span() : 0;
-  merge_heads(a, token, decode.head, decode.queries, first, end);
+  wait_for_inputs();  // also where there is nothing to see
+  if (decode.splits > 1 && !meet_cluster()) return;
+  merge_heads(a, token, decode.head, decode.queries, decode.first_span(), decode.end_span(), decode.split, decode.splits);
 }
 
 template <class T>
@@ -77,13 +80,17 @@ __device__ __forceinline__ void attention_merge(const SinkArgs<T>& a) {
   merge_heads(a, token, blockIdx.y, 1, first, a.pages.holds(sequence, position) ? position / SPAN_KEYS + 1 : first);
 }
 
-#define ENTRY(DIM, WARPS, T)                                                                                  \
+#define ENTRY(NAME, PLACES, DIM, WARPS, T)                                                                    \
   extern "C" __global__ void __launch_bounds__(WARPS* WARP, MOST_WARPS_PER_SM / WARPS)                      \
-      attention_decode_##DIM##_##WARPS##_##T(const __grid_constant__ SinkArgs<T> a) {                    \
-    attention_decode<DIM, WARPS>(a);                                                                          \
+      NAME##_##DIM##_##WARPS##_##T(const __grid_constant__ SinkArgs<T> a,                                     \
+                                   const __grid_constant__ AppendArgs<T> append) {                            \
+    attention_decode<DIM, WARPS, PLACES>(a, append);                                                          \
   }
+#define WHOLE(DIM, WARPS, T) ENTRY(attention_decode, WholePlaces, DIM, WARPS, T)
+#define PIECES(DIM, WARPS, T) ENTRY(attention_decode_pieces, KeyPlaces, DIM, WARPS, T)
 #define ENTRIES(T)                                                                                            \
-  ENTRY(64, 4, T) ENTRY(128, 4, T) ENTRY(128, 2, T) ENTRY(256, 2, T) ENTRY(256, 1, T)                           \
+  WHOLE(64, 4, T) WHOLE(64, 2, T) WHOLE(128, 4, T) WHOLE(128, 2, T) WHOLE(256, 2, T) WHOLE(256, 1, T)                           \
+  PIECES(64, 4, T) PIECES(128, 2, T) PIECES(256, 1, T)                                                        \
   extern "C" __global__ void __launch_bounds__(128) attention_decode_merge_##T(const __grid_constant__ SinkArgs<T> a) { \
     attention_merge(a);                                                                                       \
   }

@@ -83,12 +83,12 @@ struct Prefill {
     }
     const int end = ceil_div(segment.end, CHUNK_KEYS);
     KeyPlaces places;
-    places.missing = 0;
+    places.absent = 0;
     // The first round only begins the copies of the first chunk.
     for (int chunk = segment.begin / CHUNK_KEYS - 1; chunk < end; ++chunk) {
       const bool there = chunk >= segment.begin / CHUNK_KEYS;
       const bool seen = there && __any_sync(~0u, visible.any(chunk));
-      const unsigned long long missing = places.missing;
+      const unsigned long long missing = places.missing();
       float s[8][4];
       copy_async_wait<1>();
       __syncthreads();

@@ -6,7 +6,7 @@
 // another type.
 //
 // Launch: 128 threads, a block for each row, dynamic shared memory for a row of x where `resident` (then x is read
-// once), else none.
+// once), and `room` bytes for the norm's weight and bias.
 #include "common/launch.cuh"
 #include "common/normalize.cuh"
 
@@ -18,7 +18,7 @@ struct NormRowsArgs {
   const T* residual;  // or null
   NormArgs norm;
   long long x_stride, residual_stride, sum_stride, out_stride;  // elements from row to row
-  int length, resident, out_dtype;
+  int length, resident, out_dtype, room;
 };
 
 template <class T>
@@ -51,15 +51,24 @@ __device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
   extern __shared__ __align__(16) unsigned char shared[];
   __shared__ float scratch[NORM_SCRATCH];
   T* kept = reinterpret_cast<T*>(shared);
-  a.norm.weight.prefetch(a.length);
-  a.norm.bias.prefetch(a.length);
+  const int groups = ceil_div(a.length, 8);
+  unsigned char* vectors = shared + (a.resident ? groups * 8 * sizeof(T) : 0);
   start_dependents();
+  const NormArgs staged = stage_norm(a.norm, a.length, vectors, a.room, true);
+  copy_async_commit();
   wait_for_inputs();
   const NormRow<T> row(a);
   const long long index = blockIdx.x;
-  const int groups = ceil_div(a.length, 8);
   const bool sum_vectorizable = is_vectorizable(a.sum, a.length, a.sum_stride);
+  // Nothing but copies: all of them are under way at a time.
+  const bool copied = a.resident && !a.sum && !row.residual && row.vectorizable;
+#pragma unroll 1
   for (int g = threadIdx.x; g < groups; g += NORM_THREADS) {
+    if (copied) {
+#pragma unroll
+      for (int i = 0; i < 8; i += 16 / sizeof(T)) copy16_async(shared_address(kept + 8 * g + i), row.x + 8 * g + i, true);
+      continue;
+    }
     if (!a.resident && !a.sum) break;
     const Eight h = row(g);
     if (a.resident) store8(kept + 8 * g, h);
@@ -71,10 +80,12 @@ __device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
     if (a.resident) return load8(kept + 8 * g);
     return a.sum ? load8(a.sum + index * a.sum_stride, 8 * g, a.length, sum_vectorizable) : row(g);
   };
+  copy_async_wait<0>();  // the norm's vectors, of all threads, are there after the barrier for the moments
   const Moments moments = block_moments(a.norm, a.length, group, scratch);
   void* out = element(a.out, a.out_dtype, index * a.out_stride);
+#pragma unroll 1
   for (int g = threadIdx.x; g < groups; g += NORM_THREADS)
-    store8(out, a.out_dtype, 8 * g, a.length, moments(a.norm, 8 * g, a.length, group(g)));
+    store8(out, a.out_dtype, 8 * g, a.length, moments(staged, 8 * g, a.length, group(g)));
 }
 
 #define ENTRY(T)                                                                                  \

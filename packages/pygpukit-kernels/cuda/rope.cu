@@ -28,19 +28,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope_angles(const __grid_c
 }
 
 // Launch: 128 threads; a block for each token in x; a warp for each head of queries, keys and values, ⌈(heads +
-// 2 kv_heads) / 4⌉ blocks in y; dynamic shared memory 16 dim bytes.
+// 2 kv_heads) / 4⌉ blocks in y; dynamic shared memory 32 dim bytes. Where tokens belong is read before the wait for the
+// launch before.
 template <class T>
 __device__ __forceinline__ void append_kv(const AppendArgs<T>& a) {
+  constexpr int UNROLL = 4;  // elements of a lane that come together
   extern __shared__ float shared[];
-  start_dependents();
-  wait_for_inputs();
-  const int index = blockIdx.y * (THREADS / WARP) + warp_index(), token = blockIdx.x;
-  if (index >= a.heads + 2 * a.kv_heads) return;
+  const int index = blockIdx.y * (THREADS / WARP) + warp_index(), token = blockIdx.x, lane = lane_index();
   const bool is_q = index < a.heads, is_v = index >= a.heads + a.kv_heads;
-  T* target;
-  if (is_q) {
-    target = a.out + token * a.out_stride + index * a.out_head_stride;
-  } else {
+  start_dependents();
+  if (index >= a.heads + 2 * a.kv_heads) return;
+  T* target = a.out + token * a.out_stride + index * a.out_head_stride;
+  if (!is_q) {
     const int sequence = a.sequences[token], position = a.positions[token];
     int page, row;
     if (!a.pages.holds(sequence, position) || !a.pages.find(sequence, position, page, row)) return;
@@ -48,19 +47,23 @@ __device__ __forceinline__ void append_kv(const AppendArgs<T>& a) {
     const int head = index - a.heads - (is_v ? a.kv_heads : 0);
     target = (is_v ? a.v_cache : a.k_cache) + page * s.page + head * s.head + row * s.row;
   }
+  wait_for_inputs();
   const T* source = a.qkv + token * a.qkv_stride + static_cast<long long>(index) * a.dim;
   if (is_v) {
-    for (int i = lane_index(); i < a.dim; i += WARP) target[i] = source[i];
+#pragma unroll UNROLL
+    for (int i = lane; i < a.dim; i += WARP) target[i] = source[i];
     return;
   }
-  float* head = shared + warp_index() * a.dim;
-  const int lane = lane_index();
-  for (int i = lane; i < a.dim; i += WARP) head[i] = to_float(source[i]);
+  float *head = shared + warp_index() * 2 * a.dim, *angles = head + a.dim;
+#pragma unroll UNROLL
+  for (int i = lane; i < a.dim; i += WARP) {
+    head[i] = to_float(source[i]);
+    if (i < a.rotated) angles[i] = a.angles[token * a.angles_stride + i];
+  }
   normalize_head(a.dim, is_q ? a.q_norm : a.k_norm, [&](int j) -> float& { return head[j * WARP + lane]; });
   __syncwarp();
-  const float* angles = a.angles + token * a.angles_stride;
-  for (int i = lane_index(); i < a.dim; i += WARP)
-    target[i] = from_float<T>(rotate(head, i, angles, a.rotated, a.interleaved));
+#pragma unroll 1
+  for (int i = lane; i < a.dim; i += WARP) target[i] = from_float<T>(Turn(i, angles, a.rotated, a.interleaved)(head));
 }
 
 #define ENTRY(T)                                                                                          \

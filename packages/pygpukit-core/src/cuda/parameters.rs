@@ -1,6 +1,6 @@
 //! The parameters of a launch, packed as the kernel declares them.
 
-use bytemuck::NoUninit;
+use bytemuck::{AnyBitPattern, NoUninit};
 
 use crate::device::cuda::{EncodedTensorMap, LaunchParameters, TensorMap};
 
@@ -98,6 +98,17 @@ impl Parameters {
             self.bytes[*start..][..encoded.len()].copy_from_slice(&encoded);
         }
         Ok(())
+    }
+
+    /// The first parameter, which is a `T`; None where all together are shorter.
+    pub(super) fn first<T: AnyBitPattern>(&self) -> Option<T> {
+        Some(bytemuck::pod_read_unaligned(self.bytes.get(..size_of::<T>())?))
+    }
+
+    /// Puts another value in the place of parameter number `index`, which is as long.
+    pub(super) fn replace<T: NoUninit>(&mut self, index: usize, value: T) {
+        self.bytes[self.starts[index]..][..size_of::<T>()]
+            .copy_from_slice(bytemuck::bytes_of(&value));
     }
 
     pub(super) fn launch_parameters(&self) -> LaunchParameters<'_> {

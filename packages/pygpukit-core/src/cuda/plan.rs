@@ -27,9 +27,9 @@ pub struct CudaLaunch {
     /// `griddepcontrol.wait` before it reads what another kernel writes or writes anything. GPUs older
     /// than Hopper don't start it early.
     pub overlap: bool,
-    /// Addresses that it reads before that wait where it overlaps: those of weights. It overlaps only
-    /// within a graph none of whose operations writes there. Empty for none.
-    pub reads_early: Range<usize>,
+    /// Addresses that it reads before that wait where it overlaps: those of weights, and of what a step
+    /// is about. It overlaps only within a graph, and if no operation before it there writes to them.
+    pub reads_early: Vec<Range<usize>>,
     /// What the entry point takes.
     pub parameters: Parameters,
 }
@@ -108,7 +108,7 @@ mod tests {
             cluster: [1, 1, 1],
             shared_bytes: 0,
             overlap: false,
-            reads_early: 0..0,
+            reads_early: Vec::new(),
             parameters: Parameters::new(),
         }
     }

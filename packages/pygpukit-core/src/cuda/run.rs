@@ -62,12 +62,13 @@ impl Program {
         let mut written = Vec::new();
         let mut scratch = Scratch::new(pool(ordinal));
         for (kernel, args) in operations {
+            let first = ready.len();
             scratch = plan(ordinal, kernel, &args, scratch, &mut ready)?;
+            for Ready { launch, .. } in &mut ready[first..] {
+                let is_written = |early| written.iter().any(|range| !disjoint(range, early));
+                launch.overlap &= !launch.reads_early.iter().any(is_written);
+            }
             written.extend(args.written().map(TensorArg::addresses));
-        }
-        for Ready { launch, .. } in &mut ready {
-            let early = &launch.reads_early;
-            launch.overlap &= written.iter().all(|range| disjoint(range, early));
         }
         let joined = join(ordinal, &mut ready)?;
         let calls: Vec<_> = ready.iter().map(Ready::call).collect();
@@ -114,18 +115,22 @@ fn join(ordinal: Ordinal, ready: &mut Vec<Ready>) -> Result<Vec<Block>> {
     let launches: Vec<_> = ready.iter().map(|ready| &ready.launch).collect();
     // From the back, so that what is in front stays in its place.
     for joined in operations::join(&launches, cuda.limits()).into_iter().rev() {
-        let block = pool(ordinal).allocate(joined.bytes())?;
-        let content = joined.content();
-        // SAFETY: the block is live and as long; nothing else knows of it.
-        unsafe {
-            cuda.zero(block.address(), joined.bytes())?;
-            cuda.write(block.address(), &content)?;
+        let mut memory = 0;
+        if joined.bytes() > 0 {
+            let block = pool(ordinal).allocate(joined.bytes())?;
+            let content = joined.content();
+            // SAFETY: the block is live and as long; nothing else knows of it.
+            unsafe {
+                cuda.zero(block.address(), joined.bytes())?;
+                cuda.write(block.address(), &content)?;
+            }
+            memory = block.address().addr() as u64;
+            blocks.push(block);
         }
-        let launch = joined.launch(block.address().addr() as u64, cuda.limits());
+        let launch = joined.launch(memory, cuda.limits());
         let function = Library::of(ordinal).function(launch.source, launch.function)?;
-        let kernel = ready[joined.launches.start].kernel;
-        ready.splice(joined.launches, [Ready { kernel, function, launch }]);
-        blocks.push(block);
+        let kernel = ready[joined.launches().start].kernel;
+        ready.splice(joined.launches(), [Ready { kernel, function, launch }]);
     }
     Ok(blocks)
 }

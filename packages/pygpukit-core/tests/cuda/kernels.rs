@@ -237,7 +237,7 @@ fn launch(
         cluster: [1, 1, 1],
         shared_bytes: 0,
         overlap: false,
-        reads_early: 0..0,
+        reads_early: Vec::new(),
         parameters,
     }
 }

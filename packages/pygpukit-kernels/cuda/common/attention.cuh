@@ -56,6 +56,7 @@ struct AttentionArgs {
 template <class T>
 struct SinkArgs : AttentionArgs<T> {
   const float* sinks;  // (heads), or null
+  int alone;           // whether each token is known to be the only one of its sequence; only the host reads it
 
   // The sink of a head, or null.
   __device__ __forceinline__ const float* sink(int head) const { return sinks ? sinks + head : nullptr; }

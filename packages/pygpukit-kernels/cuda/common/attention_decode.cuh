@@ -6,6 +6,8 @@
 // bytes.
 #pragma once
 #include "attention_mma.cuh"
+#include "launch.cuh"
+#include "rotation.cuh"
 
 constexpr int MOST_QUERIES = 16;
 
@@ -19,15 +21,18 @@ struct Share {
   __device__ __forceinline__ Share(const AttentionArgs<T>& a, int token, int block, int split, int splits)
       : token(token), split(split), splits(splits) {
     const int group = a.group(), blocks = ceil_div(group, MOST_QUERIES);
-    kv_head = block / blocks;
-    const int first = block % blocks * MOST_QUERIES;
+    // Dividing takes long, and is seldom needed.
+    kv_head = blocks == 1 ? block : block / blocks;
+    const int first = (block - kv_head * blocks) * MOST_QUERIES;
     head = kv_head * group + first;
     queries = min(MOST_QUERIES, group - first);
   }
 };
 
-template <int DIM, int WARPS, class T>
+// PLACES is how a chunk's keys and values are found: WholePlaces where pages hold whole chunks.
+template <int DIM, int WARPS, class PLACES, class T>
 struct Decode : Share {
+  static constexpr bool WHOLE = same_type<PLACES, WholePlaces>;
   static constexpr int ROW = DIM + 8;  // of sums; so that writing those of several queries meets no bank twice
   const AttentionArgs<T>& a;
   const Scorer<T> scorer;
@@ -37,6 +42,7 @@ struct Decode : Share {
   unsigned q, k, v;          // shared addresses
   float* sums;               // (SPAN_CHUNKS, queries, ROW)
   Softmax* softmax;          // (SPAN_CHUNKS, queries)
+  PLACES places;             // of the chunk that is copied next
 
   __device__ __forceinline__ Decode(const AttentionArgs<T>& args, unsigned char* shared, const Share& share)
       : Share(share), a(args), scorer(args), room(args.group() > 8 ? 16 : 8), warp(warp_index() % WARPS) {
@@ -48,6 +54,7 @@ struct Decode : Share {
   }
 
   __device__ __forceinline__ void copy_queries() const {
+#pragma unroll 1
     for (int piece = thread_index(); piece < room * DIM / 8; piece += WARPS * WARP) {
       const int row = piece / (DIM / 8), column = piece % (DIM / 8) * 8;
       const bool valid = row < queries && column < a.dim;
@@ -57,11 +64,16 @@ struct Decode : Share {
   }
 
   // Begins to copy the keys or the values of a chunk, those of it that are seen.
-  __device__ __forceinline__ void copy(unsigned to, const T* cache, const CacheStrides& strides,
-                                       const KeyPlaces& places) const {
-    copy_chunk<DIM, CHUNK_KEYS>(to, cache + kv_head * strides.head, strides, places, 0, a.dim);
+  __device__ __forceinline__ void copy(unsigned to, const T* cache, const CacheStrides& strides) const {
+    cache += kv_head * strides.head;
+    if constexpr (WHOLE)
+      copy_whole_chunk<DIM>(to, cache, strides, places, a.dim);
+    else
+      copy_chunk<DIM, CHUNK_KEYS>(to, cache, strides, places, 0, a.dim);
     copy_async_commit();
   }
+  __device__ __forceinline__ void copy_keys() const { copy(k, a.k_cache, a.k_strides); }
+  __device__ __forceinline__ void copy_values() const { copy(v, a.v_cache, a.v_strides); }
 
   // This warp's next chunk after `chunk`.
   __device__ __forceinline__ int next(int chunk) const {
@@ -98,6 +110,7 @@ struct Decode : Share {
   __device__ __forceinline__ void merge_span(int span, const KeepSpan& keep_span) const {
     const int first = max(span * SPAN_CHUNKS, begin / CHUNK_KEYS) % SPAN_CHUNKS;
     const int count = min(ceil_div(end, CHUNK_KEYS) - span * SPAN_CHUNKS, SPAN_CHUNKS);
+#pragma unroll 1
     for (int i = thread_index(); i < queries * DIM / 2; i += WARPS * WARP) {
       const int row = i / (DIM / 2), column = i % (DIM / 2) * 2;
       if (column >= a.dim) continue;
@@ -117,27 +130,11 @@ struct Decode : Share {
   __device__ __forceinline__ bool locate() {
     const int position = a.positions[token];
     sequence = a.sequences[token];
-    if (!a.pages.holds(sequence, position)) return false;
+    begin = end = 0;
+    if (!PLACES::hold(a.pages, sequence, position)) return false;
     begin = a.first_visible(position);
     end = position + 1;
     return begin / SPAN_KEYS + split <= position / SPAN_KEYS;
-  }
-
-  // Has this warp's first keys and values fetched into the L2 cache. Where positions and tables aren't those of this
-  // step yet, others are fetched.
-  __device__ __forceinline__ void prefetch() {
-    if (!locate()) return;
-    KeyPlaces places;
-    places.locate(a.pages, sequence, first_chunk(), begin, end - 1);
-    const bool there = places.begin < places.end && places.together && places.page[0] >= 0;
-    if (!there || lane_index() != 0) return;
-    const auto fetch = [&](const T* cache, const CacheStrides& strides) {
-      const long long row = places.row[0] + places.begin;
-      prefetch_bulk(cache + kv_head * strides.head + places.page[0] * strides.page + row * strides.row,
-                    (places.end - places.begin) * strides.row * sizeof(T));
-    };
-    fetch(a.k_cache, a.k_strides);
-    fetch(a.v_cache, a.v_strides);
   }
 
   // The spans of what is seen: the first one, and the end.
@@ -151,33 +148,161 @@ struct Decode : Share {
 
   __device__ __forceinline__ int end_chunk() const { return ceil_div(end, SPAN_KEYS) * SPAN_CHUNKS; }
 
+  // --- Where the launch before, which rotates heads and appends the token to the cache, is a part of this one.
+
+  // Whether this block sees the token itself.
+  __device__ __forceinline__ bool sees_newest() const { return (end_span() - 1 - first_span()) % splits == split; }
+
+  // A warp for each: normalises and rotates the queries and, if it is to be seen here, the key; that and the value go to
+  // the cache. They are there for the whole block once it has waited for itself.
+  __device__ __forceinline__ void bring_heads(const AppendArgs<T>& append) const {
+    constexpr int EACH = DIM / WARP;
+    const bool newest = sees_newest();
+    const int count = queries + 2 * newest;
+    const T* heads = append.qkv + token * append.qkv_stride;
+    const auto index = [&](int row) {
+      return row < queries ? head + row : a.heads + (row - queries) * a.kv_heads + kv_head;
+    };
+    const auto load = [&](T(&elements)[EACH], int row) {
+#pragma unroll
+      for (int j = 0; j < EACH; ++j) {
+        const int i = j * WARP + lane_index();
+        elements[j] = row < count && i < a.dim ? heads[index(row) * a.dim + i] : T();
+      }
+    };
+    T now[EACH], next[EACH];
+    load(now, warp);
+    Turn turns[EACH];
+#pragma unroll
+    for (int j = 0; j < EACH; ++j)
+      turns[j] = Turn(j * WARP + lane_index(), append.angles + token * append.angles_stride, append.rotated,
+                      append.interleaved);
+#pragma unroll 1
+    for (int row = warp; row < count; row += WARPS) {
+      load(next, row + WARPS);
+      if (row <= queries) turn_head(append, row < queries ? append.q_norm : append.k_norm, turns, now);
+      if (row < queries)
+        keep_query(row, newest, now);
+      else
+        append_head(row - queries, now);
+#pragma unroll
+      for (int j = 0; j < EACH; ++j) now[j] = next[j];
+    }
+  }
+
+  // Normalises and rotates a head of which lane i has the elements i, i + 32, ….
+  __device__ __forceinline__ void turn_head(const AppendArgs<T>& append, const NormArgs& norm,
+                                            const Turn (&turns)[DIM / WARP], T (&elements)[DIM / WARP]) const {
+    float* turned = sums + warp * DIM;  // free until the first chunk is done
+    float y[DIM / WARP];
+#pragma unroll
+    for (int j = 0; j < DIM / WARP; ++j) y[j] = to_float(elements[j]);
+    normalize_head<DIM / WARP>(a.dim, norm, [&](int j) -> float& { return y[j]; });
+#pragma unroll
+    for (int j = 0; j < DIM / WARP; ++j) turned[j * WARP + lane_index()] = y[j];
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < DIM / WARP; ++j) elements[j] = from_float<T>(turns[j](turned));
+    __syncwarp();
+  }
+
+  // Leaves a query for the products and, once, where the launch of its own would have.
+  __device__ __forceinline__ void keep_query(int row, bool stores, const T (&elements)[DIM / WARP]) const {
+    T* out = const_cast<T*>(a.q) + token * a.q_stride + (head + row) * a.q_head_stride;
+#pragma unroll
+    for (int j = 0; j < DIM / WARP; ++j) {
+      const int i = j * WARP + lane_index();
+      store_shared(q + head_offset<DIM>(row, i) + i % 8 * 2, elements[j]);
+      if (stores && i < a.dim) out[i] = elements[j];
+    }
+  }
+
+  // The place of the token's key or value in the cache, or null.
+  __device__ __forceinline__ T* newest_place(int is_value) const {
+    WholePlaces chunk;
+    chunk.locate(a.pages, sequence, (end - 1) / CHUNK_KEYS, end - 1, end - 1);
+    if (chunk.page < 0) return nullptr;
+    const CacheStrides& s = is_value ? a.v_strides : a.k_strides;
+    return const_cast<T*>(is_value ? a.v_cache : a.k_cache) + chunk.page * s.page + kv_head * s.head +
+           (chunk.row + chunk.begin) * s.row;
+  }
+
+  __device__ __forceinline__ void append_head(int is_value, const T (&elements)[DIM / WARP]) const {
+    T* out = newest_place(is_value);
+#pragma unroll
+    for (int j = 0; j < DIM / WARP; ++j) {
+      const int i = j * WARP + lane_index();
+      if (out && i < a.dim) out[i] = elements[j];
+    }
+  }
+
+  // Puts the token's key and value into this warp's chunk, which was copied when the cache didn't have them yet.
+  __device__ __forceinline__ void replace_newest() const {
+    copy_async_wait<0>();
+    __syncwarp();
+#pragma unroll 1
+    for (int is_value = 0; is_value < 2; ++is_value) {
+      const T* source = newest_place(is_value);
+      const int i = lane_index() * 8;
+      if (source && i < a.dim)
+        store_shared((is_value ? v : k) + head_offset<DIM>((end - 1) % CHUNK_KEYS, i), load16(source + i));
+    }
+    __syncwarp();
+  }
+
+  // --- In this order.
+
+  // Begins to copy the first keys and values and waits for the launch before: before the copies, if it may write to the
+  // cache; then they are only fetched into the L2 cache meanwhile.
+  __device__ __forceinline__ void begin_copies(bool appends) {
+    places.locate(a.pages, sequence, first_chunk(), begin, end - 1);
+    if (!appends) {
+      if constexpr (WHOLE) fetch_first();
+      wait_for_inputs();
+      copy_queries();
+      copy_async_commit();
+    }
+    copy_keys();
+    copy_values();
+    if (appends) wait_for_inputs();
+  }
+
+  __device__ __forceinline__ void fetch_first() const {
+    const auto fetch = [&](const T* cache, const CacheStrides& s) {
+      cache += places.page * s.page + kv_head * s.head + (places.row + places.begin) * s.row;
+      prefetch_bulk(cache, (places.end - places.begin) * s.row * sizeof(T));
+    };
+    if (places.page < 0 || lane_index() != 0) return;
+    fetch(a.k_cache, a.k_strides);
+    fetch(a.v_cache, a.v_strides);
+  }
+
   // Attends; keep_span(head, span, column, sum, softmax) has the results. Keys and values are copied by the warps that
-  // multiply them.
+  // multiply them. Where there is something to append the queries come from there.
   template <class KeepSpan>
-  __device__ __forceinline__ void run(const KeepSpan& keep_span) {
+  __device__ __forceinline__ void run(const AppendArgs<T>& append, const KeepSpan& keep_span) {
     Visible visible;
     visible.first[0] = visible.first[1] = begin;
     visible.last[0] = visible.last[1] = end - 1;
-    KeyPlaces places;
-    copy_queries();
-    copy_async_commit();
-    places.locate(a.pages, sequence, first_chunk(), begin, end - 1);
-    copy(k, a.k_cache, a.k_strides, places);
-    copy(v, a.v_cache, a.v_strides, places);
-    copy_async_wait<2>();
+    const bool appends = WHOLE && append.qkv;
+    begin_copies(appends);
+    if (appends) bring_heads(append);
+    copy_async_wait<2>();  // for queries that were copied
     block_sync<WARPS>();
+    if (appends && first_chunk() == (end - 1) / CHUNK_KEYS) replace_newest();
+#pragma unroll 1
     for (int chunk = first_chunk(), ahead; chunk < end_chunk(); chunk = ahead) {
       const bool seen = sees(chunk);
       float s[8][4];
       ahead = next(chunk);
-      const unsigned long long missing = places.missing;
+      const unsigned long long missing = places.missing();
       places.locate(a.pages, sequence, ahead, begin, end - 1);
       copy_async_wait<1>();
       __syncwarp();
       if (seen) multiply_keys<DIM, T>(s, q, k, room);
       // The keys that come next are under way while the values that are here are multiplied.
       __syncwarp();
-      copy(k, a.k_cache, a.k_strides, places);
+      copy_keys();
       copy_async_wait<1>();
       __syncwarp();
       if (seen) {
@@ -189,7 +314,7 @@ struct Decode : Share {
         }
       }
       __syncwarp();
-      copy(v, a.v_cache, a.v_strides, places);
+      copy_values();
       if (chunk % SPAN_CHUNKS + WARPS < SPAN_CHUNKS) continue;
       block_sync<WARPS>();
       merge_span(chunk / SPAN_CHUNKS, keep_span);
@@ -204,6 +329,7 @@ template <int AHEAD, class Load>
 __device__ __forceinline__ float2 merge_spans(int first, int end, const Load& load, const float* sink) {
   Softmax total;
   float2 sum = make_float2(0.f, 0.f);
+#pragma unroll 1
   for (int span = first; span < end; span += AHEAD) {
     Softmax softmax[AHEAD];
     float2 sums[AHEAD] = {};

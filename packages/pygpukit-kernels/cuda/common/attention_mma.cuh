@@ -19,18 +19,18 @@ struct KeyPlaces {
   bool together;
   int page[2], row[2];         // page -1: not there
   int begin, end;              // the positions that are wanted, counted within the chunk
-  unsigned long long missing;  // bit i: position i is wanted and not there
+  unsigned long long absent;  // see missing()
 
   // Of the chunk's positions those from `first` to `last` are wanted.
   __device__ __forceinline__ void locate(const Pages& pages, int sequence, int chunk, int first, int last) {
     const int start = chunk * CHUNK_KEYS;
     begin = max(first - start, 0);
     end = min(last + 1 - start, CHUNK_KEYS);
-    missing = 0;
+    absent = 0;
     if (begin >= end) return;
     together = pages.page_size % CHUNK_KEYS == 0;
     if (together) {
-      if (!pages.find(sequence, start, page[0], row[0])) page[0] = -1, missing = ~0ull;
+      if (!pages.find(sequence, start, page[0], row[0])) page[0] = -1, absent = ~0ull;
       return;
     }
 #pragma unroll
@@ -39,10 +39,70 @@ struct KeyPlaces {
       const bool wanted = key >= begin && key < end;
       const bool found = wanted && pages.find(sequence, start + key, page[i], row[i]);
       if (!found) page[i] = -1;
-      missing |= static_cast<unsigned long long>(__ballot_sync(~0u, wanted && !found)) << (i * WARP);
+      absent |= static_cast<unsigned long long>(__ballot_sync(~0u, wanted && !found)) << (i * WARP);
     }
   }
+  // Bit i: position i is wanted and not there.
+  __device__ __forceinline__ unsigned long long missing() const { return absent; }
+
+  static __device__ __forceinline__ bool hold(const Pages& pages, int sequence, int position) {
+    return pages.holds(sequence, position);
+  }
 };
+
+// The same for pages of whole chunks alone.
+struct WholePlaces {
+  int page, row;   // page -1: not there
+  int begin, end;
+
+  // Which of its sequence's pages a chunk is in. Exact for less than two million chunks, and shorter than a division.
+  static __device__ __forceinline__ int index(const Pages& pages, int chunk) {
+    return __fdividef(chunk + 0.5f, pages.page_size / CHUNK_KEYS);
+  }
+
+  // As Pages::holds.
+  static __device__ __forceinline__ bool hold(const Pages& pages, int sequence, int position) {
+    return sequence >= 0 && sequence < pages.sequences && position >= 0 &&
+           index(pages, position / CHUNK_KEYS) < pages.columns;
+  }
+
+  __device__ __forceinline__ void locate(const Pages& pages, int sequence, int chunk, int first, int last) {
+    const int start = chunk * CHUNK_KEYS, column = index(pages, chunk);
+    begin = max(first - start, 0);
+    end = min(last + 1 - start, CHUNK_KEYS);
+    page = -1;
+    if (begin >= end) return;
+    row = start - column * pages.page_size;
+    if (column < pages.columns) page = pages.tables[sequence * pages.table_stride + column];
+    if (page >= pages.pages) page = -1;
+  }
+  // Bit i: position i is wanted and not there.
+  __device__ __forceinline__ unsigned long long missing() const { return begin < end && page < 0 ? ~0ull : 0; }
+};
+
+// A warp begins to copy a chunk out of one of the caches (already at its head). What isn't wanted or there becomes zeros: it
+// must not be NaN, because it is multiplied with a weight of zero.
+template <int DIM, class T>
+__device__ __forceinline__ void copy_whole_chunk(unsigned shared, const T* cache, const CacheStrides& strides,
+                                                 const WholePlaces& places, int dim) {
+  constexpr int PIECES = DIM / 8, STEP = WARP / PIECES;
+  if (places.begin >= places.end) return;
+  const int own = lane_index() / PIECES, column = lane_index() % PIECES * 8;
+  const T* source = cache + places.page * strides.page + (places.row + own) * strides.row + column;
+  const bool there = column < dim && places.page >= 0;
+  if (places.begin == 0 && places.end == CHUNK_KEYS) {
+#pragma unroll
+    for (int i = 0; i < CHUNK_KEYS; i += STEP) {
+      // Eight rows further on the pieces are permuted alike.
+      copy16_async(shared + head_offset<DIM>(own + i % 8, column) + i / 8 * head_offset<DIM>(8, 0), source, there);
+      source += STEP * strides.row;
+    }
+    return;
+  }
+#pragma unroll 1
+  for (int key = own; key < CHUNK_KEYS; key += STEP, source += STEP * strides.row)
+    copy16_async(shared + head_offset<DIM>(key, column), source, there && key >= places.begin && key < places.end);
+}
 
 // A warp begins to copy ROWS rows of a chunk, from `first` on, out of one of the caches (already at its head).
 // What isn't wanted or there becomes zeros: it must not be NaN, because it is multiplied with a weight of zero.

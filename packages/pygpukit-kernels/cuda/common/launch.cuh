@@ -1,6 +1,7 @@
 // Programmatic dependent launch: a kernel launched with the programmatic-stream-serialization attribute may start
 // while the one before it still runs. Every kernel here calls wait_for_inputs() before it touches anything that an
-// earlier kernel may write (all but weights), so any of them may be launched with the attribute, or without.
+// earlier kernel may write (all but what its launch is said to read early, as weights), so any of them may be launched with
+// the attribute, or without.
 //
 // The instructions exist from sm_90 on. On older targets they are absent, and the attribute has no effect there.
 #pragma once

@@ -22,6 +22,24 @@ struct NormArgs {
   float eps, offset;
 };
 
+// A vector that is wanted in shared memory, where it is if it can't be there. `copies`: begins to copy it.
+__device__ __forceinline__ Floats stage_vector(const Floats& floats, int length, unsigned char* to, int room, bool copies) {
+  const int bytes = length * floats.element_bytes();
+  const char* source = static_cast<const char*>(floats.data);
+  if (!source || bytes % 16 || bytes > room || !is_aligned16(source)) return floats;
+  if (copies)
+#pragma unroll 1
+    for (int i = thread_index() * 16; i < bytes; i += NORM_THREADS * 16)
+      copy16_async(shared_address(to + i), source + i, true);
+  return {to, floats.dtype};
+}
+// The same of a norm's weight and bias.
+__device__ __forceinline__ NormArgs stage_norm(const NormArgs& norm, int length, unsigned char* to, int room, bool copies) {
+  const int taken = norm.weight ? ceil_div(length * norm.weight.element_bytes(), 16) * 16 : 0;
+  return {stage_vector(norm.weight, length, to, room, copies),
+          stage_vector(norm.bias, length, to + taken, room - taken, copies), norm.kind, norm.eps, norm.offset};
+}
+
 struct Moments {
   float mean, reciprocal_deviation;
 
@@ -60,6 +78,7 @@ __device__ __forceinline__ Moments block_moments(const NormArgs& norm, int lengt
   float mean = 0.f;
   if (norm.kind == NORM_LAYER) {
     float sum = 0.f;
+#pragma unroll 1
     for (int g = thread_index(); g < groups; g += NORM_THREADS) {
       const Eight e = group(g);
 #pragma unroll
@@ -69,6 +88,7 @@ __device__ __forceinline__ Moments block_moments(const NormArgs& norm, int lengt
   }
   // In two passes the variance can't cancel.
   float squares = 0.f;
+#pragma unroll 1
   for (int g = thread_index(); g < groups; g += NORM_THREADS) {
     const Eight e = group(g);
 #pragma unroll

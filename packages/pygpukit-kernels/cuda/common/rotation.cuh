@@ -22,25 +22,31 @@ struct AppendArgs {
   int interleaved;  // 1: elements 2i and 2i+1 are a pair; 0: i and i + rotated / 2
 };
 
-// Normalises a head of `dim` elements; element(j) is the element 32 j + i of lane i of a warp.
-template <class Element>
+// Normalises a head of `dim` elements; element(j) is the element 32 j + i of lane i of a warp. MOST is how many a lane can
+// have, or 0 where that isn't known.
+template <int MOST = 0, class Element>
 __device__ __forceinline__ void normalize_head(int dim, const NormArgs& norm, const Element& element) {
+  constexpr int UNROLL = MOST ? MOST : 1;
   const int lane = lane_index();
+  const auto is_there = [&](int j) { return j * WARP + lane < dim; };
   if (norm.kind == NORM_NONE) return;
   float mean = 0.f;
   if (norm.kind == NORM_LAYER) {
     float sum = 0.f;
-#pragma unroll
-    for (int j = 0; j * WARP + lane < dim; ++j) sum += element(j);
+#pragma unroll UNROLL
+    for (int j = 0; MOST ? j < MOST : is_there(j); ++j)
+      if (is_there(j)) sum += element(j);
     mean = warp_reduce(sum, Sum()) / dim;
   }
   float squares = 0.f;
-#pragma unroll
-  for (int j = 0; j * WARP + lane < dim; ++j) squares = fmaf(element(j) - mean, element(j) - mean, squares);
+#pragma unroll UNROLL
+  for (int j = 0; MOST ? j < MOST : is_there(j); ++j)
+    if (is_there(j)) squares = fmaf(element(j) - mean, element(j) - mean, squares);
   const float deviation = 1.f / sqrtf(warp_reduce(squares, Sum()) / dim + norm.eps);
-#pragma unroll
-  for (int j = 0; j * WARP + lane < dim; ++j) {
+#pragma unroll UNROLL
+  for (int j = 0; MOST ? j < MOST : is_there(j); ++j) {
     const int i = j * WARP + lane;
+    if (i >= dim) continue;
     float y = (element(j) - mean) * deviation;
     if (norm.weight) y *= norm.weight[i] + norm.offset;
     if (norm.bias) y += norm.bias[i];
@@ -48,14 +54,27 @@ __device__ __forceinline__ void normalize_head(int dim, const NormArgs& norm, co
   }
 }
 
-// Element i of a head after rotation.
-__device__ __forceinline__ float rotate(const float* head, int i, const float* angles, int rotated, bool interleaved) {
-  if (i >= rotated) return head[i];
-  const int half = rotated / 2;
-  const bool second = interleaved ? i % 2 : i >= half;
-  const int pair = interleaved ? i / 2 : (second ? i - half : i);
-  const int other = interleaved ? i ^ 1 : (second ? i - half : i + half);
-  const float cosine = angles[pair], sine = angles[half + pair];
-  const float turned = head[other] * sine;
-  return second ? head[i] * cosine + turned : head[i] * cosine - turned;
-}
+// How element i of a token's heads is rotated.
+struct Turn {
+  int i, other;  // the same where it isn't
+  bool second;   // of its pair
+  float cosine, sine;
+
+  __device__ __forceinline__ Turn() {}
+  __device__ __forceinline__ Turn(int i, const float* angles, int rotated, bool interleaved) : i(i), other(i) {
+    if (i >= rotated) return;
+    const int half = rotated / 2;
+    second = interleaved ? i % 2 : i >= half;
+    const int pair = interleaved ? i / 2 : (second ? i - half : i);
+    other = interleaved ? i ^ 1 : (second ? i - half : i + half);
+    cosine = angles[pair];
+    sine = angles[half + pair];
+  }
+
+  // The element of a head after rotation.
+  __device__ __forceinline__ float operator()(const float* head) const {
+    if (other == i) return head[i];
+    const float turned = head[other] * sine;
+    return second ? head[i] * cosine + turned : head[i] * cosine - turned;
+  }
+};

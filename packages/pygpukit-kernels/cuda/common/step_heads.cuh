@@ -166,9 +166,7 @@ struct HeadSteps {
           own.newest(is_value)[i] = values[j];
           continue;
         }
-        asm volatile("st.shared.u16 [%0], %1;" ::"r"(own.queries() + head_offset<DIM>(row, i) + i % 8 * 2),
-                     "h"(values[j].bits)
-                     : "memory");
+        store_shared(own.queries() + head_offset<DIM>(row, i) + i % 8 * 2, values[j]);
         if (newest && step.stores) a.out[number * DIM + i] = values[j];
       }
     }
@@ -181,14 +179,14 @@ struct HeadSteps {
     float elements[DIM / WARP];
 #pragma unroll
     for (int j = 0; j < DIM / WARP; ++j) elements[j] = to_float(values[j]);
-    normalize_head(DIM, norm(a, is_key, false), [&](int j) -> float& { return elements[j]; });
+    normalize_head<DIM / WARP>(DIM, norm(a, is_key, false), [&](int j) -> float& { return elements[j]; });
 #pragma unroll
     for (int j = 0; j < DIM / WARP; ++j) head[j * WARP + lane] = elements[j];
     __syncwarp();
     const float* turns = angles(a, false);
 #pragma unroll
     for (int j = 0; j < DIM / WARP; ++j)
-      values[j] = from_float<Head>(rotate(head, j * WARP + lane, turns, a.rotated, a.interleaved));
+      values[j] = from_float<Head>(Turn(j * WARP + lane, turns, a.rotated, a.interleaved)(head));
     __syncwarp();
   }
 
@@ -280,11 +278,7 @@ struct HeadSteps {
     if (chunk != share.position / CHUNK_KEYS) return;
     const int i = first + lane_index() * 8;
     if (i < first + count) {
-      const uint4 v = load16(own.newest(is_value) + i);
-      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
-                       to + head_offset<DIM>(share.position % CHUNK_KEYS, i)),
-                   "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
-                   : "memory");
+      store_shared(to + head_offset<DIM>(share.position % CHUNK_KEYS, i), load16(own.newest(is_value) + i));
     }
     __syncwarp();
   }

@@ -185,21 +185,3 @@ struct Place {
     for (index += count; index >= stages; index -= stages) parity ^= 1;
   }
 };
-
-// A vector that is wanted in shared memory, where it is if it can't be there. `copies`: begins to copy it.
-__device__ __forceinline__ Floats stage_vector(const Floats& floats, int length, unsigned char* to, int room, bool copies) {
-  const int bytes = length * floats.element_bytes();
-  const char* source = static_cast<const char*>(floats.data);
-  if (!source || bytes % 16 || bytes > room || !is_aligned16(source)) return floats;
-  if (copies)
-#pragma unroll 1
-    for (int i = thread_index() * 16; i < bytes; i += NORM_THREADS * 16)
-      copy16_async(shared_address(to + i), source + i, true);
-  return {to, floats.dtype};
-}
-// The same of a norm's weight and bias.
-__device__ __forceinline__ NormArgs stage_norm(const NormArgs& norm, int length, unsigned char* to, int room, bool copies) {
-  const int taken = norm.weight ? ceil_div(length * norm.weight.element_bytes(), 16) * 16 : 0;
-  return {stage_vector(norm.weight, length, to, room, copies),
-          stage_vector(norm.bias, length, to + taken, room - taken, copies), norm.kind, norm.eps, norm.offset};
-}

@@ -123,7 +123,7 @@ struct HeadStream {
                             (is_value ? at.v_cache : at.k_cache) + share.kv_head * strides.head, strides, keys,
                             warp * ROWS, at.dim);
       if (lane_index() == 0) {
-        if (!is_value && warp == 0) places.missing() = keys.missing;
+        if (!is_value && warp == 0) places.missing() = keys.missing();
         barrier_arrive(full);
       }
       barrier_arrive_copied(full);

@@ -1,5 +1,7 @@
 //! Arguments of entry points: structs laid out as in the device code, and how they are filled.
 
+use std::ops::Range;
+
 use bytemuck::{NoUninit, Pod, Zeroable};
 
 use crate::cuda::{CudaLaunch, Parameters, TensorMap, TensorMapDimension};
@@ -36,7 +38,7 @@ pub(super) fn launch(
         cluster: [1, 1, 1],
         shared_bytes: shared_bytes as u32,
         overlap: true,
-        reads_early: 0..0,
+        reads_early: Vec::new(),
         parameters: Parameters::new().value(arguments),
     }
 }
@@ -131,6 +133,12 @@ impl Floats {
             padding: 0,
         })
     }
+
+    /// Those of the first `length` elements.
+    fn addresses(&self, length: usize) -> Range<usize> {
+        let (start, element) = (self.data as usize, if self.dtype == 0 { 4 } else { 2 });
+        start..start + element * length
+    }
 }
 
 /// `NormArgs` of common/normalize.cuh.
@@ -149,11 +157,14 @@ pub(super) struct Norm {
 impl Norm {
     /// Bytes of its weight and bias, of `length` elements each, in whole groups of 16.
     pub(super) fn vector_bytes(&self, length: usize) -> usize {
-        let bytes = |floats: &Floats| {
-            let element = if floats.dtype == 0 { 4 } else { 2 };
-            if floats.data == 0 { 0 } else { (element * length).next_multiple_of(16) }
-        };
-        if self.kind == 0 { 0 } else { bytes(&self.weight) + bytes(&self.bias) }
+        self.vectors(length).iter().map(|vector| vector.len().next_multiple_of(16)).sum()
+    }
+
+    /// Where its weight and bias lie, of `length` elements each.
+    pub(super) fn vectors(&self, length: usize) -> Vec<Range<usize>> {
+        let vectors = [&self.weight, &self.bias].into_iter();
+        let given = vectors.filter(|vector| self.kind != 0 && vector.data != 0);
+        given.map(|vector| vector.addresses(length)).collect()
     }
 }
 

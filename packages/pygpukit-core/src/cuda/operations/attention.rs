@@ -8,6 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use super::arguments::{
     CacheStrides, Pages, Reader, address, cache_map, entry, int, launch, stride,
 };
+use super::rope::AppendArgs;
 use super::signature::{check_same_dtype, check_sizes, signature};
 use crate::cuda::{CudaKernel, CudaLaunch, Plan};
 use crate::device::Limits;
@@ -25,6 +26,8 @@ const PREFILL_QUERIES: usize = 64;
 const WGMMA_QUERIES: usize = 128;
 /// Positions of a chunk, `CHUNK_KEYS` of common/attention.cuh.
 const CHUNK: usize = 64;
+/// Blocks that any GPU with clusters runs as one.
+const MOST_BLOCKS_OF_CLUSTER: usize = 8;
 /// Tokens of a sequence above which they count as a prompt.
 const PROMPT: usize = 4;
 
@@ -35,14 +38,14 @@ pub(super) struct AttentionArgs {
     pub(super) out: u64,
     spans: u64,
     pub(super) q: u64,
-    k_cache: u64,
-    v_cache: u64,
+    pub(super) k_cache: u64,
+    pub(super) v_cache: u64,
     pub(super) positions: u64,
     pub(super) sequences: u64,
     pages: Pages,
     k_strides: CacheStrides,
     v_strides: CacheStrides,
-    q_stride: i64,
+    pub(super) q_stride: i64,
     pub(super) q_head_stride: i64,
     out_stride: i64,
     pub(super) tokens: i32,
@@ -62,13 +65,17 @@ const _: () = assert!(size_of::<AttentionArgs>() == 192);
 pub(super) struct SinkArgs {
     pub(super) attention: AttentionArgs,
     pub(super) sinks: u64,
+    pub(super) alone: i32,
+    padding: i32,
 }
-const _: () = assert!(size_of::<SinkArgs>() == 200);
+const _: () = assert!(size_of::<SinkArgs>() == 208);
 
 /// One operation.
 struct Attention<'a> {
     q: &'a TensorArg,
     caches: [&'a TensorArg; 2],
+    /// Where tokens stand: positions, sequences, block tables.
+    place: [&'a TensorArg; 3],
     sequences: usize,
     tokens: usize,
     heads: usize,
@@ -115,11 +122,12 @@ impl<'a> Attention<'a> {
         };
         let sinks = address(next.optional());
         let alone = usize::try_from(next.int()).ok();
-        let (caches, sequences) = ([k_cache, v_cache], tables.shape[0]);
+        let (caches, sequence_count) = ([k_cache, v_cache], tables.shape[0]);
         Attention {
             q,
             caches,
-            sequences,
+            place: [positions, sequences, tables],
+            sequences: sequence_count,
             tokens,
             heads,
             kv_heads,
@@ -151,12 +159,18 @@ impl<'a> Attention<'a> {
 
     /// What a kernel takes.
     fn parameters(&self) -> SinkArgs {
-        SinkArgs { attention: self.arguments, sinks: self.sinks }
+        let alone = i32::from(self.alone.is_some_and(|alone| alone >= self.tokens));
+        SinkArgs { attention: self.arguments, sinks: self.sinks, alone, padding: 0 }
     }
 
     /// Query heads that share a key/value head.
     fn group(&self) -> usize {
         self.heads / self.kv_heads
+    }
+
+    /// Whether each chunk of positions lies in one page.
+    fn has_whole_chunks(&self) -> bool {
+        self.caches[0].shape[2].is_multiple_of(CHUNK)
     }
 
     /// The head size that the tensor-core kernels round this one up to, if they take it: they copy 16
@@ -198,8 +212,8 @@ impl<'a> Attention<'a> {
     fn wgmma(&self, limits: &Limits, padded: usize) -> Option<CudaLaunch> {
         const STAGES: usize = 2;
         let [k_cache, v_cache] = self.caches;
-        let whole_chunks = k_cache.shape[2].is_multiple_of(CHUNK);
-        if !limits.is_hopper() || padded > 128 || !whole_chunks || k_cache.shape[0] == 0 {
+        if !limits.is_hopper() || padded > 128 || !self.has_whole_chunks() || k_cache.shape[0] == 0
+        {
             return None;
         }
         let function = match padded {
@@ -241,10 +255,15 @@ impl<'a> Attention<'a> {
         let results = self.tokens * self.heads * self.most_spans;
         self.arguments.spans = plan.scratch(4 * results * (self.dim + 2)).addr() as u64;
         let shares = self.tokens * self.kv_heads * self.group().div_ceil(DECODE_QUERIES);
-        let shape = DecodeShape::choose(padded, self.group(), shares, plan.limits());
+        let in_pieces = !self.has_whole_chunks();
+        let shape = DecodeShape::choose(padded, self.group(), shares, in_pieces, plan.limits());
         let DecodeShape { warps, shared } = shape;
         let function = match (padded, warps) {
-            (64, _) => entry!("attention_decode_64_4", self.q.dtype),
+            (64, _) if in_pieces => entry!("attention_decode_pieces_64_4", self.q.dtype),
+            (128, _) if in_pieces => entry!("attention_decode_pieces_128_2", self.q.dtype),
+            (_, _) if in_pieces => entry!("attention_decode_pieces_256_1", self.q.dtype),
+            (64, 4) => entry!("attention_decode_64_4", self.q.dtype),
+            (64, _) => entry!("attention_decode_64_2", self.q.dtype),
             (128, 4) => entry!("attention_decode_128_4", self.q.dtype),
             (128, _) => entry!("attention_decode_128_2", self.q.dtype),
             (_, 2) => entry!("attention_decode_256_2", self.q.dtype),
@@ -253,8 +272,15 @@ impl<'a> Attention<'a> {
         let splits = (shape.blocks(plan.limits()) / shares.max(1)).clamp(1, self.most_spans.max(1));
         let grid = [self.tokens, shares / self.tokens, splits];
         let name = "attention_decode";
-        plan.launch(launch(name, function, grid, 32 * warps, shared, self.parameters()));
-        if splits > 1 {
+        let launched = launch(name, function, grid, 32 * warps, shared, self.parameters());
+        let parameters = launched.parameters.value(AppendArgs::zeroed());
+        let reads_early = self.place.map(TensorArg::addresses).to_vec();
+        // Where there are more, those of a cluster wait for room together longer than a launch takes.
+        let few = shares * splits <= 2 * plan.limits().sm_count as usize;
+        let merges = few && splits <= MOST_BLOCKS_OF_CLUSTER && plan.limits().is_hopper();
+        let cluster = [1, 1, if merges { splits as u32 } else { 1 }];
+        plan.launch(CudaLaunch { parameters, reads_early, cluster, ..launched });
+        if splits > 1 && !merges {
             let function = entry!("attention_decode_merge", self.q.dtype);
             let grid = [self.tokens, self.heads, 1];
             plan.launch(launch(name, function, grid, 128, 0, self.parameters()));
@@ -272,8 +298,15 @@ struct DecodeShape {
 impl DecodeShape {
     /// The shape whose blocks have done `shares` first, where one of half as many warps takes twice as
     /// long: where that is equal the smaller, of which more are at different points of their work.
-    /// Enough of the large ones run at a time where heads are small.
-    fn choose(padded: usize, group: usize, shares: usize, limits: &Limits) -> DecodeShape {
+    /// Enough of the large ones run at a time where heads are small. There are only the small ones where
+    /// pages hold chunks in pieces.
+    fn choose(
+        padded: usize,
+        group: usize,
+        shares: usize,
+        in_pieces: bool,
+        limits: &Limits,
+    ) -> DecodeShape {
         let room = if group > 8 { 16 } else { 8 };
         let shape = |warps| DecodeShape {
             warps,
@@ -282,12 +315,13 @@ impl DecodeShape {
                 + 16 * group.min(DECODE_QUERIES) * (padded + 10),
         };
         let (large, small) = match padded {
-            64 => return shape(4),
+            64 if in_pieces => return shape(4),
+            64 => (shape(4), shape(2)),
             128 => (shape(4), shape(2)),
             _ => (shape(2), shape(1)),
         };
         let rounds = |shape: DecodeShape| shares.div_ceil(shape.blocks(limits));
-        let fits = large.shared <= limits.shared_bytes_per_block as usize;
+        let fits = !in_pieces && large.shared <= limits.shared_bytes_per_block as usize;
         if fits && rounds(large) < 2 * rounds(small) { large } else { small }
     }
 

@@ -159,7 +159,7 @@ impl<'a> Linear<'a> {
         let most = limits.sm_count as usize * blocks_per_sm.min(MOST_BLOCKS_PER_SM);
         let grid = [share_tiles(self.n.div_ceil(GEMV_TILE), most), 1, 1];
         let launch = launch("linear_gemv", "linear_gemv", grid, 128, shared, self.arguments);
-        Some(CudaLaunch { reads_early: self.weight.addresses(), ..launch })
+        Some(CudaLaunch { reads_early: vec![self.weight.addresses()], ..launch })
     }
 
     /// The kernel for Hopper's tensor cores, if this is one.
@@ -201,7 +201,7 @@ impl<'a> Linear<'a> {
             [parts, weight_rows / parts, panels],
         );
         let parameters = launch.parameters.tensor_map(x).tensor_map(weight);
-        CudaLaunch { parameters, reads_early: self.weight.addresses(), ..launch }
+        CudaLaunch { parameters, reads_early: vec![self.weight.addresses()], ..launch }
     }
 
     fn mma(&self, limits: &Limits) -> CudaLaunch {

@@ -3,10 +3,12 @@
 //! The launch rules and the structs of arguments are those stated in the `.cu` files of
 //! pygpukit-kernels; how shapes must fit together is what the host kernel of the name checks.
 
+mod append;
 mod arguments;
 mod attention;
 mod elementwise;
 mod experts;
+mod joined;
 mod linear;
 mod norm;
 mod persistent;
@@ -17,7 +19,7 @@ mod signature;
 #[cfg(test)]
 mod tests;
 
-pub(super) use self::persistent::join;
+pub(super) use self::joined::join;
 use super::CudaKernel;
 
 /// Every CUDA kernel.

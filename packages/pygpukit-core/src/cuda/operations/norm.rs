@@ -12,7 +12,7 @@ use crate::dtype::DType;
 use crate::host;
 
 const THREADS: usize = 128;
-/// Shared memory that a row may take to be read only once: what every GPU has.
+/// Shared memory of a block: what every GPU has. A row is read only once if it finds room there.
 const MOST_SHARED_BYTES: usize = 96 << 10;
 
 const RMS: i32 = 1;
@@ -33,7 +33,7 @@ struct NormRowsArgs {
     length: i32,
     resident: i32,
     out_dtype: i32,
-    padding: i32,
+    room: i32,
 }
 const _: () = assert!(size_of::<NormRowsArgs>() == 128);
 
@@ -64,6 +64,8 @@ pub(super) fn norm_rows(
 ) -> CudaLaunch {
     let bytes = length.next_multiple_of(8) * element_bytes(dtype);
     let resident = bytes <= MOST_SHARED_BYTES;
+    let row_bytes = if resident { bytes } else { 0 };
+    let room = norm.vector_bytes(length).min(MOST_SHARED_BYTES - row_bytes);
     let arguments = NormRowsArgs {
         out: out.address,
         sum: sum.address,
@@ -77,10 +79,11 @@ pub(super) fn norm_rows(
         length: int(length),
         resident: i32::from(resident),
         out_dtype: number(out_dtype),
-        padding: 0,
+        room: int(room),
     };
-    let shared = if resident { bytes } else { 0 };
-    launch("norm", entry!("norm", dtype), [count, 1, 1], THREADS, shared, arguments)
+    let function = entry!("norm", dtype);
+    let launch = launch("norm", function, [count, 1, 1], THREADS, row_bytes + room, arguments);
+    CudaLaunch { reads_early: norm.vectors(length), ..launch }
 }
 
 fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {

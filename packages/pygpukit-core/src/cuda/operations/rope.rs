@@ -3,8 +3,10 @@
 use bytemuck::{NoUninit, Pod, Zeroable};
 
 use super::arguments::{CacheStrides, Norm, Pages, Reader, address, entry, int, launch, stride};
+use super::attention::AttentionArgs;
 use super::signature::{check_same_dtype, check_sizes, signature};
-use crate::cuda::CudaKernel;
+use crate::cuda::{CudaKernel, CudaLaunch};
+use crate::dispatch::TensorArg;
 use crate::host;
 
 const THREADS: usize = 128;
@@ -81,6 +83,18 @@ pub(super) struct AppendArgs {
 }
 const _: () = assert!(size_of::<AppendArgs>() == 288);
 
+impl AppendArgs {
+    /// Whether it is this attention's queries that it writes, and its tokens that it appends.
+    pub(super) fn is_of(&self, attention: &AttentionArgs) -> bool {
+        (self.out, self.out_stride, self.out_head_stride)
+            == (attention.q, attention.q_stride, attention.q_head_stride)
+            && (self.heads, self.kv_heads, self.dim)
+                == (attention.heads, attention.kv_heads, attention.dim)
+            && (self.positions, self.sequences) == (attention.positions, attention.sequences)
+            && (self.k_cache, self.v_cache) == (attention.k_cache, attention.v_cache)
+    }
+}
+
 pub(super) const APPEND_KV: CudaKernel = CudaKernel {
     signature: signature!(host::APPEND_KV, &["qkv", "k_cache", "v_cache", "out"]),
     check: |args| {
@@ -132,6 +146,10 @@ pub(super) const APPEND_KV: CudaKernel = CudaKernel {
         let warps = out.shape[1] + 2 * kv_heads;
         let grid = [qkv.shape[0], warps.div_ceil(WARPS), 1];
         let function = entry!("rope_append_kv", qkv.dtype);
-        plan.launch(launch("rope", function, grid, THREADS, 4 * WARPS * dim, arguments));
+        let launch = launch("rope", function, grid, THREADS, 8 * WARPS * dim, arguments);
+        // The caches where attention does this on the way, see append.rs.
+        let early = [positions, sequences, tables, k_cache, v_cache];
+        let reads_early = early.map(TensorArg::addresses).to_vec();
+        plan.launch(CudaLaunch { reads_early, ..launch });
     },
 };

@@ -285,8 +285,12 @@ fn attention_splits_long_contexts_over_the_gpu() {
     let launches = decode.plan(ADA);
     assert_eq!(functions(&launches)[0], "attention_decode_128_2_bf16");
     assert!(launches[0].shared_bytes <= ADA.shared_bytes_per_block);
+    // Up to eight blocks of a head merge its spans themselves.
     let short = Attention { context: 512, ..decode };
-    assert_eq!(short.plan(H100)[0].grid, [1, 8, 2]);
+    let launches = short.plan(H100);
+    assert_eq!(functions(&launches), ["attention_decode_128_4_bf16"]);
+    assert_eq!((launches[0].grid, launches[0].cluster), ([1, 8, 2], [1, 1, 2]));
+    assert_eq!(short.plan(A100).len(), 2);
     // Blocks enough without sharing spans: each merges its own. Where they don't all run at a time
     // there are more of the small ones.
     let many = |dim, tokens| Attention { tokens, sequences: tokens, dim, ..decode };

@@ -108,6 +108,7 @@ class Runner:
             slots.block_tables,
             cache,
             self._decoder.stretched_rows(lengths + [0] * (rows - len(lengths))),
+            alone=rows,
         )
         return slots.choose(self._decoder.logits(hidden))
 

@@ -12,6 +12,7 @@ use bytemuck::{NoUninit, Pod, Zeroable};
 use self::run::Run;
 use self::shape::Shape;
 use super::arguments::launch;
+use super::joined::Joined;
 use super::linear::LinearArgs;
 use crate::cuda::CudaLaunch;
 use crate::device::Limits;
@@ -22,9 +23,9 @@ const MAILBOXES: usize = 8;
 const FARTHEST: usize = 5;
 
 /// Consecutive launches that run as one.
-pub(in crate::cuda) struct Persistent {
+pub(super) struct Persistent {
     /// Which launches it stands for.
-    pub(in crate::cuda) launches: Range<usize>,
+    pub(super) launches: Range<usize>,
     function: &'static str,
     steps: Vec<Step>,
     weights: Vec<Weights>,
@@ -109,7 +110,7 @@ const _: () = assert!(size_of::<PersistentArgs>() == 112);
 /// Finds the launches that can run as one, those that a GPU runs faster so.
 ///
 /// A launch may be part of it if nothing in its graph writes its weights: one that still `overlap`s.
-pub(in crate::cuda) fn join(launches: &[&CudaLaunch], limits: &Limits) -> Vec<Persistent> {
+pub(super) fn join(launches: &[&CudaLaunch], limits: &Limits) -> Vec<Persistent> {
     let mut found = Vec::new();
     if !limits.is_hopper() {
         return found;
@@ -152,14 +153,18 @@ impl Persistent {
     fn attention(&self) -> Vec<i32> {
         (0..).zip(&self.steps).filter(|(_, step)| step.kind == ATTENTION).map(|(i, _)| i).collect()
     }
+}
 
-    /// Bytes of the memory that it works in.
-    pub(in crate::cuda) fn bytes(&self) -> usize {
+impl Joined for Persistent {
+    fn launches(&self) -> Range<usize> {
+        self.launches.clone()
+    }
+
+    fn bytes(&self) -> usize {
         self.layout().end
     }
 
-    /// What the beginning of that memory holds before the first launch; zeros follow.
-    pub(in crate::cuda) fn content(&self) -> Vec<u8> {
+    fn content(&self) -> Vec<u8> {
         let layout = self.layout();
         let mut content = vec![0; layout.words];
         let steps: &[u8] = bytemuck::cast_slice(&self.steps);
@@ -172,8 +177,7 @@ impl Persistent {
         content
     }
 
-    /// The launch, with its memory at `memory`.
-    pub(in crate::cuda) fn launch(&self, memory: u64, limits: &Limits) -> CudaLaunch {
+    fn launch(&self, memory: u64, limits: &Limits) -> CudaLaunch {
         let Layout { steps, weights, attention, words, pieces, .. } = self.layout();
         let at = |offset: usize| memory + offset as u64;
         let arguments = PersistentArgs {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use super::super::arguments::{entry, number};
 use super::super::attention::{AttentionArgs, SinkArgs};
@@ -58,8 +58,8 @@ impl Run {
             "linear_gemv" => self.linear(launch).map(|()| 1),
             "rope" if launch.function.starts_with("rope_append_kv") => {
                 let [append, attention] = launches.first_chunk()?;
-                // Blocks that have all spans of their heads merge them themselves.
-                let merged = attention.grid[2] == 1;
+                // A block, or a cluster, that has all spans of its heads merges them itself.
+                let merged = attention.grid[2] == attention.cluster[2];
                 let is_merge =
                     |launch: &&CudaLaunch| launch.function.starts_with("attention_decode_merge");
                 if !merged && !launches.get(2).is_some_and(is_merge) {
@@ -73,7 +73,7 @@ impl Run {
     }
 
     fn linear(&mut self, launch: &CudaLaunch) -> Option<()> {
-        let args: LinearArgs = arguments(launch)?;
+        let args: LinearArgs = launch.parameters.first()?;
         let stream = self.stream_of(&args)?;
         let vectors = [args.norm.weight, args.norm.bias, args.bias];
         if args.rows != 1 || !launch.overlap || !vectors.iter().all(|v| self.is_constant(v.data)) {
@@ -107,8 +107,8 @@ impl Run {
         attention: &CudaLaunch,
         limits: &Limits,
     ) -> Option<()> {
-        let first: AppendArgs = arguments(append)?;
-        let SinkArgs { attention: second, sinks } = arguments(attention)?;
+        let first: AppendArgs = append.parameters.first()?;
+        let SinkArgs { attention: second, sinks, .. } = attention.parameters.first()?;
         let dim = second.dim;
         let function = match dim {
             64 => "attention_decode_64",
@@ -124,10 +124,8 @@ impl Run {
             && self.attention.is_none_or(|known| alike(&known, &second))
             && second.tokens == 1
             && sinks == 0
-            && first.out == second.q
-            && [first.out_head_stride, second.q_head_stride] == [i64::from(dim); 2]
-            && (first.heads, first.kv_heads, first.dim) == (second.heads, second.kv_heads, dim)
-            && (first.positions, first.sequences) == (second.positions, second.sequences)
+            && first.is_of(&second)
+            && second.q_head_stride == i64::from(dim)
             && blocks <= limits.sm_count.cast_signed()
             && second.most_spans <= MOST_SPANS;
         if !expected || previous == 0 || qkv.step as usize != previous {
@@ -239,11 +237,6 @@ impl Run {
         let pieces = (attention.heads * most_pieces * (attention.dim + 2)) as usize;
         Some(Persistent { launches, function, steps, weights, longest, most_pieces, pieces, shape })
     }
-}
-
-/// The struct that a launch takes.
-fn arguments<T: Pod>(launch: &CudaLaunch) -> Option<T> {
-    bytemuck::try_pod_read_unaligned(launch.parameters.bytes()).ok()
 }
 
 /// Whether two steps of attention are shared out alike and of the same token.
