@@ -60,15 +60,8 @@ __device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
   const NormRow<T> row(a);
   const long long index = blockIdx.x;
   const bool sum_vectorizable = is_vectorizable(a.sum, a.length, a.sum_stride);
-  // Nothing but copies: all of them are under way at a time.
-  const bool copied = a.resident && !a.sum && !row.residual && row.vectorizable;
 #pragma unroll 1
   for (int g = threadIdx.x; g < groups; g += NORM_THREADS) {
-    if (copied) {
-#pragma unroll
-      for (int i = 0; i < 8; i += 16 / sizeof(T)) copy16_async(shared_address(kept + 8 * g + i), row.x + 8 * g + i, true);
-      continue;
-    }
     if (!a.resident && !a.sum) break;
     const Eight h = row(g);
     if (a.resident) store8(kept + 8 * g, h);
@@ -80,7 +73,8 @@ __device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
     if (a.resident) return load8(kept + 8 * g);
     return a.sum ? load8(a.sum + index * a.sum_stride, 8 * g, a.length, sum_vectorizable) : row(g);
   };
-  copy_async_wait<0>();  // the norm's vectors, of all threads, are there after the barrier for the moments
+  // Of all threads after the barrier for the moments.
+  copy_async_wait<0>();
   const Moments moments = block_moments(a.norm, a.length, group, scratch);
   void* out = element(a.out, a.out_dtype, index * a.out_stride);
 #pragma unroll 1

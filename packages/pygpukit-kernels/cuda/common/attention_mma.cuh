@@ -80,6 +80,20 @@ struct WholePlaces {
   __device__ __forceinline__ unsigned long long missing() const { return begin < end && page < 0 ? ~0ull : 0; }
 };
 
+// A warp begins to copy ROWS rows that lie one after the other, `stride` elements apart: this lane has a piece, from
+// `column` on, of row `own`, at `source`, and of each row a whole number of times WARP / (DIM / 8) further on.
+template <int DIM, int ROWS, class T>
+__device__ __forceinline__ void copy_rows(unsigned shared, const T* source, long long stride, int own, int column,
+                                          bool there) {
+  constexpr int STEP = WARP / (DIM / 8);
+#pragma unroll
+  for (int i = 0; i < ROWS; i += STEP) {
+    // Eight rows further on the pieces are permuted alike.
+    copy16_async(shared + head_offset<DIM>(own + i % 8, column) + i / 8 * head_offset<DIM>(8, 0), source, there);
+    source += STEP * stride;
+  }
+}
+
 // A warp begins to copy a chunk out of one of the caches (already at its head). What isn't wanted or there becomes zeros: it
 // must not be NaN, because it is multiplied with a weight of zero.
 template <int DIM, class T>
@@ -90,15 +104,8 @@ __device__ __forceinline__ void copy_whole_chunk(unsigned shared, const T* cache
   const int own = lane_index() / PIECES, column = lane_index() % PIECES * 8;
   const T* source = cache + places.page * strides.page + (places.row + own) * strides.row + column;
   const bool there = column < dim && places.page >= 0;
-  if (places.begin == 0 && places.end == CHUNK_KEYS) {
-#pragma unroll
-    for (int i = 0; i < CHUNK_KEYS; i += STEP) {
-      // Eight rows further on the pieces are permuted alike.
-      copy16_async(shared + head_offset<DIM>(own + i % 8, column) + i / 8 * head_offset<DIM>(8, 0), source, there);
-      source += STEP * strides.row;
-    }
-    return;
-  }
+  if (places.begin == 0 && places.end == CHUNK_KEYS)
+    return copy_rows<DIM, CHUNK_KEYS>(shared, source, strides.row, own, column, there);
 #pragma unroll 1
   for (int key = own; key < CHUNK_KEYS; key += STEP, source += STEP * strides.row)
     copy16_async(shared + head_offset<DIM>(key, column), source, there && key >= places.begin && key < places.end);
@@ -117,15 +124,8 @@ __device__ __forceinline__ void copy_chunk(unsigned shared, const T* cache, cons
   if (places.together) {
     const T* source = cache + places.page[0] * strides.page + (places.row[0] + own) * strides.row + column;
     const bool there = inside && places.page[0] >= 0;
-    if (places.begin == 0 && places.end == CHUNK_KEYS) {
-#pragma unroll
-      for (int i = 0; i < ROWS; i += STEP) {
-        // Eight rows further on the pieces are permuted alike.
-        copy16_async(shared + head_offset<DIM>(own + i % 8, column) + i / 8 * head_offset<DIM>(8, 0), source, there);
-        source += STEP * strides.row;
-      }
-      return;
-    }
+    if (places.begin == 0 && places.end == CHUNK_KEYS)
+      return copy_rows<DIM, ROWS>(shared, source, strides.row, own, column, there);
 #pragma unroll 1
     for (int i = 0; i < ROWS; i += STEP) {
       const int key = own + i;
