@@ -26,7 +26,7 @@ KIT = Path(__file__).parent
 PACKAGES = ("core", "kernels", "llm")
 SANITIZER_RAN_OUT = "process didn't terminate successfully"
 SANITIZED_AT_ONCE, SANITIZED_TOGETHER = 7, 6
-"""Processes side by side under compute-sanitizer, which needs gigabytes for each; tests of each."""
+"""Processes on each GPU under compute-sanitizer, which needs gigabytes for one; tests of each."""
 BENCHMARKS = ("gpu", "gpu_decode", "gpu_upload", "batching", "traffic")
 
 
@@ -75,8 +75,17 @@ def small_tests(python: Path, packages: list[str], selected: str) -> list[str]:
     return tests
 
 
+def gpus() -> list[str]:
+    """The GPUs that there are, by what CUDA_VISIBLE_DEVICES calls them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen:
+        return chosen.split(",")
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
 def sanitize(python: Path, tool: str, tests: list[str]) -> int:
-    """Run tests under a tool of compute-sanitizer.
+    """Run tests under a tool of compute-sanitizer, on all GPUs.
 
     Every few tests have a process of their own: the tool's memory grows with what it has seen.
     Those that run out of it, side by side, run again one after the other.
@@ -85,6 +94,7 @@ def sanitize(python: Path, tool: str, tests: list[str]) -> int:
     results = KIT / "results" / tool
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
+    devices = gpus()
 
     def run(start: int) -> tuple[int, bool]:
         own = results / f"{start}.tests"
@@ -95,9 +105,16 @@ def sanitize(python: Path, tool: str, tests: list[str]) -> int:
         # To tell where a launch comes from it would hold Python's frames, and all that is in them.
         command += ["--show-backtrace", "device", "--error-exitcode", "9"]
         command += pytest(python, "--durations=3", f"@{own}")
+        device = devices[start // SANITIZED_TOGETHER % len(devices)]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": device}
         with (results / f"{start}.txt").open("w", encoding="utf-8") as output:
             code = subprocess.run(
-                command, cwd=KIT / "tests", check=False, stdout=output, stderr=subprocess.STDOUT
+                command,
+                cwd=KIT / "tests",
+                env=environment,
+                check=False,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             ).returncode
         text = (results / f"{start}.txt").read_text(encoding="utf-8", errors="replace")
         verdict = [line for line in text.splitlines() if " passed" in line or "SUMMARY" in line]
@@ -105,7 +122,7 @@ def sanitize(python: Path, tool: str, tests: list[str]) -> int:
         return code, SANITIZER_RAN_OUT in text
 
     starts = range(0, len(tests), SANITIZED_TOGETHER)
-    with ThreadPoolExecutor(SANITIZED_AT_ONCE) as pool:
+    with ThreadPoolExecutor(SANITIZED_AT_ONCE * len(devices)) as pool:
         outcomes = dict(zip(starts, pool.map(run, starts), strict=True))
     for start, (_, ran_out) in outcomes.items():
         if ran_out:
