@@ -106,12 +106,11 @@ def sanitize(python: Path, tool: str, tests: list[str]) -> int:
         command += ["--show-backtrace", "device", "--error-exitcode", "9"]
         command += pytest(python, "--durations=3", f"@{own}")
         device = devices[start // SANITIZED_TOGETHER % len(devices)]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": device}
         with (results / f"{start}.txt").open("w", encoding="utf-8") as output:
             code = subprocess.run(
                 command,
                 cwd=KIT / "tests",
-                env=environment,
+                env=os.environ | {"CUDA_VISIBLE_DEVICES": device},
                 check=False,
                 stdout=output,
                 stderr=subprocess.STDOUT,

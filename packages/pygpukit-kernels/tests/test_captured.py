@@ -5,22 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pygpukit import kernels
-from pygpukit.core import Device, DeviceError, Tensor
+from pygpukit.core import Tensor
 from pygpukit.kernels import Norm
 from reference import ints
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("device", ["cuda"], indirect=True)]
 
 DTYPES = ["float16", "bfloat16"]
 LARGE = pytest.mark.large
-
-
-@pytest.fixture
-def device() -> Device:
-    try:
-        return Device("cuda")
-    except DeviceError as error:
-        pytest.skip(f"no cuda device: {error}")
 
 
 def assert_same_bits(actual: Tensor, expected: np.ndarray) -> None:

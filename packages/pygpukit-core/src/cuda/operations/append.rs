@@ -52,8 +52,8 @@ impl Joined for Appended {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::operations::tests::{H100, plan};
-    use crate::dispatch::{ArgValue, TensorArg};
+    use crate::cuda::operations::tests::{H100, plan, tensor_at};
+    use crate::dispatch::ArgValue;
     use crate::dtype::DType;
 
     const TOKENS: usize = 12;
@@ -61,18 +61,10 @@ mod tests {
     const KV_HEADS: usize = 2;
     const DIM: usize = 64;
 
-    /// A row-major tensor at `address`.
-    fn tensor(address: usize, shape: &[usize], dtype: DType) -> ArgValue {
-        let mut strides = vec![1; shape.len()];
-        for axis in (1..shape.len()).rev() {
-            strides[axis - 1] = strides[axis] * shape[axis];
-        }
-        let data = std::ptr::without_provenance_mut(address);
-        ArgValue::Tensor(TensorArg { data, dtype, shape: shape.to_vec(), strides })
-    }
-
     /// The launches of both operations, attention taking its queries from `queries`.
     fn launches(page_size: usize, alone: i64, queries: usize) -> Vec<CudaLaunch> {
+        let tensor =
+            |address, shape: &[usize], dtype| ArgValue::Tensor(tensor_at(address, shape, dtype));
         let at = |address, shape: &[usize]| tensor(address, shape, DType::F16);
         let int = |address, shape: &[usize]| tensor(address, shape, DType::I32);
         let cache = [64, KV_HEADS, page_size, DIM];

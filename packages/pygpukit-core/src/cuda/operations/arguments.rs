@@ -134,7 +134,7 @@ impl Floats {
         })
     }
 
-    /// Those of the first `length` elements.
+    /// Where its first `length` elements lie.
     fn addresses(&self, length: usize) -> Range<usize> {
         let (start, element) = (self.data as usize, if self.dtype == 0 { 4 } else { 2 });
         start..start + element * length

@@ -36,14 +36,19 @@ fn find(name: &str) -> &'static CudaKernel {
     kernels().iter().find(|kernel| kernel.signature.name == name).unwrap()
 }
 
-/// A row-major tensor at some address.
-fn tensor(shape: &[usize], dtype: DType) -> ArgValue {
+/// A row-major tensor at `address`.
+pub(super) fn tensor_at(address: usize, shape: &[usize], dtype: DType) -> TensorArg {
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis] * shape[axis];
     }
-    let data = std::ptr::without_provenance_mut(0x1000);
-    ArgValue::Tensor(TensorArg { data, dtype, shape: shape.to_vec(), strides })
+    let data = std::ptr::without_provenance_mut(address);
+    TensorArg { data, dtype, shape: shape.to_vec(), strides }
+}
+
+/// A row-major tensor at some address.
+fn tensor(shape: &[usize], dtype: DType) -> ArgValue {
+    ArgValue::Tensor(tensor_at(0x1000, shape, dtype))
 }
 
 /// What an operation launches.

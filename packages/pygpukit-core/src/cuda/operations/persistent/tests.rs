@@ -1,7 +1,7 @@
 //! Which launches become steps of one.
 
 use super::*;
-use crate::cuda::operations::tests::{H100, plan};
+use crate::cuda::operations::tests::{H100, plan, tensor_at};
 use crate::dispatch::{ArgValue, TensorArg};
 use crate::dtype::DType;
 
@@ -34,14 +34,9 @@ impl Decoder {
     }
 
     fn tensor(&mut self, shape: &[usize], dtype: DType) -> TensorArg {
-        let data = std::ptr::without_provenance_mut(self.next);
-        let elements: usize = shape.iter().product();
-        self.next += (4 * elements).next_multiple_of(256);
-        let mut strides = vec![1; shape.len()];
-        for axis in (1..shape.len()).rev() {
-            strides[axis - 1] = strides[axis] * shape[axis];
-        }
-        TensorArg { data, dtype, shape: shape.to_vec(), strides }
+        let tensor = tensor_at(self.next, shape, dtype);
+        self.next += (4 * tensor.elements()).next_multiple_of(256);
+        tensor
     }
 
     fn value(&mut self, shape: &[usize], dtype: DType) -> ArgValue {
@@ -93,12 +88,7 @@ impl Decoder {
         let (k_cache, v_cache) =
             (self.value(&cache, self.head_dtype), self.value(&cache, self.head_dtype));
         let integers = |shape: &[usize], address: usize| {
-            let mut strides = vec![1; shape.len()];
-            if shape.len() == 2 {
-                strides[0] = shape[1];
-            }
-            let data = std::ptr::without_provenance_mut(address);
-            ArgValue::Tensor(TensorArg { data, dtype: DType::I32, shape: shape.to_vec(), strides })
+            ArgValue::Tensor(tensor_at(address, shape, DType::I32))
         };
         let (positions, sequences) = (integers(&[rows], 0x1000), integers(&[rows], 0x2000));
         let tables = integers(&[rows, 4], 0x3000);
