@@ -6,6 +6,7 @@
 // the GPU; on Hopper clusters (1, 1, splits) or none; dynamic shared memory as in common/attention_decode.cuh.
 // Launch of attention_decode_merge: 128 threads, blocks (tokens, heads).
 #include "common/attention_decode.cuh"
+#include "common/hopper.cuh"
 
 // Merges the spans first … end - 1 of `heads` heads from `first_head` on, by all threads of block `rank` of `blocks`.
 template <class T>
@@ -42,7 +43,7 @@ __device__ __forceinline__ bool meet_cluster() {
   asm("mov.u32 %0, %%cluster_nctaid.z;" : "=r"(blocks));
   if (blocks == 1) return false;
   __syncwarp();
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  cluster_sync();
   return true;
 #else
   return false;

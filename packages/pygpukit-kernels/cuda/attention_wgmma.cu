@@ -193,7 +193,7 @@ struct Consumer : Prefill<DIM, T> {
       const int row = piece / (DIM / 8), column = piece % (DIM / 8) * 8;
       if (row >= begin && row < end) continue;
       const unsigned at = values.at(slot, column / 64, chunk) + head_offset<64>(row, column % 64);
-      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(at), "r"(0) : "memory");
+      store_shared(at, make_uint4(0, 0, 0, 0));
     }
     shared_writes_fence();
     warpgroup_sync(group);

@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope_angles(const __grid_c
 
 // Launch: 128 threads; a block for each token in x; a warp for each head of queries, keys and values, ⌈(heads +
 // 2 kv_heads) / 4⌉ blocks in y; dynamic shared memory 32 dim bytes. Where tokens belong is read before the wait for the
-// launch before.
+// launch before: a warp whose token has no place ends without it, those of queries always wait.
 template <class T>
 __device__ __forceinline__ void append_kv(const AppendArgs<T>& a) {
   constexpr int UNROLL = 4;  // elements of a lane that come together

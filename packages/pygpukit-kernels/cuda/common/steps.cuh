@@ -150,7 +150,7 @@ struct Places {
   __device__ __forceinline__ void clear_ring() const {
     const unsigned end = stage(a.stages);
     for (unsigned at = stage(0) + threadIdx.x * 16; at < end; at += blockDim.x * 16)
-      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(at), "r"(0) : "memory");
+      store_shared(at, make_uint4(0, 0, 0, 0));
     shared_writes_fence();
   }
 
