@@ -32,6 +32,10 @@ struct Tiling {
   static constexpr int BM = BM_, BN = BN_, PANELS = PANELS_, STAGES = STAGES_, CLUSTER = CLUSTER_, TILES = BN / 8;
   static constexpr int CONSUMERS = BM / 64;  // warpgroups
   static constexpr int THREADS = (1 + CONSUMERS) * WARPGROUP;
+  // Sums of wide tiles take all registers that there are. Narrow tiles leave some to the next launch's blocks, those of as
+  // many threads as this one's have room for.
+  static constexpr bool WIDE = BN > 32;
+  static constexpr int MOST_THREADS = WIDE ? THREADS : 4 * WARPGROUP;
   static constexpr int BK = PANELS * PANEL;  // of a stage
   static constexpr int CHUNK_STEPS = CHUNK<T> / BK;
   static constexpr int X_BYTES = BM * BK * 2, W_BYTES = BN * BK * 2, STAGE_BYTES = X_BYTES + W_BYTES;
@@ -96,11 +100,10 @@ struct Gemm {
       const int first = tiles / (GROUP * groups_n) * GROUP;
       const int height = min(GROUP, groups_m - first), within = tiles - first * groups_n;
       const int row = first + within % height, column = within / height;
-      if (stacked) {
-        body((row * S::CLUSTER + cluster_rank()) * S::BM, column * columns);
-      } else {
-        body(row * S::BM, (column * S::CLUSTER + cluster_rank()) * columns);
-      }
+      // One call: what calls it twice has it in memory twice.
+      const int own_row = stacked ? row * S::CLUSTER + cluster_rank() : row;
+      const int own_column = stacked ? column : column * S::CLUSTER + cluster_rank();
+      body(own_row * S::BM, own_column * columns);
     }
   }
 
@@ -208,19 +211,27 @@ struct Gemm {
     }
   }
 
+  // Adds the bias, of type B or of the 16-bit type of a.bias.
+  template <class B>
+  __device__ __forceinline__ void add_bias(float (&sum)[S::TILES][4], int first_column) const {
+    const B* bias = static_cast<const B*>(a.bias.data) + first_column + lane_index() % 4 * 2;
+    const int columns_left = a.n - first_column - lane_index() % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < 2 * S::TILES; ++i) {
+      const int t = i / 2, within = (a.gated ? t % (S::TILES / 2) : t) * 8 + i % 2;
+      if (within >= columns_left) continue;
+      const float value = to_float(bias[within + (a.gated && t >= S::TILES / 2 ? a.n : 0)], a.bias.dtype);
+      sum[t][i % 2] += value;
+      sum[t][2 + i % 2] += value;
+    }
+  }
+
   // Bias, activation and gate, in place: afterwards the first tiles hold the columns of the result.
   __device__ __forceinline__ void activate_sums(float (&sum)[S::TILES][4], int first_column) const {
-    if (a.bias) {
-#pragma unroll
-      for (int i = 0; i < 2 * S::TILES; ++i) {
-        const int t = i / 2, tile = a.gated ? t % (S::TILES / 2) : t;
-        const int column = first_column + tile * 8 + lane_index() % 4 * 2 + i % 2;
-        const int row = column + (a.gated && t >= S::TILES / 2 ? a.n : 0);
-        const float bias = column < a.n ? a.bias[row] : 0.f;
-        sum[t][i % 2] += bias;
-        sum[t][2 + i % 2] += bias;
-      }
-    }
+    if (a.bias && a.bias.dtype == DTYPE_F32)
+      add_bias<float>(sum, first_column);
+    else if (a.bias)
+      add_bias<bits16>(sum, first_column);
     // The usual one inlined: calls would take as long as many products.
     if (a.activation == ACTIVATION_SILU) {
 #pragma unroll
@@ -301,24 +312,30 @@ struct Gemm {
     }
   }
 
-  // Whether the result can be written in pairs, and nothing is added to it: as that of lm_head, which is float32, and of a
-  // gated product in narrow tiles.
+  // Whether the result can be written in pairs of R, and nothing is added to it.
+  template <class R>
   __device__ __forceinline__ bool is_pairs_result() const {
-    return !a.residual && is_pairs(a.out, 2 * element_bytes(a.out_dtype), a.n, a.out_stride);
+    return !a.residual && is_pairs(a.out, 2 * sizeof(R), a.n, a.out_stride);
   }
 
   // Scales the sums and stores them: the four lanes of a row write eight columns.
+  template <class R>
   __device__ __forceinline__ void store_pairs(const float (&sum)[S::TILES][4], int own_row, int first_column) const {
+    const int columns_left = a.n - first_column - lane_index() % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < 2 * S::TILES; ++i) {
-      const int t = i / 2, row = own_row + i % 2 * 8, column = first_column + t * 8 + lane_index() % 4 * 2;
-      if (row >= a.rows || column >= a.n || (a.gated && t >= S::TILES / 2)) continue;
-      const float low = sum[t][i % 2 * 2] * a.scale, high = sum[t][i % 2 * 2 + 1] * a.scale;
-      void* target = element(a.out, a.out_dtype, row * a.out_stride + column);
-      if (a.out_dtype == DTYPE_F32)
-        *static_cast<float2*>(target) = make_float2(low, high);
-      else
-        *static_cast<unsigned*>(target) = a.out_dtype == DTYPE_F16 ? pack2<f16>(low, high) : pack2<bf16>(low, high);
+    for (int half = 0; half < 2; ++half) {
+      const int row = own_row + half * 8;
+      if (row >= a.rows) continue;
+      R* target = static_cast<R*>(a.out) + row * a.out_stride + a.n - columns_left;
+#pragma unroll
+      for (int t = 0; t < S::TILES; ++t) {
+        if (t * 8 >= columns_left || (a.gated && t >= S::TILES / 2)) continue;
+        const float low = sum[t][half * 2] * a.scale, high = sum[t][half * 2 + 1] * a.scale;
+        if constexpr (same_type<R, float>)
+          *reinterpret_cast<float2*>(target + t * 8) = make_float2(low, high);
+        else
+          *reinterpret_cast<unsigned*>(target + t * 8) = pack2(a.out_dtype, low, high);
+      }
     }
   }
 
@@ -330,8 +347,10 @@ struct Gemm {
         store_vectors<f16>(sum, own_row, first_column);
       else
         store_vectors<bf16>(sum, own_row, first_column);
-    } else if (is_pairs_result()) {
-      store_pairs(sum, own_row, first_column);
+    } else if (a.out_dtype == DTYPE_F32 && is_pairs_result<float>()) {  // as of lm_head
+      store_pairs<float>(sum, own_row, first_column);
+    } else if (S::TILES % 8 && a.out_dtype != DTYPE_F32 && is_pairs_result<bits16>()) {  // as of a gate, in narrow tiles
+      store_pairs<bits16>(sum, own_row, first_column);
     } else {
       store_each(sum, own_row, first_column);
     }
@@ -362,11 +381,11 @@ __device__ __forceinline__ void linear_wgmma(const LinearArgs<T>& a, const Tenso
   cluster_sync();
   start_dependents();
   if (threadIdx.x < WARPGROUP) {
-    if constexpr (S::CONSUMERS > 1) give_registers<PRODUCER_REGISTERS>();
+    if constexpr (S::WIDE) give_registers<PRODUCER_REGISTERS>();
     if (threadIdx.x == 0) gemm.produce_own(x, weight);
     if (threadIdx.x == WARP && cluster_rank() == 0) gemm.produce_shared(x, weight);
   } else {
-    if constexpr (S::CONSUMERS > 1) take_registers<CONSUMER_REGISTERS>();
+    if constexpr (S::WIDE) take_registers<CONSUMER_REGISTERS>();
     wait_for_inputs();
     gemm.consume(threadIdx.x / WARPGROUP - 1);
   }
@@ -382,7 +401,7 @@ using Tiling128x128 = Tiling<128, 128, 1, 6, 2>;
 using Tiling128x192 = Tiling<128, 192, 1, 5, 2>;
 
 #define ENTRY(SIZE)                                                                                       \
-  extern "C" __global__ void __launch_bounds__(Tiling##SIZE::THREADS, 1)                                  \
+  extern "C" __global__ void __launch_bounds__(Tiling##SIZE::MOST_THREADS, 1)                                \
       linear_wgmma_##SIZE(const __grid_constant__ LinearArgs<T> a, const __grid_constant__ TensorMap x,   \
                           const __grid_constant__ TensorMap weight) {                                     \
     linear_wgmma<Tiling##SIZE>(a, x, weight);                                                             \

@@ -144,6 +144,17 @@ __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
+// An element of a 16-bit type that is known at run time only, or a float.
+__device__ __forceinline__ float to_float(bits16 x, int dtype) {
+  return dtype == DTYPE_F16 ? to_float(f16{x.bits}) : to_float(bf16{x.bits});
+}
+__device__ __forceinline__ float to_float(float x, int) { return x; }
+
+// Two elements of a 16-bit type that is known at run time only.
+__device__ __forceinline__ unsigned pack2(int dtype, float low, float high) {
+  return dtype == DTYPE_F16 ? pack2<f16>(low, high) : pack2<bf16>(low, high);
+}
+
 __host__ __device__ constexpr int element_bytes(int dtype) { return dtype == DTYPE_F32 ? 4 : 2; }
 
 // The address of element i of a row whose type is known at run time only.
