@@ -24,20 +24,33 @@ struct NormRowsArgs {
 template <class T>
 struct NormRow {
   const NormRowsArgs<T>& a;
+  T* kept;  // room for the row, where `resident`
   const T* x;
   const T* residual;
   bool vectorizable;
+  bool copied;  // whether x is in `kept`, once it has come
 
-  __device__ __forceinline__ explicit NormRow(const NormRowsArgs<T>& args) : a(args) {
+  __device__ __forceinline__ NormRow(const NormRowsArgs<T>& args, T* room) : a(args), kept(room) {
     const long long row = blockIdx.x;
     x = a.x + row * a.x_stride;
     residual = a.residual ? a.residual + row * a.residual_stride : nullptr;
     vectorizable = is_vectorizable(a.x, a.length, a.x_stride) && is_vectorizable(a.residual, a.length, a.residual_stride);
+    copied = a.resident && vectorizable;
+  }
+
+  // Has x copied, so that each thread waits once and not for each group.
+  __device__ __forceinline__ void copy() const {
+    constexpr int PIECE = 16 / sizeof(T);
+    if (!copied) return;
+#pragma unroll 1
+    for (int i = 8 * threadIdx.x; i < a.length; i += 8 * NORM_THREADS)
+#pragma unroll
+      for (int piece = i; piece < i + 8; piece += PIECE) copy16_async(shared_address(kept + piece), x + piece, true);
   }
 
   // Elements 8g … 8g+7 of h.
   __device__ __forceinline__ Eight operator()(int g) const {
-    Eight e = load8(x, 8 * g, a.length, vectorizable);
+    Eight e = copied ? load8(kept + 8 * g) : load8(x, 8 * g, a.length, vectorizable);
     if (!residual) return e;
     const Eight r = load8(residual, 8 * g, a.length, vectorizable);
 #pragma unroll
@@ -55,14 +68,16 @@ __device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
   unsigned char* vectors = shared + (a.resident ? groups * 8 * sizeof(T) : 0);
   start_dependents();
   const NormArgs staged = stage_norm(a.norm, a.length, vectors, a.room, true);
-  copy_async_commit();
+  const NormRow<T> row(a, kept);
   wait_for_inputs();
-  const NormRow<T> row(a);
+  row.copy();
+  copy_async_commit();
+  copy_async_wait<0>();  // of what other threads have copied, all are sure after the barrier for the moments
   const long long index = blockIdx.x;
   const bool sum_vectorizable = is_vectorizable(a.sum, a.length, a.sum_stride);
 #pragma unroll 1
   for (int g = threadIdx.x; g < groups; g += NORM_THREADS) {
-    if (!a.resident && !a.sum) break;
+    if (!a.sum && (!a.resident || (row.copied && !a.residual))) break;
     const Eight h = row(g);
     if (a.resident) store8(kept + 8 * g, h);
     if (a.sum) store8(a.sum + index * a.sum_stride, 8 * g, a.length, sum_vectorizable, h);
@@ -73,8 +88,6 @@ __device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
     if (a.resident) return load8(kept + 8 * g);
     return a.sum ? load8(a.sum + index * a.sum_stride, 8 * g, a.length, sum_vectorizable) : row(g);
   };
-  // Of all threads after the barrier for the moments.
-  copy_async_wait<0>();
   const Moments moments = block_moments(a.norm, a.length, group, scratch);
   void* out = element(a.out, a.out_dtype, index * a.out_stride);
 #pragma unroll 1
