@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pygpukit.kernels as kernels
 from pygpukit.core import Device, Tensor
@@ -16,6 +16,9 @@ __all__ = ["Slots", "block_table", "table"]
 
 NO_PAGE = -1
 """Stands for a page in a row of no sequence: its kernels read and write nothing."""
+
+NEAR = 1 << 14
+"""Numbers between two spans that are copied with them: it takes no longer than a copy more."""
 
 
 class Slots:
@@ -46,6 +49,7 @@ class Slots:
         self.positions = ints([0] * capacity, device)
         self.sequences = ints(range(capacity), device)
         self.block_tables = Tensor.empty((capacity, pages_for(length)), "int32", device=device)
+        self._page_numbers: array[int] = array("i")  # what the block tables hold
         columns = self.length if penalized else 1
         self._history = Tensor.zeros((capacity, columns), "int32", device=device)
         self._sampler = Sampler(capacity, device, bias_width)
@@ -75,7 +79,8 @@ class Slots:
         self.positions[:rows].copy_(positions)
         width = self.block_tables.shape[1]
         pages = [*pages, *[()] * (self.capacity - rows)]
-        self.block_tables.reshape(-1).copy_(table(pages, width, fill=NO_PAGE))
+        self._page_numbers = table(pages, width, fill=NO_PAGE)
+        self.block_tables.reshape(-1).copy_(self._page_numbers)
         if self.kind.penalized:
             ids = table([request.ids for request in requests], self.length)
             self._history[:rows].reshape(-1).copy_(ids)
@@ -85,13 +90,22 @@ class Slots:
         """Whether a row of `StepPlan.grown` has room for its new page."""
         return grown[2] < self.block_tables.shape[1]
 
-    def add_pages(self, row: int, first: int, pages: Sequence[int]) -> None:
-        """Gives a sequence more pages, the `first` of which comes behind so many."""
-        if not pages:
-            return  # it has just been cancelled
-        start = row * self.block_tables.shape[1] + first
-        tables = self.block_tables.reshape(-1)
-        tables[start : start + len(pages)].copy_(array("i", pages))
+    def add_pages(self, grown: Iterable[tuple[int, int, Sequence[int]]]) -> None:
+        """Gives sequences more pages.
+
+        Args:
+            grown: For each its row, how many pages it has, and which ones come behind them; none
+                if it has just been cancelled.
+        """
+        tables, width = self.block_tables.reshape(-1), self.block_tables.shape[1]
+        spans = []
+        for row, first, pages in grown:
+            start = row * width + first
+            self._page_numbers[start : start + len(pages)] = array("i", pages)
+            if pages:
+                spans.append((start, start + len(pages)))
+        for start, end in joined(spans, NEAR):
+            tables[start:end].copy_(self._page_numbers[start:end])
 
     def constrain(self) -> None:
         """Takes what the next ids of the sequences may be."""
@@ -109,6 +123,17 @@ class Slots:
         ids, logprobs = self._sampler.choose(logits, self.kind, positions, history)
         kernels.advance(ids, self.token_ids[rows], positions, history)
         return ids, logprobs
+
+
+def joined(spans: Iterable[tuple[int, int]], near: int) -> list[tuple[int, int]]:
+    """The spans, beginning and end, in order; one in place of those that are no further apart."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start - found[-1][1] <= near:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found
 
 
 def block_table(pages: Sequence[Sequence[int]], device: Device) -> Tensor:
