@@ -1,6 +1,6 @@
 """Runs the GPU tests, and on request the benchmarks, of the folder that `nox -s gpu_kit` packed.
 
-Needs a GPU, Python with NumPy and pytest, and no network:
+Needs a GPU, Python with NumPy, pytest and hypothesis, and no network:
 
     python run.py                          the tests
     python run.py --benchmarks             then the tables, as JSON in results/
