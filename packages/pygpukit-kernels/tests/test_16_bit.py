@@ -147,7 +147,7 @@ def test_a_residual_may_be_of_another_type(put, normal, dtype, size):
 @pytest.mark.parametrize(
     ("outputs", "inputs"),
     [
-        *[(328, 1096), (64, 576), (2048, 256), (5000, 192), (96, 2304)],
+        *[(328, 1096), (64, 576), (2048, 256), (5000, 192), (96, 2304), (136, 4352), (40, 8192)],
         pytest.param(512, 14336, marks=LARGE),
     ],
 )

@@ -9,7 +9,7 @@ use cudarc::driver::sys::{self, CUfunction_attribute, CUjit_option};
 
 use super::context::{Context, text};
 
-/// Dynamic shared memory that a block may have without asking for more.
+/// Shared memory that a block may have without asking for more, what its kernel declares included.
 const SHARED_BYTES_UNASKED: u32 = 48 << 10;
 
 /// Blocks of a cluster that every GPU with clusters runs.
@@ -82,7 +82,10 @@ impl Module {
         let _bound = self.context.bind()?;
         // SAFETY: the module is loaded.
         let raw = unsafe { module::get_function(self.raw, name.to_owned()) }?;
-        let shared_bytes = AtomicU32::new(SHARED_BYTES_UNASKED);
+        let declared = CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        // SAFETY: the function belongs to a loaded module.
+        let declared = unsafe { function::get_function_attribute(raw, declared) }?;
+        let shared_bytes = AtomicU32::new(SHARED_BYTES_UNASKED.saturating_sub(declared as u32));
         let cluster = AtomicU32::new(PORTABLE_CLUSTER);
         Ok(Function { context: self.context, raw, shared_bytes, cluster })
     }
