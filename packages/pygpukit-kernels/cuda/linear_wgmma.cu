@@ -32,8 +32,8 @@ struct Tiling {
   static constexpr int BM = BM_, BN = BN_, PANELS = PANELS_, STAGES = STAGES_, CLUSTER = CLUSTER_, TILES = BN / 8;
   static constexpr int CONSUMERS = BM / 64;  // warpgroups
   static constexpr int THREADS = (1 + CONSUMERS) * WARPGROUP;
-  // Sums of wide tiles take all registers that there are. Narrow tiles leave some to the next launch's blocks, those of as
-  // many threads as this one's have room for.
+  // Sums of wide tiles take all registers that there are. Narrow ones are compiled for more threads than they are launched
+  // with, so that the next launch's blocks find registers beside theirs.
   static constexpr bool WIDE = BN > 32;
   static constexpr int MOST_THREADS = WIDE ? THREADS : 4 * WARPGROUP;
   static constexpr int BK = PANELS * PANEL;  // of a stage
