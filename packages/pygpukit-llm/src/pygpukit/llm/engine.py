@@ -242,9 +242,9 @@ class Engine:
             return False
         grown = plan.grown
         if plan.repeats and self._decoding and all(map(self._state.has_columns, grown)):
-            self._state.add_pages(
-                (row, first, self._scheduler.pages(number)[first:]) for row, number, first in grown
-            )
+            if grown:
+                pages = self._scheduler.pages
+                self._state.add_pages((row, had, pages(number)[had:]) for row, number, had in grown)
             chosen = self._runner.decode(self._state, self._pages)
             self._under_way.append(_Step(plan.step, self._state.requests, chosen))
         else:
