@@ -67,6 +67,12 @@ def gpu() -> Device:
         pytest.skip(f"no GPU: {error}")
 
 
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Device:
+    """Each device in turn; where there is no GPU its tests are skipped."""
+    return request.getfixturevalue("gpu") if request.param == "cuda" else Device("cpu")
+
+
 @pytest.fixture(scope="session")
 def reference_models() -> Path:
     """Folders of small models with random weights and what transformers computes with them."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pygpukit.core import Device, DeviceError
+from pygpukit.core import Device
 from pygpukit.llm import LLM, DtypeError
 from pygpukit.llm.config import read_json
 from pygpukit.llm.engine import EngineConfig
@@ -30,12 +30,8 @@ def decisive_margin(llm: LLM) -> float:
     return 0.2 if llm.device.name == "cpu" else 0.1
 
 
-@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def load_path(request: pytest.FixtureRequest) -> Load:
-    try:
-        device = Device(request.param)
-    except DeviceError as error:
-        pytest.skip(f"no {request.param} device: {error}")
+@pytest.fixture(scope="module")
+def load_path(device: Device) -> Load:
     # On a GPU the type of the weights is the default.
     dtype = "bfloat16" if device.name == "cpu" else None
     return lambda path: LLM.from_pretrained(path, device=device.name, dtype=dtype)

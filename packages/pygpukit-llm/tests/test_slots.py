@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pygpukit.core import Device
@@ -28,11 +27,6 @@ def slots(device: Device, lengths: list[int]) -> tuple[Slots, np.ndarray]:
     for row, numbers in enumerate(pages):
         tables[row, : len(numbers)] = numbers
     return found, tables
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> Device:
-    return request.getfixturevalue("gpu") if request.param == "cuda" else Device("cpu")
 
 
 def test_pages_come_where_a_sequence_ends(device: Device) -> None:
