@@ -5,8 +5,8 @@
 // values copied into rings in shared memory. While one warpgroup weighs its scores the other one multiplies.
 //
 // Launch: 384 threads, blocks (⌈tokens group / 128⌉, kv_heads), dynamic shared memory
-// 1024 + (768 + 512 STAGES) DIM + 40 STAGES bytes. The maps are of the caches, in boxes of 64 elements of 64 rows of a head of a page.
-// dim is a multiple of 8 of at most DIM; q, with its strides, is aligned to 16 bytes.
+// 1024 + (768 + 512 STAGES) DIM + 40 STAGES bytes. The maps are of the caches, in boxes of 64 elements of 64 rows of a head
+// of a page. dim is a multiple of 8 of at most DIM; q, with its strides, is aligned to 16 bytes, out to 4.
 #include "common/attention_mma.cuh"
 #include "common/hopper.cuh"
 #include "common/launch.cuh"
@@ -16,9 +16,9 @@ constexpr int CONSUMERS = 2;  // warpgroups
 constexpr int GROUP_QUERIES = 64;
 constexpr int QUERIES = CONSUMERS * GROUP_QUERIES;
 constexpr int THREADS = (1 + CONSUMERS) * WARPGROUP;
-constexpr int PRODUCER_REGISTERS = 24, CONSUMER_REGISTERS = 240;
+constexpr int PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;
 constexpr int STAGES = 2;
-constexpr int PAIR = 2;                // chunks of a stage
+constexpr int PAIR = 2;                // chunks of a stage: half a span
 constexpr int PANEL_BYTES = 64 * 128;  // 64 elements of 64 rows
 
 using Place = Slot<STAGES>;
@@ -83,9 +83,9 @@ struct Prefill {
     pages = reinterpret_cast<int*>(shared + (values.empty + 8 * STAGES - start));
   }
 
-  // This thread's sums over the spans so far: element i at totals()[i * 256].
-  __device__ __forceinline__ float* totals() const {
-    return reinterpret_cast<float*>(pages + PAIR * STAGES) + threadIdx.x - WARPGROUP;
+  // This thread's sums over the spans so far, four at a time: those of tile t at totals()[t * 256].
+  __device__ __forceinline__ float4* totals() const {
+    return reinterpret_cast<float4*>(pages + PAIR * STAGES) + threadIdx.x - WARPGROUP;
   }
 
   // The token of a query of the block, and its head.
@@ -105,12 +105,17 @@ struct Prefill {
     }
   }
 
+  // The chunk with which the first span of a segment begins.
+  static __device__ __forceinline__ int first_chunk(const Segment<QUERIES>& segment) {
+    return segment.begin / SPAN_KEYS * SPAN_CHUNKS;
+  }
+
   // A warp: has the chunks copied that the queries see.
   __device__ __forceinline__ void produce(const TensorMap& k_map, const TensorMap& v_map) const {
     Place slot;
     for_each_segment([&](const Segment<QUERIES>& segment, int) {
       const int end = ceil_div(segment.end, CHUNK_KEYS);
-      for (int chunk = segment.begin / CHUNK_KEYS; chunk < end; chunk += PAIR, slot.advance()) {
+      for (int chunk = first_chunk(segment); chunk < end; chunk += PAIR, slot.advance()) {
         const int chunks = min(PAIR, end - chunk);
         int page[PAIR], row[PAIR];
 #pragma unroll
@@ -118,10 +123,10 @@ struct Prefill {
           if (!a.pages.find(segment.sequence, (chunk + i) * CHUNK_KEYS, page[i], row[i])) page[i] = -1;
         if (lane_index() != 0) continue;
         keys.reserve(slot);
+        for (int i = 0; i < PAIR; ++i) pages[slot.index * PAIR + i] = page[i];
         keys.expect(slot, chunks);
         for (int i = 0; i < chunks; ++i) keys.copy(slot, i, k_map, row[i], blockIdx.y, page[i]);
         values.reserve(slot);
-        for (int i = 0; i < PAIR; ++i) pages[slot.index * PAIR + i] = page[i];
         values.expect(slot, chunks);
         for (int i = 0; i < chunks; ++i) values.copy(slot, i, v_map, row[i], blockIdx.y, page[i]);
       }
@@ -134,14 +139,16 @@ template <int DIM, class T>
 struct Consumer : Prefill<DIM, T> {
   using Base = Prefill<DIM, T>;
   using Base::a, Base::keys, Base::pages, Base::PANELS, Base::queries, Base::values;
+  using Scores = float[PAIR][8][4];  // or products of a pair of chunks
+  static_assert(2 * PAIR == SPAN_CHUNKS, "see run_pair");
   const Scorer<T> scorer;
   int group;
-  Place slot;
-  float sums[DIM / 8][4] = {};  // over the chunks of a span, as mma leaves them
-  Softmax span[2], total[2];    // of this lane's queries: rows lane / 4 and lane / 4 + 8 of the warp's
+  Place slot;                 // of the pair whose products with the keys are made
+  float sums[DIM / 8][4];     // over the chunks of a span, as mma leaves them
+  Softmax span[2], total[2];  // of this lane's queries: rows lane / 4 and lane / 4 + 8 of the warp's
 
   __device__ __forceinline__ Consumer(const Base& base) : Base(base), scorer(base.a) {
-    group = threadIdx.x / WARPGROUP - 1;
+    group = __shfl_sync(~0u, threadIdx.x / WARPGROUP, 0) - 1;  // the same in all lanes, as the compiler sees
     queries += group * GROUP_QUERIES * DIM * sizeof(T);
   }
 
@@ -163,27 +170,32 @@ struct Consumer : Prefill<DIM, T> {
     warpgroup_sync(group);
   }
 
-  // Begins s = the products of the queries with a pair of chunks of keys.
-  __device__ __forceinline__ void multiply_keys(float (&s)[PAIR][8][4]) const {
+  // Begins s = the products of the queries with a pair of chunks of keys, as soon as it is there.
+  __device__ __forceinline__ void multiply_keys(Scores& s) {
+    keys.wait(slot);
     products_begin();
+    const unsigned long long q = matrix_descriptor(queries), k = matrix_descriptor(keys.at(slot.index, 0, 0));
 #pragma unroll
-    for (int i = 0; i < DIM; i += 16) {
-      const unsigned k = keys.at(slot.index, i / 64, 0), q = queries + i / 64 * PANEL_BYTES;
-      multiply_group<T>(reinterpret_cast<float(&)[8 * PAIR][4]>(s), matrix_descriptor(q + i % 64 * 2),
-                        matrix_descriptor(k + i % 64 * 2), i != 0);
-    }
+    for (int i = 0; i < DIM; i += 16)
+      multiply_group<T>(reinterpret_cast<float(&)[8 * PAIR][4]>(s),
+                        descriptor_after(q, i / 64 * PANEL_BYTES + i % 64 * 2),
+                        descriptor_after(k, i / 64 * PAIR * PANEL_BYTES + i % 64 * 2), i != 0);
     products_commit();
   }
 
-  // Begins d = the weighted sums of a chunk of values.
-  __device__ __forceinline__ void multiply_values(float (&d)[DIM / 8][4], const unsigned (&p)[4][4], int slot,
-                                                  int chunk) const {
+  // Begins d = the weighted sums of 64 elements of a chunk of values; `pair` describes the chunks of its stage.
+  __device__ __forceinline__ void multiply_values(float (&d)[8][4], const unsigned (&p)[4][4], unsigned long long pair,
+                                                  int chunk, int panel) const {
     products_begin();
 #pragma unroll
     for (int k = 0; k < 4; ++k)
-      multiply_columns<T>(d, p[k], columns_descriptor(values.at(slot, 0, chunk) + k * 16 * 128, PAIR * PANEL_BYTES),
-                          k != 0);
+      multiply_columns<T>(d, p[k], descriptor_after(pair, (panel * PAIR + chunk) * PANEL_BYTES + k * 16 * 128), k != 0);
     products_commit();
+  }
+
+  // The sums of 64 elements.
+  __device__ __forceinline__ float (&panel_sums(int panel))[8][4] {
+    return reinterpret_cast<float(&)[8][4]>(sums[8 * panel]);
   }
 
   // Makes zeros of the values of a chunk that nobody may see: they are multiplied with weights of zero, and could be NaN.
@@ -211,62 +223,118 @@ struct Consumer : Prefill<DIM, T> {
     return visible;
   }
 
-  // Turns the products of a chunk into weights.
-  __device__ __forceinline__ void weigh_chunk(float (&s)[8][4], unsigned (&p)[4][4], Softmax (&rows)[2],
-                                              const Visible& visible, int chunk, int page) const {
-    score_keys(s, scorer, visible, chunk, page < 0 ? ~0ull : 0);
-    weigh<T>(s, p, rows);
-  }
-
-  // Adds what a chunk gives to the sums.
-  __device__ __forceinline__ void add_chunk(float (&d)[DIM / 8][4], const Softmax (&rows)[2], bool ends_span,
-                                            float* totals) {
-    products_fence(d);
-    const Scales scales[2] = {span[0].merge(rows[0]), span[1].merge(rows[1])};
+  // Adds 64 elements of what a chunk gives to the sums of its span.
+  __device__ __forceinline__ void add_panel(const float (&d)[8][4], const Scales (&scales)[2], int panel) {
+    float(&sum)[8][4] = panel_sums(panel);
 #pragma unroll
-    for (int i = 0; i < DIM / 2; ++i) sums[i / 4][i % 4] = scales[i / 2 % 2](sums[i / 4][i % 4], d[i / 4][i % 4]);
-    if (ends_span) end_span<CONSUMERS * WARPGROUP>(total, span, sums, totals);
+    for (int i = 0; i < 32; ++i) sum[i / 4][i % 4] = scales[i / 2 % 2](sum[i / 4][i % 4], d[i / 4][i % 4]);
   }
 
-  // Passes over the chunks that a segment, which starts at `first_token`, sees.
-  __device__ __forceinline__ void run_segment(const Segment<QUERIES>& segment, int first_token, float* totals) {
-    const Visible visible = visible_to(segment, first_token);
-    const int end = ceil_div(segment.end, CHUNK_KEYS);
-    const auto ends_span = [&](int chunk) { return (chunk + 1) % SPAN_CHUNKS == 0 || chunk + 1 == end; };
-    float s[PAIR][8][4], d[DIM / 8][4];
-    keys.wait(slot);
-    multiply_keys(s);
-    for (int chunk = segment.begin / CHUNK_KEYS; chunk < end; chunk += PAIR) {
-      const Place own = slot;
-      unsigned p[PAIR][4][4];
-      Softmax rows[PAIR][2];
-      products_wait<0>();
-      products_fence(reinterpret_cast<float(&)[8 * PAIR][4]>(s));
-      keys.release(own);
-      values.wait(own);
+  // Merges a span into the total; its sums are begun anew by its first chunk.
+  __device__ __forceinline__ void end_span(float4* totals) {
+    const Scales scales[2] = {total[0].merge(span[0]), total[1].merge(span[1])};
+#pragma unroll
+    for (int t = 0; t < DIM / 8; ++t) {
+      float4 x = totals[t * CONSUMERS * WARPGROUP];
+      x.x = scales[0](x.x, sums[t][0]);
+      x.y = scales[0](x.y, sums[t][1]);
+      x.z = scales[1](x.z, sums[t][2]);
+      x.w = scales[1](x.w, sums[t][3]);
+      totals[t * CONSUMERS * WARPGROUP] = x;
+    }
+  }
+
+  // What a pass over a segment needs to know of it.
+  struct Pass {
+    const Segment<QUERIES>& segment;
+    Visible visible;
+    int whole_begin, whole_end;  // of these chunks all queries of the warp see all positions
+    int end;                     // chunks
+  };
+
+  // Passes over a pair of chunks, the first one of a span or the second, whose products with the keys are on their way into
+  // s; afterwards those of the next pair are. What the first chunk of a span gives are its sums. More products under way at a
+  // time would leave registers for neither.
+  template <bool FIRST>
+  __device__ __forceinline__ void run_pair(const Pass& pass, Scores& s, int chunk) {
+    const Place own = slot;
+    unsigned p[PAIR][4][4];
+    Softmax rows[PAIR][2];
+    float d[8][4];
+    products_wait<0>();
+    products_fence(reinterpret_cast<float(&)[8 * PAIR][4]>(s));
+    const int page[PAIR] = {pages[own.index * PAIR], pages[own.index * PAIR + 1]};
+    const bool whole = chunk >= pass.whole_begin && chunk + PAIR <= pass.whole_end && page[0] >= 0 && page[1] >= 0;
+    keys.release(own);
+    scorer.score(reinterpret_cast<float(&)[8 * PAIR][4]>(s));
+    values.wait(own);
+    if (!whole) {
 #pragma unroll
       for (int i = 0; i < PAIR; ++i) {
-        weigh_chunk(s[i], p[i], rows[i], visible, chunk + i, pages[own.index * PAIR + i]);
-        clear_values(own.index, i, segment.begin - (chunk + i) * CHUNK_KEYS, segment.end - (chunk + i) * CHUNK_KEYS);
+        hide_keys(s[i], pass.visible, chunk + i, page[i] < 0 ? ~0ull : 0);
+        const int start = (chunk + i) * CHUNK_KEYS;
+        clear_values(own.index, i, pass.segment.begin - start, pass.segment.end - start);
       }
-      multiply_values(d, p[0], own.index, 0);
-      slot.advance();
+    }
+    const unsigned long long v = columns_descriptor(values.at(own.index, 0, 0), PANEL_BYTES);
+    weigh<T>(s[0], p[0], rows[0]);
+    if constexpr (FIRST) {
+#pragma unroll
+      for (int panel = 0; panel < PANELS; ++panel) multiply_values(panel_sums(panel), p[0], v, 0, panel);
+      weigh<T>(s[1], p[1], rows[1]);
       products_wait<0>();
-      add_chunk(d, rows[0], ends_span(chunk), totals);
-      multiply_values(d, p[1], own.index, 1);
-      if (chunk + PAIR < end) {
-        keys.wait(slot);
+      products_fence(sums);
+      span[0] = rows[0][0];
+      span[1] = rows[0][1];
+    } else {
+      multiply_values(d, p[0], v, 0, 0);
+      weigh<T>(s[1], p[1], rows[1]);
+      const Scales scales[2] = {span[0].merge(rows[0][0]), span[1].merge(rows[0][1])};
+      products_wait<0>();
+      products_fence(d);
+      add_panel(d, scales, 0);
+#pragma unroll
+      for (int panel = 1; panel < PANELS; ++panel) {
+        multiply_values(d, p[0], v, 0, panel);
+        products_wait<0>();
+        products_fence(d);
+        add_panel(d, scales, panel);
+      }
+    }
+    slot.advance();
+    const Scales scales[2] = {span[0].merge(rows[1][0]), span[1].merge(rows[1][1])};
+#pragma unroll
+    for (int panel = 0; panel < PANELS; ++panel) {
+      multiply_values(d, p[1], v, 1, panel);
+      if (panel == PANELS - 1 && chunk + PAIR < pass.end) {
         multiply_keys(s);
         products_wait<1>();
       } else {
         products_wait<0>();
       }
-      values.release(own);
-      add_chunk(d, rows[1], ends_span(chunk + 1), totals);
+      products_fence(d);
+      if (panel == PANELS - 1) values.release(own);
+      add_panel(d, scales, panel);
     }
   }
 
-  __device__ __forceinline__ void store(const float* totals) const {
+  // Passes over the chunks that a segment, which starts at `first_token`, sees.
+  __device__ __forceinline__ void run_segment(const Segment<QUERIES>& segment, int first_token, float4* totals) {
+    Pass pass = {segment, visible_to(segment, first_token)};
+    const Visible& visible = pass.visible;
+    pass.whole_begin = ceil_div(__reduce_max_sync(~0u, max(visible.first[0], visible.first[1])), CHUNK_KEYS);
+    pass.whole_end = (__reduce_min_sync(~0u, min(visible.last[0], visible.last[1])) + 1) / CHUNK_KEYS;
+    pass.end = ceil_div(segment.end, CHUNK_KEYS);
+    Scores s;
+    multiply_keys(s);
+    for (int chunk = Base::first_chunk(segment); chunk < pass.end; chunk += SPAN_CHUNKS) {
+      run_pair<true>(pass, s, chunk);
+      if (chunk + PAIR < pass.end) run_pair<false>(pass, s, chunk + PAIR);
+      end_span(totals);
+    }
+  }
+
+  __device__ __forceinline__ void store(const float4* totals) const {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int row = own_row(h), t = this->token(row);
@@ -275,20 +343,19 @@ struct Consumer : Prefill<DIM, T> {
       const float scale = 1.f / total[h].with_sink(a.sink(this->head(row)));
       T* out = a.out + t * a.out_stride + this->head(row) * a.dim;
 #pragma unroll
-      for (int i = 0; i < DIM / 8; ++i)
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const int column = i * 8 + lane_index() % 4 * 2 + j;
-          const float sum = totals[(4 * i + 2 * h + j) * CONSUMERS * WARPGROUP];
-          if (column < a.dim) out[column] = from_float<T>(sum * scale);
-        }
+      for (int i = 0; i < DIM / 8; ++i) {
+        const int column = i * 8 + lane_index() % 4 * 2;
+        const float4 x = totals[i * CONSUMERS * WARPGROUP];
+        const unsigned pair = pack2<T>((h ? x.z : x.x) * scale, (h ? x.w : x.y) * scale);
+        if (column < a.dim) *reinterpret_cast<unsigned*>(out + column) = pair;
+      }
     }
   }
 
   __device__ __forceinline__ void run() {
-    float* const totals = this->totals();
+    float4* const totals = this->totals();
 #pragma unroll
-    for (int i = 0; i < DIM / 2; ++i) totals[i * CONSUMERS * WARPGROUP] = 0.f;
+    for (int t = 0; t < DIM / 8; ++t) totals[t * CONSUMERS * WARPGROUP] = make_float4(0.f, 0.f, 0.f, 0.f);
     load_queries();
     this->for_each_segment(
         [&](const Segment<QUERIES>& segment, int first_token) { run_segment(segment, first_token, totals); });

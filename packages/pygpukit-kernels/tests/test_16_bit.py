@@ -357,6 +357,39 @@ def test_a_missing_page_is_nan_for_those_that_see_it(put, rng, normal, dtype):
     assert_close(y[272:], attend(q, k, v, np.arange(400), 0.1, 16)[272:], dtype, factor=2)
 
 
+@pytest.mark.parametrize("dim", [64, 128])
+def test_windows_begin_anywhere(put, rng, normal, dtype, dim):
+    """What lies before them may be gone: its pages, and numbers in the memory that is left."""
+    cache, ((k, v),) = filled(put, rng, normal, [900], 2, dim, dtype, 64)
+    tables, first, window = cache.block_tables.numpy(), 700, 100
+    gone = (first - window + 1) // 64
+    nothing = put(np.full((2, 64, dim), np.nan, np.float32), dtype)
+    for part in (cache.keys, cache.values):
+        part[int(tables[0, gone - 1])].copy_(nothing)
+    tables[0, : gone - 1] = -1
+    q, positions = normal(200, 8, dim, dtype=dtype), np.arange(first, 900)
+
+    def run(rows):
+        where = put(tables), put(ints(positions[rows])), put(ints(0 * positions[rows]))
+        y = kernels.attention(put(q[rows], dtype), *cache, *where, scale=0.1, window=window)
+        return y.numpy("float32")
+
+    together = run(slice(0, 200))
+    assert_close(together, attend(q, k, v, positions, 0.1, window), dtype, factor=2)
+    for row in (0, 27, 28, 199):
+        np.testing.assert_array_equal(run(slice(row, row + 1))[0], together[row])
+
+
+def test_results_may_lie_at_odd_places(put, rng, normal, dtype):
+    cache, _ = filled(put, rng, normal, [100], 2, 64, dtype, 64)
+    q = put(normal(100, 4, 64, dtype=dtype), dtype)
+    where = cache.block_tables, put(ints(range(100))), put(ints([0] * 100))
+    y = kernels.attention(q, *cache, *where, scale=0.1).numpy("float32")
+    wide = put(normal(100, 257), dtype)
+    kernels.attention(q, *cache, *where, scale=0.1, out=wide[:, 1:])
+    np.testing.assert_array_equal(wide[:, 1:].numpy("float32"), y)
+
+
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_queries_and_keys_are_rotated(put, rng, normal, dtype, interleaved):
     heads, kv_heads, dim, tokens = 6, 2, 64, 19

@@ -180,12 +180,8 @@ struct Visible {
   }
 };
 
-// Turns products into scores, those that aren't visible into -∞, those of missing positions into NaN.
-template <class T>
-__device__ __forceinline__ void score_keys(float (&s)[8][4], const Scorer<T>& scorer, const Visible& visible,
-                                           int chunk, unsigned long long missing) {
-  scorer.score(s);
-  if (__all_sync(~0u, visible.all(chunk)) && !missing) return;
+// Makes scores of a chunk's positions that aren't visible -∞, those of missing ones NaN.
+__device__ __forceinline__ void hide_keys(float (&s)[8][4], const Visible& visible, int chunk, unsigned long long missing) {
 #pragma unroll
   for (int t = 0; t < 8; ++t)
 #pragma unroll
@@ -194,6 +190,15 @@ __device__ __forceinline__ void score_keys(float (&s)[8][4], const Scorer<T>& sc
       if (missing >> key & 1) s[t][i] = NAN_F32;
       if (position < visible.first[i / 2] || position > visible.last[i / 2]) s[t][i] = -INFINITY_F32;
     }
+}
+
+// Turns products into scores, those that aren't visible into -∞, those of missing positions into NaN.
+template <class T>
+__device__ __forceinline__ void score_keys(float (&s)[8][4], const Scorer<T>& scorer, const Visible& visible,
+                                           int chunk, unsigned long long missing) {
+  scorer.score(s);
+  if (__all_sync(~0u, visible.all(chunk)) && !missing) return;
+  hide_keys(s, visible, chunk, missing);
 }
 
 // Turns scores into weights (p, rounded to T as the second product takes them) and the softmax of the chunk; of HALVES of

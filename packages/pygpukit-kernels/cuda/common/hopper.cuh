@@ -130,6 +130,12 @@ __device__ __forceinline__ unsigned long long matrix_descriptor(unsigned address
   return (address & 0x3ffff) / 16 | 1ull << 16 | EIGHT_ROWS << 32 | PERMUTED_128 << 62;
 }
 
+// That of what lies `bytes`, a multiple of 16, further on.
+__device__ __forceinline__ unsigned long long descriptor_after(unsigned long long descriptor, unsigned bytes) {
+  const unsigned low = static_cast<unsigned>(descriptor) + bytes / 16;
+  return (descriptor & ~0xffffffffull) | low;
+}
+
 __device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 // Waits until at most PENDING of the newest groups are under way.

@@ -212,8 +212,10 @@ impl<'a> Attention<'a> {
     fn wgmma(&self, limits: &Limits, padded: usize) -> Option<CudaLaunch> {
         const STAGES: usize = 2;
         let [k_cache, v_cache] = self.caches;
-        if !limits.is_hopper() || padded > 128 || !self.has_whole_chunks() || k_cache.shape[0] == 0
-        {
+        // It writes results in pairs.
+        let paired = self.arguments.out.is_multiple_of(4) && self.arguments.out_stride % 2 == 0;
+        let takes = limits.is_hopper() && padded <= 128 && self.has_whole_chunks() && paired;
+        if !takes || k_cache.shape[0] == 0 {
             return None;
         }
         let function = match padded {
