@@ -97,6 +97,11 @@ class PromptEncoder:
             raise PromptError(
                 f"{name} must be a text or a sequence of token ids, got {prompt!r:.80}"
             )
+        if set(map(type, items)) == {int}:
+            ids = [*items]
+            # The usual prompt, at a tenth of the time.
+            if min(ids) >= 0 and max(ids) < self._vocab_size:
+                return ids
         return [self._check_id(item, name) for item in items]
 
     def _check_id(self, item: object, name: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from pygpukit.core import Tensor
@@ -70,13 +70,14 @@ class Extent(NamedTuple):
         numbers = table([part.pages for part in parts], self.width, fill=NO_PAGE)
         numbers.extend(array("i", [NO_PAGE]) * (self.width * (self.sequences - len(parts))))
         for request, start, length, *_ in parts:
-            numbers.extend(request.ids[start : start + length])
-        numbers.extend(spare)
+            numbers.fromlist(request.ids[start : start + length])
+        numbers.fromlist(spare)
         for _, start, length, *_ in parts:
-            numbers.extend(range(start, start + length))
-        numbers.extend(spare)
-        numbers.extend(chain.from_iterable([row] * n for row, n in enumerate(lengths)))
-        numbers.extend([self.sequences - 1] * len(spare))
+            numbers.fromlist([*range(start, start + length)])
+        numbers.fromlist(spare)
+        for row, length in enumerate(lengths):
+            numbers.extend(array("i", [row]) * length)
+        numbers.extend(array("i", [self.sequences - 1]) * len(spare))
         ends = accumulate(lengths)
         last = [end - 1 for end, part in zip(ends, parts, strict=True) if part.samples]
         numbers.extend(last + [0] * (self.wanted - len(last)))
