@@ -6,7 +6,8 @@
 // another type.
 //
 // Launch: 128 threads, a block for each row, dynamic shared memory for a row of x where `resident` (then x is read
-// once), and `room` bytes for the norm's weight and bias.
+// once), and `room` bytes for the norm's weight and bias. Of norm_many fewer blocks, and shared memory for two rows: they
+// take several, the next one on its way while they normalise one.
 #include "common/launch.cuh"
 #include "common/normalize.cuh"
 
@@ -18,22 +19,22 @@ struct NormRowsArgs {
   const T* residual;  // or null
   NormArgs norm;
   long long x_stride, residual_stride, sum_stride, out_stride;  // elements from row to row
-  int length, resident, out_dtype, room;
+  int rows, length, resident, out_dtype, room;
 };
 
 template <class T>
 struct NormRow {
   const NormRowsArgs<T>& a;
   T* kept;  // room for the row, where `resident`
+  long long index;
   const T* x;
   const T* residual;
   bool vectorizable;
   bool copied;  // whether x is in `kept`, once it has come
 
-  __device__ __forceinline__ NormRow(const NormRowsArgs<T>& args, T* room) : a(args), kept(room) {
-    const long long row = blockIdx.x;
-    x = a.x + row * a.x_stride;
-    residual = a.residual ? a.residual + row * a.residual_stride : nullptr;
+  __device__ __forceinline__ NormRow(const NormRowsArgs<T>& args, T* room, int row) : a(args), kept(room), index(row) {
+    x = a.x + index * a.x_stride;
+    residual = a.residual ? a.residual + index * a.residual_stride : nullptr;
     vectorizable = is_vectorizable(a.x, a.length, a.x_stride) && is_vectorizable(a.residual, a.length, a.residual_stride);
     copied = a.resident && vectorizable;
   }
@@ -59,45 +60,70 @@ struct NormRow {
   }
 };
 
+// Normalises a row whose copy is there, as far as this thread has made it.
 template <class T>
-__device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
-  extern __shared__ __align__(16) unsigned char shared[];
-  __shared__ float scratch[NORM_SCRATCH];
-  T* kept = reinterpret_cast<T*>(shared);
+__device__ __forceinline__ void normalize(const NormRow<T>& row, const NormArgs& norm, float* scratch) {
+  const NormRowsArgs<T>& a = row.a;
+  T* const kept = row.kept;
   const int groups = ceil_div(a.length, 8);
-  unsigned char* vectors = shared + (a.resident ? groups * 8 * sizeof(T) : 0);
-  start_dependents();
-  const NormArgs staged = stage_norm(a.norm, a.length, vectors, a.room, true);
-  const NormRow<T> row(a, kept);
-  wait_for_inputs();
-  row.copy();
-  copy_async_commit();
-  copy_async_wait<0>();  // of what other threads have copied, all are sure after the barrier for the moments
-  const long long index = blockIdx.x;
   const bool sum_vectorizable = is_vectorizable(a.sum, a.length, a.sum_stride);
+  T* const sum = a.sum ? a.sum + row.index * a.sum_stride : nullptr;
 #pragma unroll 1
   for (int g = threadIdx.x; g < groups; g += NORM_THREADS) {
-    if (!a.sum && (!a.resident || (row.copied && !a.residual))) break;
+    if (!sum && (!a.resident || (row.copied && !row.residual))) break;
     const Eight h = row(g);
     if (a.resident) store8(kept + 8 * g, h);
-    if (a.sum) store8(a.sum + index * a.sum_stride, 8 * g, a.length, sum_vectorizable, h);
+    if (sum) store8(sum, 8 * g, a.length, sum_vectorizable, h);
   }
   // Each thread reads back only what it has kept itself, so that no barrier is needed. What isn't kept is read again,
   // from `sum` where there is one, because that may be the same tensor as x or the residual.
   const auto group = [&](int g) {
     if (a.resident) return load8(kept + 8 * g);
-    return a.sum ? load8(a.sum + index * a.sum_stride, 8 * g, a.length, sum_vectorizable) : row(g);
+    return sum ? load8(sum, 8 * g, a.length, sum_vectorizable) : row(g);
   };
   const Moments moments = block_moments(a.norm, a.length, group, scratch);
-  void* out = element(a.out, a.out_dtype, index * a.out_stride);
+  void* out = element(a.out, a.out_dtype, row.index * a.out_stride);
 #pragma unroll 1
   for (int g = threadIdx.x; g < groups; g += NORM_THREADS)
-    store8(out, a.out_dtype, 8 * g, a.length, moments(staged, 8 * g, a.length, group(g)));
+    store8(out, a.out_dtype, 8 * g, a.length, moments(norm, 8 * g, a.length, group(g)));
 }
 
-#define ENTRY(T)                                                                                  \
-  extern "C" __global__ void __launch_bounds__(NORM_THREADS)                                      \
-      norm_##T(const __grid_constant__ NormRowsArgs<T> a) {                                       \
-    norm(a);                                                                                      \
+template <bool MANY, class T>
+__device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  __shared__ float scratch[NORM_SCRATCH];
+  T* kept = reinterpret_cast<T*>(shared);
+  const int row_elements = a.resident ? ceil_div(a.length, 8) * 8 : 0;
+  start_dependents();
+  // What other threads have copied of the weight is there for all after the barrier for the moments.
+  unsigned char* vectors = shared + (MANY ? 2 : 1) * row_elements * sizeof(T);
+  const NormArgs staged = stage_norm(a.norm, a.length, vectors, a.room, true);
+  const auto row = [&](int index, int place) { return NormRow<T>(a, kept + place * row_elements, index); };
+  wait_for_inputs();
+  row(blockIdx.x, 0).copy();
+  copy_async_commit();
+  if constexpr (MANY) {
+#pragma unroll 1
+    for (int index = blockIdx.x, place = 0;; index += gridDim.x, place ^= 1) {
+      const bool more = index + gridDim.x < a.rows;
+      if (more) row(index + gridDim.x, place ^ 1).copy();
+      copy_async_commit();
+      copy_async_wait<1>();
+      normalize(row(index, place), staged, scratch);
+      if (!more) return;
+      __syncthreads();
+    }
+  } else {
+    copy_async_wait<0>();
+    normalize(row(blockIdx.x, 0), staged, scratch);
+  }
+}
+
+#define ENTRY(T)                                                                                                     \
+  extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_##T(const __grid_constant__ NormRowsArgs<T> a) {    \
+    norm<false>(a);                                                                                                  \
+  }                                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_many_##T(const __grid_constant__ NormRowsArgs<T> a) { \
+    norm<true>(a);                                                                                                   \
   }
 FOR_EACH_DTYPE(ENTRY)

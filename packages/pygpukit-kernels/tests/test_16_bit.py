@@ -421,6 +421,41 @@ def test_queries_and_keys_are_rotated(put, rng, normal, dtype, interleaved):
     assert_close(found, rotated[:, heads:], dtype, factor=2)
 
 
+@pytest.mark.parametrize("normed", [False, True])
+def test_many_tokens_are_rotated_as_few(put, rng, normal, dtype, normed):
+    heads, kv_heads, dim, tokens = 9, 3, 80, 2500
+    qkv = normal(tokens, (heads + 2 * kv_heads) * dim, dtype=dtype)
+    norm = Norm("rms", put(normal(dim)), None, 1e-6) if normed else None
+    inv_freq = put((10_000.0 ** -np.linspace(0, 1, 24)).astype("f4"))
+
+    def run(*parts):
+        """The queries, and the cache with keys and values, of tokens that come in parts."""
+        cache = Cache(put, np.random.default_rng(5), [tokens], kv_heads, dim, 64)
+        for part in ("keys", "values"):
+            setattr(cache, part, put(np.zeros(getattr(cache, part).shape, np.float32), dtype))
+        queries = []
+        for part in parts:
+            positions = put(ints(range(tokens)[part]))
+            q = kernels.append_kv(
+                put(qkv[part], dtype),
+                kernels.rope_angles(positions, inv_freq),
+                positions,
+                put(ints([0] * positions.shape[0])),
+                cache.block_tables,
+                *cache,
+                num_heads=heads,
+                q_norm=norm,
+                k_norm=norm,
+            )
+            queries.append(q.numpy("float32"))
+        return np.concatenate(queries), *(part.numpy("float32") for part in cache)
+
+    together = run(slice(0, tokens))
+    parts = run(*(slice(start, start + 100) for start in range(0, tokens, 100)))
+    for whole, pieces in zip(together, parts, strict=True):
+        np.testing.assert_array_equal(whole, pieces)
+
+
 @pytest.mark.parametrize("clamped", [False, True])
 def test_experts(put, normal, rng, dtype, clamped):
     x, weight = normal(9, 72, dtype=dtype), normal(5, 2 * 33, 72, dtype=dtype)

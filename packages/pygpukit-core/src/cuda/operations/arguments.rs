@@ -101,6 +101,12 @@ pub(super) fn stride<'a>(tensor: impl Into<Option<&'a TensorArg>>, axis: usize) 
     tensor.into().map_or(0, |tensor| tensor.strides[axis] as i64)
 }
 
+/// Whether all rows of a tensor of 16 bits begin at multiples of 16 bytes.
+pub(super) fn is_aligned(tensor: &TensorArg) -> bool {
+    let outer = &tensor.strides[..tensor.strides.len() - 1];
+    tensor.data.addr().is_multiple_of(16) && outer.iter().all(|stride| stride.is_multiple_of(8))
+}
+
 /// Bytes of an element of a type that kernels compute with.
 pub(super) fn element_bytes(dtype: DType) -> usize {
     if dtype == DType::F32 { 4 } else { 2 }
@@ -294,4 +300,9 @@ impl<'a> Reader<'a> {
             padding: 0,
         }
     }
+}
+
+/// How many blocks, `most` at most, share so many tiles: each takes as many, so that they end together.
+pub(super) fn share_tiles(tiles: usize, most: usize) -> usize {
+    tiles.div_ceil(tiles.div_ceil(most))
 }

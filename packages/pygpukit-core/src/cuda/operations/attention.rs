@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::arguments::{
-    CacheStrides, Pages, Reader, address, cache_map, entry, int, launch, stride,
+    CacheStrides, Pages, Reader, address, cache_map, entry, int, is_aligned, launch, stride,
 };
 use super::rope::AppendArgs;
 use super::signature::{check_same_dtype, check_sizes, signature};
@@ -176,13 +176,9 @@ impl<'a> Attention<'a> {
     /// The head size that the tensor-core kernels round this one up to, if they take it: they copy 16
     /// bytes at a time.
     fn padded_dim(&self) -> Option<usize> {
-        let aligned = |tensor: &&TensorArg| {
-            let outer = &tensor.strides[..tensor.strides.len() - 1];
-            tensor.data.addr().is_multiple_of(16) && outer.iter().all(|s| s.is_multiple_of(8))
-        };
         let fits = self.q.dtype != DType::F32
             && self.dim.is_multiple_of(8)
-            && [self.q, self.caches[0], self.caches[1]].iter().all(aligned);
+            && [self.q, self.caches[0], self.caches[1]].into_iter().all(is_aligned);
         [64, 128, 256].into_iter().find(|&padded| fits && self.dim <= padded)
     }
 
@@ -329,9 +325,7 @@ impl DecodeShape {
 
     /// Blocks that run at a time.
     fn blocks(self, limits: &Limits) -> usize {
-        const BLOCK_RESERVE: usize = 1 << 10;
-        let per_sm = limits.shared_bytes_per_sm as usize / (self.shared + BLOCK_RESERVE);
-        limits.sm_count as usize * per_sm.max(1)
+        limits.sm_count as usize * limits.blocks_per_sm(self.shared).max(1)
     }
 }
 

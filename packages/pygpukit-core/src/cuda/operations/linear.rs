@@ -8,7 +8,8 @@ use bytemuck::{Pod, Zeroable};
 
 use self::few::Ring;
 use super::arguments::{
-    Floats, Norm, PANEL, Reader, address, entry, int, launch, matrix_map, number, stride,
+    Floats, Norm, PANEL, Reader, address, entry, int, is_aligned, launch, matrix_map, number,
+    share_tiles, stride,
 };
 use super::norm::{Rows, norm_rows};
 use super::signature::{check_same_dtype, check_sizes, signature};
@@ -101,10 +102,7 @@ impl<'a> Linear<'a> {
 
     /// Whether 16 bytes can be copied at a time, as the tensor-core kernels do.
     fn is_aligned(&self) -> bool {
-        let aligned = |tensor: &TensorArg| {
-            tensor.data.addr().is_multiple_of(16) && tensor.strides[0].is_multiple_of(8)
-        };
-        self.k.is_multiple_of(8) && aligned(self.x) && aligned(self.weight)
+        self.k.is_multiple_of(8) && is_aligned(self.x) && is_aligned(self.weight)
     }
 
     fn plan(mut self, plan: &mut Plan) {
@@ -138,7 +136,8 @@ impl<'a> Linear<'a> {
         let out = Rows::at(scratch, pitch as i64);
         let rows = [Rows::of(self.x), Rows::at(0, 0), Rows::at(0, 0), out];
         let dtypes = [self.x.dtype, self.dtype];
-        plan.launch(norm_rows(dtypes, rows, [self.rows, self.k], self.arguments.norm));
+        let limits = *plan.limits();
+        plan.launch(norm_rows(dtypes, rows, [self.rows, self.k], self.arguments.norm, &limits));
         self.arguments.x = scratch;
         self.arguments.x_stride = pitch as i64;
     }
@@ -152,7 +151,7 @@ impl<'a> Linear<'a> {
             return None;
         }
         let shared = gemv_shared_bytes(self.rows, self.k, self.parts());
-        let blocks_per_sm = limits.shared_bytes_per_sm as usize / (shared + BLOCK_RESERVE);
+        let blocks_per_sm = limits.blocks_per_sm(shared);
         if shared > limits.shared_bytes_per_block as usize || blocks_per_sm == 0 {
             return None;
         }
@@ -233,15 +232,8 @@ impl<'a> Linear<'a> {
     }
 }
 
-/// Shared memory that the driver takes for each block.
-const BLOCK_RESERVE: usize = 1 << 10;
 /// Outputs of a tile of linear_gemv.cu.
 const GEMV_TILE: usize = 8;
-
-/// How many blocks, `most` at most, share so many tiles: each takes as many, so that they end together.
-fn share_tiles(tiles: usize, most: usize) -> usize {
-    tiles.div_ceil(tiles.div_ceil(most))
-}
 
 /// As linear_gemv.cu has it.
 fn gemv_shared_bytes(rows: usize, k: usize, parts: usize) -> usize {

@@ -3,10 +3,11 @@
 use bytemuck::NoUninit;
 
 use super::arguments::{
-    Floats, Norm, Reader, address, element_bytes, entry, int, launch, number, stride,
+    Floats, Norm, Reader, address, element_bytes, entry, int, launch, number, share_tiles, stride,
 };
 use super::signature::{check_same_dtype, check_sizes, signature};
 use crate::cuda::{CudaKernel, CudaLaunch, Plan};
+use crate::device::Limits;
 use crate::dispatch::{KernelArgs, LaunchError, TensorArg};
 use crate::dtype::DType;
 use crate::host;
@@ -30,12 +31,14 @@ struct NormRowsArgs {
     residual_stride: i64,
     sum_stride: i64,
     out_stride: i64,
+    rows: i32,
     length: i32,
     resident: i32,
     out_dtype: i32,
     room: i32,
+    padding: i32,
 }
-const _: () = assert!(size_of::<NormRowsArgs>() == 128);
+const _: () = assert!(size_of::<NormRowsArgs>() == 136);
 
 /// Rows of `length` elements of one dtype.
 #[derive(Clone, Copy)]
@@ -61,6 +64,7 @@ pub(super) fn norm_rows(
     [x, residual, sum, out]: [Rows; 4],
     [count, length]: [usize; 2],
     norm: Norm,
+    limits: &Limits,
 ) -> CudaLaunch {
     let bytes = length.next_multiple_of(8) * element_bytes(dtype);
     let resident = bytes <= MOST_SHARED_BYTES;
@@ -76,14 +80,29 @@ pub(super) fn norm_rows(
         residual_stride: residual.stride,
         sum_stride: sum.stride,
         out_stride: out.stride,
+        rows: int(count),
         length: int(length),
         resident: i32::from(resident),
         out_dtype: number(out_dtype),
         room: int(room),
+        padding: 0,
     };
-    let function = entry!("norm", dtype);
-    let launch = launch("norm", function, [count, 1, 1], THREADS, row_bytes + room, arguments);
+    let shared = 2 * row_bytes + room;
+    let at_a_time = blocks_at_a_time(shared, limits);
+    let launch = if resident && shared <= MOST_SHARED_BYTES && count > at_a_time {
+        let grid = [share_tiles(count, at_a_time), 1, 1];
+        launch("norm", entry!("norm_many", dtype), grid, THREADS, shared, arguments)
+    } else {
+        let grid = [count, 1, 1];
+        launch("norm", entry!("norm", dtype), grid, THREADS, row_bytes + room, arguments)
+    };
     CudaLaunch { reads_early: norm.vectors(length), ..launch }
+}
+
+/// Blocks of that much shared memory that run at a time.
+fn blocks_at_a_time(shared: usize, limits: &Limits) -> usize {
+    const THREADS_PER_SM: usize = 1536;
+    limits.sm_count as usize * limits.blocks_per_sm(shared).clamp(1, THREADS_PER_SM / THREADS)
 }
 
 fn check(args: &KernelArgs<'_>) -> Result<(), LaunchError> {
@@ -99,7 +118,8 @@ fn plan(args: &KernelArgs<'_>, plan: &mut Plan, kind: i32) {
     let (eps, offset) = (next.float(), next.float());
     let norm = Norm { weight, bias, kind, eps, offset, padding: 0 };
     let rows = [Rows::of(x), Rows::of(residual), Rows::of(sum), Rows::of(out)];
-    plan.launch(norm_rows([x.dtype; 2], rows, [x.shape[0], x.shape[1]], norm));
+    let limits = *plan.limits();
+    plan.launch(norm_rows([x.dtype; 2], rows, [x.shape[0], x.shape[1]], norm, &limits));
 }
 
 const WIDENED: &[&str] = &["x", "residual", "sum", "out"];

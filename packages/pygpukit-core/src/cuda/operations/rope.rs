@@ -2,11 +2,15 @@
 
 use bytemuck::{NoUninit, Pod, Zeroable};
 
-use super::arguments::{CacheStrides, Norm, Pages, Reader, address, entry, int, launch, stride};
+use super::arguments::{
+    CacheStrides, Norm, Pages, Reader, address, entry, int, is_aligned, launch, stride,
+};
 use super::attention::AttentionArgs;
 use super::signature::{check_same_dtype, check_sizes, signature};
 use crate::cuda::{CudaKernel, CudaLaunch};
+use crate::device::Limits;
 use crate::dispatch::TensorArg;
+use crate::dtype::DType;
 use crate::host;
 
 const THREADS: usize = 128;
@@ -84,6 +88,16 @@ pub(super) struct AppendArgs {
 const _: () = assert!(size_of::<AppendArgs>() == 288);
 
 impl AppendArgs {
+    /// Whether a thread can have eight elements of a head and those that they are paired with.
+    fn is_paired(&self, dtype: DType) -> bool {
+        let angles = self.angles.is_multiple_of(16) && self.angles_stride % 4 == 0;
+        dtype != DType::F32
+            && [self.q_norm.kind, self.k_norm.kind, self.interleaved] == [0; 3]
+            && [self.dim, self.rotated].iter().all(|length| length % 16 == 0)
+            && self.dim as usize <= 16 * THREADS
+            && angles
+    }
+
     /// Whether it is this attention's queries that it writes, and its tokens that it appends.
     pub(super) fn is_of(&self, attention: &AttentionArgs) -> bool {
         (self.out, self.out_stride, self.out_head_stride)
@@ -93,6 +107,14 @@ impl AppendArgs {
             && (self.positions, self.sequences) == (attention.positions, attention.sequences)
             && (self.k_cache, self.v_cache) == (attention.k_cache, attention.v_cache)
     }
+}
+
+/// Blocks in x and y: for each token `most`, one of all that its heads can have, or fewer, which take
+/// several, where so many don't run at a time.
+fn append_grid(tokens: usize, most: usize, limits: &Limits) -> [usize; 3] {
+    const BLOCKS_PER_SM: usize = 16;
+    let at_a_time = limits.sm_count as usize * BLOCKS_PER_SM;
+    [tokens, most.min(at_a_time.div_ceil(tokens.max(1))), 1]
 }
 
 pub(super) const APPEND_KV: CudaKernel = CudaKernel {
@@ -143,10 +165,16 @@ pub(super) const APPEND_KV: CudaKernel = CudaKernel {
             interleaved: i32::from(interleaved != 0),
             padding: 0,
         };
-        let warps = out.shape[1] + 2 * kv_heads;
-        let grid = [qkv.shape[0], warps.div_ceil(WARPS), 1];
-        let function = entry!("rope_append_kv", qkv.dtype);
-        let launch = launch("rope", function, grid, THREADS, 8 * WARPS * dim, arguments);
+        let tensors = [qkv, k_cache, v_cache, out];
+        let paired = arguments.is_paired(qkv.dtype) && tensors.into_iter().all(is_aligned);
+        let (function, at_once, shared) = match qkv.dtype {
+            DType::F16 if paired => ("rope_append_kv_paired_f16", 16 * THREADS / dim, 0),
+            DType::BF16 if paired => ("rope_append_kv_paired_bf16", 16 * THREADS / dim, 0),
+            dtype => (entry!("rope_append_kv", dtype), WARPS, 8 * WARPS * dim),
+        };
+        let blocks = (out.shape[1] + 2 * kv_heads).div_ceil(at_once);
+        let grid = append_grid(qkv.shape[0], blocks, plan.limits());
+        let launch = launch("rope", function, grid, THREADS, shared, arguments);
         // The caches where attention does this on the way, see append.rs.
         let early = [positions, sequences, tables, k_cache, v_cache];
         let reads_early = early.map(TensorArg::addresses).to_vec();

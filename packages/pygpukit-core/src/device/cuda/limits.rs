@@ -19,6 +19,13 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Blocks of that much dynamic shared memory for which a multiprocessor has room.
+    pub fn blocks_per_sm(&self, shared_bytes: usize) -> usize {
+        /// What the driver takes for each.
+        const RESERVE: usize = 1 << 10;
+        self.shared_bytes_per_sm as usize / (shared_bytes + RESERVE)
+    }
+
     /// Whether it runs what was compiled for Hopper alone: `sm_90a`.
     pub fn is_hopper(&self) -> bool {
         self.capability == (9, 0)

@@ -1,8 +1,8 @@
 //! linear_few_tma.cu: products of a few rows on Hopper.
 
-use super::{Linear, share_tiles};
+use super::Linear;
 use crate::cuda::CudaLaunch;
-use crate::cuda::operations::arguments::{PANEL, launch};
+use crate::cuda::operations::arguments::{PANEL, launch, share_tiles};
 use crate::device::Limits;
 
 /// Values of k whose products are summed in a chain.
