@@ -140,6 +140,8 @@ struct Consumer : Prefill<DIM, T> {
   using Base = Prefill<DIM, T>;
   using Base::a, Base::keys, Base::pages, Base::PANELS, Base::queries, Base::values;
   using Scores = float[PAIR][8][4];  // or products of a pair of chunks
+  // Of sums of 64 elements of a chunk: wide heads leave no registers for a second one.
+  static constexpr int BUFFERS = PANELS == 1 ? 2 : 1;
   static_assert(2 * PAIR == SPAN_CHUNKS, "see run_pair");
   const Scorer<T> scorer;
   int group;
@@ -252,15 +254,32 @@ struct Consumer : Prefill<DIM, T> {
     int end;                     // chunks
   };
 
+  // Hides what isn't visible of a pair of chunks: its scores, and values that nobody sees.
+  __device__ __forceinline__ void hide_pair(const Pass& pass, Scores& s, int slot, int chunk, const int (&page)[PAIR]) const {
+#pragma unroll
+    for (int i = 0; i < PAIR; ++i) {
+      const int start = (chunk + i) * CHUNK_KEYS;
+      hide_keys(s[i], pass.visible, chunk + i, page[i] < 0 ? ~0ull : 0);
+      clear_values(slot, i, pass.segment.begin - start, pass.segment.end - start);
+    }
+  }
+
+  // Begins a step: 64 elements of a chunk, of those of a pair that don't begin a span.
+  template <bool FIRST>
+  __device__ __forceinline__ void begin_step(float (&d)[BUFFERS][8][4], const unsigned (&p)[PAIR][4][4],
+                                             unsigned long long pair, int step) const {
+    const int i = FIRST + step / PANELS;
+    multiply_values(d[step % BUFFERS], p[i], pair, i, step % PANELS);
+  }
+
   // Passes over a pair of chunks, the first one of a span or the second, whose products with the keys are on their way into
-  // s; afterwards those of the next pair are. What the first chunk of a span gives are its sums. More products under way at a
-  // time would leave registers for neither.
+  // s; afterwards those of the next pair are. What the first chunk of a span gives are its sums.
   template <bool FIRST>
   __device__ __forceinline__ void run_pair(const Pass& pass, Scores& s, int chunk) {
     const Place own = slot;
     unsigned p[PAIR][4][4];
     Softmax rows[PAIR][2];
-    float d[8][4];
+    float d[BUFFERS][8][4];
     products_wait<0>();
     products_fence(reinterpret_cast<float(&)[8 * PAIR][4]>(s));
     const int page[PAIR] = {pages[own.index * PAIR], pages[own.index * PAIR + 1]};
@@ -268,53 +287,45 @@ struct Consumer : Prefill<DIM, T> {
     keys.release(own);
     scorer.score(reinterpret_cast<float(&)[8 * PAIR][4]>(s));
     values.wait(own);
-    if (!whole) {
-#pragma unroll
-      for (int i = 0; i < PAIR; ++i) {
-        hide_keys(s[i], pass.visible, chunk + i, page[i] < 0 ? ~0ull : 0);
-        const int start = (chunk + i) * CHUNK_KEYS;
-        clear_values(own.index, i, pass.segment.begin - start, pass.segment.end - start);
-      }
-    }
-    const unsigned long long v = columns_descriptor(values.at(own.index, 0, 0), PANEL_BYTES);
+    if (!whole) hide_pair(pass, s, own.index, chunk, page);
     weigh<T>(s[0], p[0], rows[0]);
+    constexpr int STEPS = FIRST ? PANELS : 2 * PANELS;
+    const unsigned long long v = columns_descriptor(values.at(own.index, 0, 0), PANEL_BYTES);
     if constexpr (FIRST) {
 #pragma unroll
       for (int panel = 0; panel < PANELS; ++panel) multiply_values(panel_sums(panel), p[0], v, 0, panel);
-      weigh<T>(s[1], p[1], rows[1]);
-      products_wait<0>();
-      products_fence(sums);
+    } else {
+      begin_step<FIRST>(d, p, v, 0);
+    }
+    weigh<T>(s[1], p[1], rows[1]);
+    if constexpr (FIRST) {
+      begin_step<FIRST>(d, p, v, 0);
       span[0] = rows[0][0];
       span[1] = rows[0][1];
-    } else {
-      multiply_values(d, p[0], v, 0, 0);
-      weigh<T>(s[1], p[1], rows[1]);
-      const Scales scales[2] = {span[0].merge(rows[0][0]), span[1].merge(rows[0][1])};
-      products_wait<0>();
-      products_fence(d);
-      add_panel(d, scales, 0);
-#pragma unroll
-      for (int panel = 1; panel < PANELS; ++panel) {
-        multiply_values(d, p[0], v, 0, panel);
-        products_wait<0>();
-        products_fence(d);
-        add_panel(d, scales, panel);
-      }
     }
     slot.advance();
-    const Scales scales[2] = {span[0].merge(rows[1][0]), span[1].merge(rows[1][1])};
+    Scales scales[PAIR][2];
 #pragma unroll
-    for (int panel = 0; panel < PANELS; ++panel) {
-      multiply_values(d, p[1], v, 1, panel);
-      if (panel == PANELS - 1 && chunk + PAIR < pass.end) {
+    for (int i = FIRST; i < PAIR; ++i)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) scales[i][h] = span[h].merge(rows[i][h]);
+#pragma unroll
+    for (int step = 0; step < STEPS; ++step) {
+      const bool last = step + 1 == STEPS;
+      if (BUFFERS > 1 && !last) {
+        begin_step<FIRST>(d, p, v, step + 1);
+        products_wait<1>();
+      } else if (last && chunk + PAIR < pass.end) {
         multiply_keys(s);
         products_wait<1>();
       } else {
         products_wait<0>();
       }
-      products_fence(d);
-      if (panel == PANELS - 1) values.release(own);
-      add_panel(d, scales, panel);
+      if (FIRST && step == 0) products_fence(sums);
+      products_fence(d[step % BUFFERS]);
+      if (last) values.release(own);
+      add_panel(d[step % BUFFERS], scales[FIRST + step / PANELS], step % PANELS);
+      if (BUFFERS == 1 && !last) begin_step<FIRST>(d, p, v, step + 1);
     }
   }
 

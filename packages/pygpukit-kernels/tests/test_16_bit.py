@@ -187,7 +187,9 @@ def test_what_follows_a_product_is_the_same_too(put, normal, dtype, gated, activ
         np.testing.assert_array_equal(run(start, stop), together[start:stop])
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 1000), (4, 4096), (2, 70000), (300, 576)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (3, 7), (2, 1000), (4, 4096), (2, 70000), (300, 576), (3500, 136), (3400, 77)]
+)
 @pytest.mark.parametrize("with_residual", [False, True])
 def test_norms(put, normal, dtype, shape, with_residual):
     x, residual = normal(*shape, dtype=dtype) + 1, normal(*shape, dtype=dtype)

@@ -135,3 +135,27 @@ pub(super) const LAYER_NORM: CudaKernel = CudaKernel {
     check: |args| (host::LAYER_NORM.check)(args).and_then(|()| check(args)),
     plan: |args, into| plan(args, into, LAYER),
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::operations::tests::{H100, plan, tensor_at};
+    use crate::dispatch::ArgValue;
+
+    #[test]
+    fn blocks_take_several_rows_where_there_are_many() {
+        let launch = |rows, length| {
+            let row = || ArgValue::Tensor(tensor_at(0x1000, &[rows, length], DType::BF16));
+            let weight = ArgValue::Tensor(tensor_at(0x9000, &[length], DType::BF16));
+            let mut values = vec![row(), ArgValue::None, weight, ArgValue::None, ArgValue::None];
+            values.extend([row(), ArgValue::Float(1e-5), ArgValue::Float(0.0)]);
+            let [launch] = plan("rms_norm", &values, H100).unwrap().try_into().unwrap();
+            (launch.function, launch.grid[0], launch.shared_bytes)
+        };
+        assert_eq!(launch(512, 2048), ("norm_bf16", 512, 2 * 4096));
+        // Twelve of them run at a time on each of 132 multiprocessors.
+        assert_eq!(launch(4096, 2048), ("norm_many_bf16", 1366, 3 * 4096));
+        // A row of which there is no second beside it.
+        assert_eq!(launch(4096, 40_000).0, "norm_bf16");
+    }
+}

@@ -181,3 +181,51 @@ pub(super) const APPEND_KV: CudaKernel = CudaKernel {
         plan.launch(CudaLaunch { reads_early, ..launch });
     },
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::operations::tests::{H100, plan, tensor_at};
+    use crate::dispatch::ArgValue;
+
+    const HEADS: usize = 32;
+    const KV_HEADS: usize = 8;
+
+    /// What is launched for so many tokens with heads of `dim`.
+    fn launch(tokens: usize, dim: usize, normed: bool, dtype: DType) -> CudaLaunch {
+        let tensor = |shape: &[usize], dtype| ArgValue::Tensor(tensor_at(0x1000, shape, dtype));
+        let cache = || tensor(&[64, KV_HEADS, 64, dim], dtype);
+        let norm = |kind| {
+            let [none, zero] = [ArgValue::None, ArgValue::Float(0.0)];
+            [ArgValue::Int(kind), none.clone(), none, zero.clone(), zero]
+        };
+        let mut values = vec![tensor(&[tokens, (HEADS + 2 * KV_HEADS) * dim], dtype)];
+        values.push(tensor(&[tokens, 2, dim / 2], DType::F32));
+        values.extend([tensor(&[tokens], DType::I32), tensor(&[tokens], DType::I32)]);
+        values.extend([tensor(&[1, 64], DType::I32), cache(), cache()]);
+        values.extend(norm(i64::from(normed)));
+        values.extend(norm(0));
+        values.push(tensor(&[tokens, HEADS, dim], dtype));
+        values.extend([ArgValue::Int(HEADS as i64), ArgValue::Int(0)]);
+        let [launch] = plan("append_kv", &values, H100).unwrap().try_into().unwrap();
+        launch
+    }
+
+    #[test]
+    fn threads_have_pairs_of_eight_elements_where_they_can() {
+        let function = |dim, normed, dtype| launch(1, dim, normed, dtype).function;
+        assert_eq!(function(128, false, DType::BF16), "rope_append_kv_paired_bf16");
+        assert_eq!(function(128, true, DType::F16), "rope_append_kv_f16");
+        assert_eq!(function(128, false, DType::F32), "rope_append_kv_f32");
+        assert_eq!(function(72, false, DType::F16), "rope_append_kv_f16");
+    }
+
+    #[test]
+    fn blocks_take_several_heads_where_there_are_many_tokens() {
+        let grid = |tokens, normed| launch(tokens, 128, normed, DType::BF16).grid;
+        assert_eq!(grid(1, false), [1, 3, 1]);
+        assert_eq!(grid(1, true), [1, 12, 1]);
+        assert_eq!(grid(512, true), [512, 5, 1]);
+        assert_eq!(grid(4096, true), [4096, 1, 1]);
+    }
+}
