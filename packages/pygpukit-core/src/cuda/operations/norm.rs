@@ -99,8 +99,9 @@ pub(super) fn norm_rows(
     CudaLaunch { reads_early: norm.vectors(length), ..launch }
 }
 
-/// Blocks of that much shared memory that run at a time.
+/// Blocks of that much shared memory that run at a time, about.
 fn blocks_at_a_time(shared: usize, limits: &Limits) -> usize {
+    /// What every GPU has room for.
     const THREADS_PER_SM: usize = 1536;
     limits.sm_count as usize * limits.blocks_per_sm(shared).clamp(1, THREADS_PER_SM / THREADS)
 }

@@ -90,12 +90,12 @@ const _: () = assert!(size_of::<AppendArgs>() == 288);
 impl AppendArgs {
     /// Whether a thread can have eight elements of a head and those that they are paired with.
     fn is_paired(&self, dtype: DType) -> bool {
-        let angles = self.angles.is_multiple_of(16) && self.angles_stride % 4 == 0;
+        let angles_are_aligned = self.angles.is_multiple_of(16) && self.angles_stride % 4 == 0;
         dtype != DType::F32
             && [self.q_norm.kind, self.k_norm.kind, self.interleaved] == [0; 3]
             && [self.dim, self.rotated].iter().all(|length| length % 16 == 0)
-            && self.dim as usize <= 16 * THREADS
-            && angles
+            && (1..=16 * THREADS).contains(&(self.dim as usize))
+            && angles_are_aligned
     }
 
     /// Whether it is this attention's queries that it writes, and its tokens that it appends.
