@@ -1,4 +1,4 @@
-"""Draw results/gpu.json: `uv run --no-project --with matplotlib benchmarks/plot_gpu.py`."""
+"""Draw results/gpu_h200.json: `uv run --no-project --with matplotlib benchmarks/plot_gpu.py`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
+SOURCE = HERE / "results/gpu_h200.json"
 TARGET = HERE.parent / "docs/performance.svg"
 ENGINES = {
     "pygpukit": ("pygpukit", "#2a6f4e"),
@@ -51,7 +52,7 @@ def mark_limits(axes: Axes, limits: list[float]) -> None:
 
 
 def main() -> None:
-    result: dict[str, Any] = json.loads((HERE / "results/gpu.json").read_text(encoding="utf-8"))
+    result: dict[str, Any] = json.loads(SOURCE.read_text(encoding="utf-8"))
     models = result["models"]
 
     def rows(value: Any) -> dict[str, dict[str, float]]:
