@@ -74,6 +74,7 @@ def test_rows_of_an_array_are_prompts(llm: LLM) -> None:
         ([[1], [300]], r"prompt\[1\] has the token id 300"),
         ([1.0], "1.0 where a token id must be"),
         ([True], "True where a token id must be"),
+        ([3, True], "True where a token id must be"),
         ([1, "a"], "'a' where a token id must be"),
         (["a", 1], r"prompt\[1\] must be a text or a sequence"),
         (b"abc", "must be a text or a sequence"),

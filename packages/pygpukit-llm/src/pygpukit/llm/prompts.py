@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pygpukit.llm.errors import ContextLengthError, PromptError
 
@@ -98,8 +98,8 @@ class PromptEncoder:
                 f"{name} must be a text or a sequence of token ids, got {prompt!r:.80}"
             )
         if set(map(type, items)) == {int}:
-            ids = [*items]
             # The usual prompt, at a tenth of the time.
+            ids = [*cast("Sequence[int]", items)]
             if min(ids) >= 0 and max(ids) < self._vocab_size:
                 return ids
         return [self._check_id(item, name) for item in items]
