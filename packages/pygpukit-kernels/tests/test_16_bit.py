@@ -240,9 +240,7 @@ def test_rows(put, normal, dtype, length):
 
 def filled(put, rng, normal, lengths, kv_heads, dim, dtype, page_size=64):
     """A cache with random keys and values of sequences, and these."""
-    cache = Cache(put, rng, lengths, kv_heads, dim, page_size)
-    cache.keys = put(np.full(cache.keys.shape, np.nan, np.float32), dtype)
-    cache.values = put(np.full(cache.values.shape, np.nan, np.float32), dtype)
+    cache = Cache(put, rng, lengths, kv_heads, dim, page_size, dtype)
     content = [normal(2, length, kv_heads, dim, dtype=dtype) for length in lengths]
     for sequence, (k, v) in enumerate(content):
         qkv = np.concatenate([np.zeros_like(k), k, v], axis=1).reshape(len(k), -1)
@@ -395,9 +393,7 @@ def test_results_may_lie_at_odd_places(put, rng, normal, dtype):
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_queries_and_keys_are_rotated(put, rng, normal, dtype, interleaved):
     heads, kv_heads, dim, tokens = 6, 2, 64, 19
-    cache = Cache(put, rng, [40], kv_heads, dim)
-    cache.keys = put(np.zeros(cache.keys.shape, np.float32), dtype)
-    cache.values = put(np.zeros(cache.values.shape, np.float32), dtype)
+    cache = Cache(put, rng, [40], kv_heads, dim, dtype=dtype)
     positions, gamma = ints(range(9, 9 + tokens)), normal(dim)
     qkv = normal(tokens, (heads + 2 * kv_heads) * dim, dtype=dtype)
     inv_freq = (10_000.0 ** -np.linspace(0, 1, 32)).astype("f4")
@@ -432,9 +428,7 @@ def test_many_tokens_are_rotated_as_few(put, rng, normal, dtype, normed):
 
     def run(*parts):
         """The queries, and the cache with keys and values, of tokens that come in parts."""
-        cache = Cache(put, np.random.default_rng(5), [tokens], kv_heads, dim, 64)
-        for part in ("keys", "values"):
-            setattr(cache, part, put(np.zeros(getattr(cache, part).shape, np.float32), dtype))
+        cache = Cache(put, np.random.default_rng(5), [tokens], kv_heads, dim, 64, dtype)
         queries = []
         for part in parts:
             positions = put(ints(range(tokens)[part]))

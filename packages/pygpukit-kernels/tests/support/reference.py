@@ -71,7 +71,7 @@ def attend(q, k, v, positions, scale, window=0, soft_cap=0.0, sinks=None):
 class Cache:
     """Pages of keys and values of `lengths` positions, scattered over more pages than needed."""
 
-    def __init__(self, put, rng, lengths, kv_heads, head_dim, page_size=PAGE):
+    def __init__(self, put, rng, lengths, kv_heads, head_dim, page_size=PAGE, dtype=None):
         counts = [-(-length // page_size) for length in lengths]
         order = rng.permutation(sum(counts) + 3)
         tables = np.full((len(lengths), max(counts)), -1)
@@ -80,8 +80,8 @@ class Cache:
         shape = (sum(counts) + 3, kv_heads, page_size, head_dim)
         self.block_tables = put(ints(tables))
         # NaN wherever nothing was written: whoever reads it shows it.
-        self.keys = put(np.full(shape, np.nan, np.float32))
-        self.values = put(np.full(shape, np.nan, np.float32))
+        self.keys = put(np.full(shape, np.nan, np.float32), dtype)
+        self.values = put(np.full(shape, np.nan, np.float32), dtype)
 
     def __iter__(self):
         return iter((self.keys, self.values))
