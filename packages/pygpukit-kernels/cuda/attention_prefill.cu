@@ -71,6 +71,23 @@ struct Prefill {
     });
   }
 
+  // Merges a span into the total and starts another.
+  __device__ __forceinline__ void end_span() {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const Scales scales = total[h].merge(span[h]);
+      span[h] = Softmax();
+#pragma unroll
+      for (int i = 0; i < DIM / 8; ++i)
+#pragma unroll
+        for (int j = 2 * h; j < 2 * h + 2; ++j) {
+          float& sum = totals[(4 * i + j) * WARPS * WARP];
+          sum = scales(sum, sums[i][j]);
+          sums[i][j] = 0.f;
+        }
+    }
+  }
+
   // Passes over the chunks that a segment, which starts at `first_token`, sees.
   __device__ __forceinline__ void run_segment(const Segment<QUERIES>& segment, int first_token) {
     Visible visible;
@@ -101,7 +118,7 @@ struct Prefill {
       if (seen) add_chunk(s, visible, chunk, missing);
       __syncthreads();
       copy_part(v, a.v_cache, a.v_strides, places);
-      if (there && ((chunk + 1) % SPAN_CHUNKS == 0 || chunk + 1 == end)) end_span<WARPS * WARP>(total, span, sums, totals);
+      if (there && ((chunk + 1) % SPAN_CHUNKS == 0 || chunk + 1 == end)) end_span();
     }
   }
 

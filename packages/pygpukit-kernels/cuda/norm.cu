@@ -119,11 +119,11 @@ __device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
   }
 }
 
-#define ENTRY(T)                                                                                                     \
-  extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_##T(const __grid_constant__ NormRowsArgs<T> a) {    \
-    norm<false>(a);                                                                                                  \
-  }                                                                                                                  \
+#define ENTRY(T)                                                                                                        \
+  extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_##T(const __grid_constant__ NormRowsArgs<T> a) {      \
+    norm<false>(a);                                                                                                     \
+  }                                                                                                                     \
   extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_many_##T(const __grid_constant__ NormRowsArgs<T> a) { \
-    norm<true>(a);                                                                                                   \
+    norm<true>(a);                                                                                                      \
   }
 FOR_EACH_DTYPE(ENTRY)

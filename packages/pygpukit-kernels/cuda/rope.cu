@@ -133,9 +133,9 @@ __device__ __forceinline__ void append_kv_paired(const AppendArgs<T>& a) {
   }
 FOR_EACH_DTYPE(ENTRY)
 
-#define ENTRY_PAIRED(T)                                      \
-  extern "C" __global__ void __launch_bounds__(THREADS)      \
+#define ENTRY_PAIRED(T)                                                    \
+  extern "C" __global__ void __launch_bounds__(THREADS)                    \
       rope_append_kv_paired_##T(const __grid_constant__ AppendArgs<T> a) { \
-    append_kv_paired(a);                                     \
+    append_kv_paired(a);                                                   \
   }
 FOR_EACH_16BIT(ENTRY_PAIRED)

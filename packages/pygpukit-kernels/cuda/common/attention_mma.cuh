@@ -248,23 +248,3 @@ __device__ __forceinline__ void multiply_values(const unsigned (&p)[4][4], unsig
     add(i + 8, sum[1]);
   }
 }
-
-// Merges a span, of this lane's two queries, into the total and starts another. Element i of the sums over the spans is
-// at totals[i * STRIDE].
-template <int STRIDE, int TILES>
-__device__ __forceinline__ void end_span(Softmax (&total)[2], Softmax (&span)[2], float (&sums)[TILES][4],
-                                         float* totals) {
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const Scales scales = total[h].merge(span[h]);
-    span[h] = Softmax();
-#pragma unroll
-    for (int i = 0; i < TILES; ++i)
-#pragma unroll
-      for (int j = 2 * h; j < 2 * h + 2; ++j) {
-        float& sum = totals[(4 * i + j) * STRIDE];
-        sum = scales(sum, sums[i][j]);
-        sums[i][j] = 0.f;
-      }
-  }
-}
