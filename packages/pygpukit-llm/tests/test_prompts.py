@@ -111,6 +111,19 @@ def test_a_text_needs_a_tokenizer(reference_models: Path) -> None:
         llm.generate("Hello")
 
 
+def test_a_text_whose_ids_the_model_lacks(
+    scripted: Callable[..., LLM], byte_tokenizer: Callable[..., dict[str, object]]
+) -> None:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    far = {"id": 260, "content": "<|far|>", "special": True, **flags}
+    added = byte_tokenizer()["added_tokens"]
+    assert isinstance(added, list)
+    llm = scripted("x", tokenizer=byte_tokenizer(added_tokens=[*added, far]))
+    for run in (llm.generate, llm.stream):
+        with pytest.raises(PromptError, match="token id 260, which isn't in the vocabulary"):
+            run("a<|far|>")
+
+
 @pytest.fixture
 def adds_begin(
     scripted: Callable[..., LLM], byte_tokenizer: Callable[..., dict[str, object]]

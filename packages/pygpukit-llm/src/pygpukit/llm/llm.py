@@ -434,6 +434,7 @@ class LLM:
             SamplingError: Stop strings need a tokenizer, or an option has ids that the model
                 doesn't have.
         """
+        # Again for most, but the first time for those of a text: a tokenizer may have more.
         ids = self._prompts.encode(ids)
         if params.stop and self.tokenizer is None:
             raise SamplingError("stop needs a tokenizer, which the model lacks; use stop_token_ids")
