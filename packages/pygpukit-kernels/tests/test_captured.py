@@ -175,3 +175,21 @@ def test_several_tokens_of_a_sequence_in_one_graph(device, put, rng, normal, dty
             assert_same_bits(y, known)
         for cache, content in zip(caches, after, strict=True):
             assert_same_bits(cache, content)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 1), (0, 256), (3, 1024), (0, 1025), (1, 30_000)])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_what_is_fetched_is_of_the_replay_before(device, put, normal, dtype, first, count):
+    """Whatever brings it to the host, and however late it is looked at."""
+    x = put(np.zeros((1, first + count), np.float32), dtype)
+    added = normal(1, first + count, dtype=dtype)
+    with device.controller.capture() as graph:
+        kernels.add(x, put(added, dtype), out=x)
+    fetches = []
+    for _ in range(5):
+        graph.replay()
+        fetches.append(x[0, first:].fetch())
+    expected = np.zeros(count, dtype)
+    for fetch in fetches:
+        expected += added[0, first:].astype(dtype)
+        np.testing.assert_array_equal(np.array(fetch.tolist(), dtype), expected)

@@ -71,6 +71,10 @@ impl Program {
             written.extend(args.written().map(TensorArg::addresses));
         }
         let joined = join(ordinal, &mut ready)?;
+        // Who replays a graph takes small results after each; without the kernel they are copied.
+        if let Ok(kernel) = Library::of(ordinal).function("step", "step_fetch") {
+            ordinal.cuda().fetch_with(kernel);
+        }
         let calls: Vec<_> = ready.iter().map(Ready::call).collect();
         // SAFETY: as in `run`; the graph's owner holds the tensors, and orders each replay after copies.
         let graph = unsafe { ordinal.cuda().graph(&calls) }?;

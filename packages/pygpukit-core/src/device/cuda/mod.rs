@@ -22,7 +22,7 @@ mod stream;
 mod tensor_map;
 
 use std::ffi::{CStr, c_int};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
 
@@ -68,6 +68,8 @@ pub(crate) struct Cuda {
     copies: CopyStreams,
     small_writes: Mutex<Ring>,
     download_slots: DownloadSlots,
+    /// Makes short downloads, once it is known.
+    fetch_kernel: OnceLock<Arc<Function>>,
     /// Whether the environment asks for launches to wait for their end.
     launches_block: bool,
     /// Whether steps of a graph that can run in one launch do.
@@ -115,6 +117,7 @@ impl Cuda {
             copies: CopyStreams::default(),
             small_writes: Mutex::new(Ring::new(context, SMALL_WRITES, SMALL).map_err(failed)?),
             download_slots: DownloadSlots::default(),
+            fetch_kernel: OnceLock::new(),
             launches_block: std::env::var("CUDA_LAUNCH_BLOCKING").is_ok_and(|value| value == "1"),
             joins_steps: std::env::var("PYGPUKIT_JOIN_STEPS").map_or(true, |value| value != "0"),
         })
@@ -150,6 +153,12 @@ impl Cuda {
     /// What the driver says.
     pub(crate) fn function(&self, module: &Module, name: &CStr) -> Result<Function, String> {
         module.function(name).map_err(text)
+    }
+
+    /// Has a kernel make short downloads from now on: `step_fetch` of step.cu, which this module, below
+    /// those that find kernels, has to be given.
+    pub(crate) fn fetch_with(&self, kernel: Arc<Function>) {
+        let _ = self.fetch_kernel.set(kernel);
     }
 
     /// Queues a launch.
@@ -283,8 +292,7 @@ impl Backend for Cuda {
 
     unsafe fn fetch(&'static self, source: *const u8, bytes: usize) -> Result<Box<dyn Download>> {
         // SAFETY: the caller vouches for the source.
-        let download = unsafe { CudaDownload::new(self, &self.compute, source, bytes) };
-        Ok(Box::new(self.explained("copying from the GPU", download)?))
+        Ok(Box::new(unsafe { CudaDownload::new(self, source, bytes) }?))
     }
 
     unsafe fn write(&self, target: *mut u8, bytes: &[u8]) -> Result<()> {
