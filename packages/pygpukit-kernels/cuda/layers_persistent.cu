@@ -84,7 +84,7 @@ __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const
       heads.copy_others(attention);
       heads.copy_first(++attention);
     }
-    if (step.kind == STEP_LINEAR) linears.run(step, step.linear.norm);
+    if (step.kind == STEP_LINEAR) linears.help(step);
   }
   copy_async_wait<0>();
 }
@@ -113,15 +113,16 @@ __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
     warps_sync<STEPS_DONE, 2 * WARPS>();
     if (thread_index() == 0) count_steps(a);
   } else if (warp < 2 * WARPS) {
+    take_registers<152>();
     wait_for_inputs();
     multiply_steps<DIM>(a, places);
   } else if (warp < 3 * WARPS) {
-    give_registers<112>();
+    give_registers<96>();
     wait_for_inputs();
     Finisher<T>(a, places).run();
     warps_sync<STEPS_DONE, 2 * WARPS>();
   } else {
-    give_registers<72>();
+    give_registers<64>();
     stream_weights(a, places);
   }
 }

@@ -63,6 +63,18 @@ CONFIGS = {
         "architectures": ["LlamaForCausalLM"],
         "intermediate_size": 8712,
     },
+    "llama, wide": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 4160,
+    },
+    "qwen3, half of each head rotated": {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3ForCausalLM"],
+        "head_dim": 128,
+        "num_attention_heads": 4,
+        "partial_rotary_factor": 0.5,
+    },
     "starcoder2, with norms of layers": {
         "model_type": "starcoder2",
         "architectures": ["Starcoder2ForCausalLM"],

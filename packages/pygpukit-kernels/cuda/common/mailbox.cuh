@@ -70,27 +70,37 @@ struct Mailbox {
   template <int THREADS, class Put>
   __device__ __forceinline__ void receive_groups(int count, const Put& put) const {
     for (int start = thread_index(); start < count; start += AHEAD * THREADS) {
-      uint4 low[AHEAD], high[AHEAD];
-      unsigned differs;
-      do {
-        differs = 0;
-#pragma unroll
-        for (int j = 0; j < AHEAD; ++j)
-          if (start + j * THREADS < count) {
-            const unsigned* source = words + 8 * (start + j * THREADS);
-            low[j] = load_words(source);
-            high[j] = load_words(source + 4);
-          }
-#pragma unroll
-        for (int j = 0; j < AHEAD; ++j)
-          if (start + j * THREADS < count) differs |= difference(low[j]) | difference(high[j]);
-      } while (differs & 0xffff);
+      uint4 groups[AHEAD];
+      receive_some<THREADS>(groups, start, count);
 #pragma unroll
       for (int j = 0; j < AHEAD; ++j)
-        if (start + j * THREADS < count)
-          put(start + j * THREADS, make_uint4(values(low[j].x, low[j].y), values(low[j].z, low[j].w),
-                                              values(high[j].x, high[j].y), values(high[j].z, high[j].w)));
+        if (start + j * THREADS < count) put(start + j * THREADS, groups[j]);
     }
+  }
+
+  // groups[j] = group start + j * THREADS, of those that exist.
+  template <int THREADS>
+  __device__ __forceinline__ void receive_some(uint4 (&groups)[AHEAD], int start, int count) const {
+    uint4 low[AHEAD], high[AHEAD];
+    unsigned differs;
+    do {
+      differs = 0;
+#pragma unroll
+      for (int j = 0; j < AHEAD; ++j)
+        if (start + j * THREADS < count) {
+          const unsigned* source = words + 8 * (start + j * THREADS);
+          low[j] = load_words(source);
+          high[j] = load_words(source + 4);
+        }
+#pragma unroll
+      for (int j = 0; j < AHEAD; ++j)
+        if (start + j * THREADS < count) differs |= difference(low[j]) | difference(high[j]);
+    } while (differs & 0xffff);
+#pragma unroll
+    for (int j = 0; j < AHEAD; ++j)
+      if (start + j * THREADS < count)
+        groups[j] = make_uint4(values(low[j].x, low[j].y), values(low[j].z, low[j].w), values(high[j].x, high[j].y),
+                               values(high[j].z, high[j].w));
   }
 
  private:

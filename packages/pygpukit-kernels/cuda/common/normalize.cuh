@@ -20,6 +20,12 @@ struct NormArgs {
   Floats bias;    // (k), or absent for zeros
   int kind;       // NormKind
   float eps, offset;
+
+  // Whether each element is weighted with one of type T and nothing is added.
+  template <class T>
+  __device__ __forceinline__ bool is_plain() const {
+    return weight && is_aligned16(weight.data) && weight.dtype == dtype_of<T> && !bias;
+  }
 };
 
 // A vector that is wanted in shared memory, where it is if it can't be there. `copies`: begins to copy it.
@@ -42,6 +48,13 @@ __device__ __forceinline__ NormArgs stage_norm(const NormArgs& norm, int length,
 
 struct Moments {
   float mean, reciprocal_deviation;
+
+  // Normalises a group of eight elements.
+  __device__ __forceinline__ Eight weighted(Eight x, const Eight& weight, float offset) const {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x.value[i] = (x.value[i] - mean) * reciprocal_deviation * (weight.value[i] + offset);
+    return x;
+  }
 
   // Normalises a group of eight elements, the first of which is number k of a row of `length`.
   __device__ __forceinline__ Eight operator()(const NormArgs& norm, int k, int length, Eight x) const {

@@ -78,3 +78,56 @@ struct Turn {
     return second ? head[i] * cosine + turned : head[i] * cosine - turned;
   }
 };
+
+// What the elements i, i + 32, … of a head that lane i has are normalised and rotated with: it can be in registers before
+// the head is there. The two of a pair are of one lane where all of a head is rotated, and not interleaved.
+template <int DIM>
+struct LaneTurn {
+  static constexpr int COUNT = DIM / WARP;
+
+  bool normalizes;
+  float eps, weights[COUNT], cosines[COUNT / 2], sines[COUNT / 2];
+
+  // Whether this is all that a head takes.
+  template <class T>
+  static __device__ __forceinline__ bool suits(const AppendArgs<T>& a, const NormArgs& norm) {
+    const bool simple_norm = norm.kind == NORM_NONE || (norm.kind == NORM_RMS && norm.weight && !norm.bias);
+    return a.rotated == DIM && !a.interleaved && simple_norm;
+  }
+
+  __device__ __forceinline__ void load(const NormArgs& norm, const float* angles) {
+    normalizes = norm.kind == NORM_RMS;
+    eps = norm.eps;
+    const int lane = lane_index();
+#pragma unroll
+    for (int j = 0; j < COUNT / 2; ++j) {
+      cosines[j] = angles[j * WARP + lane];
+      sines[j] = angles[DIM / 2 + j * WARP + lane];
+    }
+    if (!normalizes) return;
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) weights[j] = norm.weight[j * WARP + lane] + norm.offset;
+  }
+
+  // With the same bits as normalize_head and Turn.
+  template <class T>
+  __device__ __forceinline__ void operator()(T (&values)[COUNT]) const {
+    float x[COUNT];
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) x[j] = to_float(values[j]);
+    if (normalizes) {
+      float squares = 0.f;
+#pragma unroll
+      for (int j = 0; j < COUNT; ++j) squares = fmaf(x[j], x[j], squares);
+      const float deviation = 1.f / sqrtf(warp_reduce(squares, Sum()) / DIM + eps);
+#pragma unroll
+      for (int j = 0; j < COUNT; ++j) x[j] = x[j] * deviation * weights[j];
+    }
+#pragma unroll
+    for (int j = 0; j < COUNT / 2; ++j) {
+      const float first = x[j], second = x[j + COUNT / 2];
+      values[j] = from_float<T>(first * cosines[j] - second * sines[j]);
+      values[j + COUNT / 2] = from_float<T>(second * cosines[j] + first * sines[j]);
+    }
+  }
+};

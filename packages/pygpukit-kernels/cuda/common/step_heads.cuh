@@ -60,9 +60,9 @@ struct HeadPlaces {
   __device__ __forceinline__ unsigned queries() const { return shared_address(start); }
   __device__ __forceinline__ unsigned keys() const { return queries() + MOST_QUERIES * ROW; }
   __device__ __forceinline__ unsigned values() const { return keys() + CHUNK_KEYS * ROW; }
-  // Of the lanes of a warp, by tiles of eight keys; of every other chunk.
-  __device__ __forceinline__ float4* scores(int turn) const {
-    return reinterpret_cast<float4*>(start + (MOST_QUERIES + 2 * CHUNK_KEYS) * ROW) + turn * (CHUNK_KEYS / 8) * WARP;
+  // Of the lanes of a warp, by halves of the queries and tiles of eight keys; of every other chunk.
+  __device__ __forceinline__ float2* scores(int turn) const {
+    return reinterpret_cast<float2*>(start + (MOST_QUERIES + 2 * CHUNK_KEYS) * ROW) + turn * 2 * (CHUNK_KEYS / 8) * WARP;
   }
   // The token's own key (0) and value (1).
   __device__ __forceinline__ Head* newest(int is_value) const {
@@ -107,8 +107,10 @@ struct HeadSteps {
     if (share.none || share.split >= pieces.count) return;
     bring_heads(step, pieces);
     block_sync<WARPS>();
-    for (int piece = share.split; piece < pieces.count; piece += share.splits)
-      attend_piece(step.heads.attention, pieces, piece, mailboxes.pieces(number));
+    if (share.queries <= MOST_QUERIES / 2)
+      attend_pieces<1>(step.heads.attention, pieces, mailboxes.pieces(number));
+    else
+      attend_pieces<2>(step.heads.attention, pieces, mailboxes.pieces(number));
     append_newest(step.heads.append, pieces);
   }
 
@@ -156,8 +158,15 @@ struct HeadSteps {
       const bool is_query = row < share.queries, is_value = row == share.queries + 1;
       const int number = is_query ? share.head + row : a.heads + is_value * a.kv_heads + share.kv_head;
       Head values[DIM / WARP];
+      const NormArgs norm = this->norm(a, !is_query, false);
+      const bool turns_in_lane = !is_value && LaneTurn<DIM>::suits(a, norm);
+      LaneTurn<DIM> turn;
+      if (turns_in_lane) turn.load(norm, angles(a, false));
       qkv.receive_row(values, number * DIM);
-      if (!is_value) turn_head(a, is_query ? 0 : 1, values);
+      if (turns_in_lane)
+        turn(values);
+      else if (!is_value)
+        turn_head(a, norm, values);
       const int lane = lane_index();
 #pragma unroll
       for (int j = 0; j < DIM / WARP; ++j) {
@@ -173,13 +182,14 @@ struct HeadSteps {
   }
 
   // Normalises and rotates a head of which lane i has the elements i, i + 32, ….
-  __device__ __forceinline__ void turn_head(const AppendArgs<Head>& a, int is_key, Head (&values)[DIM / WARP]) const {
+  __device__ __forceinline__ void turn_head(const AppendArgs<Head>& a, const NormArgs& norm,
+                                            Head (&values)[DIM / WARP]) const {
     const int lane = lane_index();
     float* head = own.head();
     float elements[DIM / WARP];
 #pragma unroll
     for (int j = 0; j < DIM / WARP; ++j) elements[j] = to_float(values[j]);
-    normalize_head<DIM / WARP>(DIM, norm(a, is_key, false), [&](int j) -> float& { return elements[j]; });
+    normalize_head<DIM / WARP>(DIM, norm, [&](int j) -> float& { return elements[j]; });
 #pragma unroll
     for (int j = 0; j < DIM / WARP; ++j) head[j * WARP + lane] = elements[j];
     __syncwarp();
@@ -206,6 +216,15 @@ struct HeadSteps {
 
   // --- Pieces.
 
+  // HALVES of the rows of queries have one.
+  template <int HALVES>
+  __device__ __forceinline__ void attend_pieces(const AttentionArgs<Head>& at, const Pieces& pieces,
+                                                const FloatMailbox& results) {
+    for (int piece = share.split; piece < pieces.count; piece += share.splits)
+      attend_piece<HALVES>(at, pieces, piece, results);
+  }
+
+  template <int HALVES>
   __device__ __forceinline__ void attend_piece(const AttentionArgs<Head>& at, const Pieces& pieces, int piece,
                                                const FloatMailbox& results) {
     constexpr int COLUMNS = DIM / WARPS;
@@ -214,11 +233,13 @@ struct HeadSteps {
     float sums[COLUMNS / 8][4] = {};
     for (int chunk = pieces.first_chunk(piece); chunk < pieces.end_chunk(piece); ++chunk, parity ^= 1) {
       float s[8][4];
-      score_chunk(at, pieces, chunk, s);
+      score_chunk<HALVES>(at, pieces, chunk, s);
       unsigned p[4][4];
       Softmax softmax[2];
-      weigh<Head>(s, p, softmax);
-      const Scales scales[2] = {total[0].merge(softmax[0]), total[1].merge(softmax[1])};
+      weigh<Head, HALVES>(s, p, softmax);
+      Scales scales[HALVES];
+#pragma unroll
+      for (int half = 0; half < HALVES; ++half) scales[half] = total[half].merge(softmax[half]);
       barrier_wait(places.full_heads(1), parity);
       replace(own.values(), chunk, 1, first, COLUMNS);
       multiply_values<DIM, COLUMNS / 16, Head>(
@@ -226,13 +247,13 @@ struct HeadSteps {
           [&](int i, const float(&sum)[4]) {
             float(&to)[4] = sums[i / 8];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) to[j] = scales[j / 2](to[j], sum[j]);
+            for (int j = 0; j < 2 * HALVES; ++j) to[j] = scales[j / 2](to[j], sum[j]);
           },
           first, COLUMNS);
       barrier_arrive(places.empty_heads(1));
     }
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (int half = 0; half < HALVES; ++half) {
       const int row = lane_index() / 4 + 8 * half;
       if (row >= share.queries) continue;
       const long long words = piece_words(share.head + row, piece);
@@ -244,6 +265,7 @@ struct HeadSteps {
   }
 
   // The scores of a chunk, as the lanes of every warp have them.
+  template <int HALVES>
   __device__ __forceinline__ void score_chunk(const AttentionArgs<Head>& at, const Pieces& pieces, int chunk,
                                               float (&s)[8][4]) {
     constexpr int KEYS = CHUNK_KEYS / WARPS, TILES = KEYS / 8;
@@ -253,18 +275,26 @@ struct HeadSteps {
     const unsigned long long missing = places.missing();
     const int newest = (pieces.end - 1) % CHUNK_KEYS;
     if (newest / KEYS == warp_index()) replace(own.keys(), chunk, 0, 0, DIM);
-    multiply_keys<DIM, Head>(own_scores, own.queries(), own.keys() + first * own.ROW);
+    multiply_keys<DIM, Head>(own_scores, own.queries(), own.keys() + first * own.ROW, 8 * HALVES);
     barrier_arrive(places.empty_heads(0));
-    float4* scores = own.scores(turn) + lane_index();
+    float2* scores = own.scores(turn) + lane_index();
     turn ^= 1;
 #pragma unroll
     for (int t = 0; t < TILES; ++t)
-      scores[(first / 8 + t) * WARP] = make_float4(own_scores[t][0], own_scores[t][1], own_scores[t][2], own_scores[t][3]);
+#pragma unroll
+      for (int half = 0; half < HALVES; ++half)
+        scores[(half * 8 + first / 8 + t) * WARP] = make_float2(own_scores[t][2 * half], own_scores[t][2 * half + 1]);
     block_sync<WARPS>();
 #pragma unroll
-    for (int t = 0; t < 8; ++t) {
-      const float4 v = scores[t * WARP];
-      s[t][0] = v.x, s[t][1] = v.y, s[t][2] = v.z, s[t][3] = v.w;
+    for (int t = 0; t < 8; ++t)
+#pragma unroll
+      for (int half = 0; half < HALVES; ++half) {
+        const float2 v = scores[(half * 8 + t) * WARP];
+        s[t][2 * half] = v.x, s[t][2 * half + 1] = v.y;
+      }
+    if constexpr (HALVES == 1) {
+#pragma unroll
+      for (int t = 0; t < 8; ++t) s[t][2] = s[t][3] = 0.f;
     }
     Visible visible;
     visible.first[0] = visible.first[1] = pieces.begin;

@@ -12,17 +12,17 @@ struct Rounds {
   static constexpr int STRIDE = PRODUCT_WARPS / (GROUP / 2);
 
   int chunks, groups, parts, tiles, together;
+  int own;  // tiles of this block
 
   // As many tiles in a round as give each warp something to do.
   __device__ __forceinline__ Rounds(int n, int k, int gated)
       : chunks(ceil_div(k, SPAN)), groups(ceil_div(chunks, GROUP)), parts(1 + gated), tiles(ceil_div(n, TILE)) {
     together = min(max(STRIDE / (parts * groups), 1), MOST_TILES);
+    own = ceil_div(tiles - static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
   }
   __device__ __forceinline__ int stride() const { return together * gridDim.x; }
-  // Stages of the round that begins with `tile`.
-  __device__ __forceinline__ int stages(int tile) const {
-    return min(together, ceil_div(tiles - tile, static_cast<int>(gridDim.x))) * parts * groups;
-  }
+  // Stages of the round that begins when `left` tiles are left.
+  __device__ __forceinline__ int stages(int left) const { return min(together, left) * parts * groups; }
 };
 
 // Of the warps that multiply.
@@ -39,13 +39,11 @@ struct Products {
   // Waits until all have multiplied what is in the place of x.
   __device__ __forceinline__ void wait_for_room() const { barrier_wait(places.empty_input(), parity ^ 1); }
 
-  // As soon as x is in shared memory.
+  // Waits for x when there are weights to multiply it with.
   __device__ __forceinline__ void run(const Rounds& rounds, int dtype) {
     const int warp = warp_index(), lane = lane_index();
-    barrier_wait(places.full_input(), parity);
-    parity ^= 1;
-    for (int tile = blockIdx.x; tile < rounds.tiles; tile += rounds.stride(), sums.advance()) {
-      const int stages = rounds.stages(tile);
+    for (int left = rounds.own; left > 0; left -= rounds.together, sums.advance()) {
+      const int stages = rounds.stages(left);
       barrier_wait(places.empty_sums(sums.index), sums.parity ^ 1);
       if (dtype == DTYPE_F16)
         multiply_round<f16>(warp, lane, stages, rounds, places.sums(sums.index));
@@ -55,6 +53,7 @@ struct Products {
       number += stages;
       if (has_sums(lane)) barrier_arrive(places.full_sums(sums.index));
     }
+    parity ^= 1;
     barrier_arrive(places.empty_input());
   }
 
@@ -78,7 +77,8 @@ struct Products {
       for (; group >= rounds.groups; group -= rounds.groups) result += rounds.chunks * TILE;
       barrier_wait(places.full(place.index), place.parity);
       float d[4] = {};
-      multiply<Product>(d, places.stage(place.index) + row, x + group * GROUP * SPAN * sizeof(T));
+      multiply<Product>(d, places.stage(place.index) + row, x + group * GROUP * SPAN * sizeof(T),
+                        [&] { barrier_wait(places.full_input(), parity); });
       barrier_arrive(places.empty(place.index));
       place.advance(Rounds::STRIDE);
       const int chunk = group * GROUP + pair;
@@ -87,18 +87,21 @@ struct Products {
     }
   }
 
-  // d += the products of two chunks, at the addresses that this lane gives. All is loaded before it is needed:
-  // a chain of products waits for nothing but itself.
-  template <class Product>
-  static __device__ __forceinline__ void multiply(float (&d)[4], unsigned weights, unsigned x) {
+  // d += the products of two chunks, at the addresses that this lane gives. All is loaded before it is needed: a chain of
+  // products waits for nothing but itself. Half of the weights are loaded while x is waited for, as eight warps that load
+  // all of theirs are in each other's way.
+  template <class Product, class Wait>
+  static __device__ __forceinline__ void multiply(float (&d)[4], unsigned weights, unsigned x, const Wait& wait_for_x) {
     constexpr int STEPS = SPAN / 32;
     unsigned w[2 * STEPS][4];
     uint4 columns[STEPS];
 #pragma unroll
+    for (int i = 0; i < STEPS; ++i) load_matrix_x4(w[i], weights + i * 16 * sizeof(T));
+    wait_for_x();
+#pragma unroll
     for (int i = 0; i < STEPS; ++i) {
-      load_matrix_x4(w[2 * i], weights + i * 32 * sizeof(T));
-      load_matrix_x4(w[2 * i + 1], weights + (i * 32 + 16) * sizeof(T));
       columns[i] = load_shared16(x + i * 32 * sizeof(T));
+      load_matrix_x4(w[STEPS + i], weights + (STEPS + i) * 16 * sizeof(T));
     }
 #pragma unroll
     for (int i = 0; i < STEPS; ++i) {
@@ -120,21 +123,58 @@ struct Products {
 // Brings x, normalised, into shared memory.
 template <class T>
 struct Input {
+  // Values that the first WARPS read together.
+  static constexpr int AT_ONCE = 8 * Mailbox::AHEAD * WARPS * WARP;
+
   const Places<T> places;
 
   __device__ __forceinline__ explicit Input(const Places<T>& places) : places(places) {}
 
-  // Of all warps that multiply: those behind the first WARPS take part where there is much to bring and no norm.
-  __device__ __forceinline__ void load(const Mailbox& box, const T* source, int length, const NormArgs& norm,
-                                       int dtype) const {
-    constexpr int MUCH = 8 * Mailbox::AHEAD * WARPS * WARP;
-    if (norm.kind == NORM_NONE && length > MUCH)
-      bring<PRODUCT_WARPS>(box, source, length, [&](int g, const uint4& v) { put_group(g, v); });
-    else if (warp_index() < WARPS)
-      bring_normalized(box, source, length, norm, dtype);
+  // Of the first WARPS.
+  __device__ __forceinline__ void load(const Mailbox& box, const LinearArgs<T>& l, const NormArgs& norm) const {
+    if (is_shared(l, norm))
+      bring_together(box, l);
+    else if (box && norm.kind == NORM_RMS && norm.is_plain<T>() && l.k <= AT_ONCE)
+      bring_short(box, l.k, norm, l.dtype);
+    else
+      bring_normalized(box, l.x, l.k, norm, l.dtype);
+  }
+
+  // Whether the others take part: where there is much to bring and no norm.
+  static __device__ __forceinline__ bool is_shared(const LinearArgs<T>& l, const NormArgs& norm) {
+    return norm.kind == NORM_NONE && l.k > AT_ONCE;
+  }
+  // Of all that multiply.
+  __device__ __forceinline__ void bring_together(const Mailbox& box, const LinearArgs<T>& l) const {
+    bring<PRODUCT_WARPS>(box, l.x, l.k, [&](int g, const uint4& v) { put_group(g, v); });
   }
 
  private:
+  // The values stay in registers until they are normalised, and what they are weighted with is there before them.
+  __device__ __forceinline__ void bring_short(const Mailbox& box, int length, const NormArgs& norm, int dtype) const {
+    constexpr int AHEAD = Mailbox::AHEAD, THREADS = WARPS * WARP;
+    const int groups = length / 8, first = thread_index();
+    const T* source = static_cast<const T*>(norm.weight.data);
+    uint4 weights[AHEAD], values[AHEAD];
+#pragma unroll
+    for (int j = 0; j < AHEAD; ++j)
+      if (first + j * THREADS < groups) weights[j] = load16(source + 8 * (first + j * THREADS));
+    wait_for_all<WARPS>(box, length);
+    box.receive_some<THREADS>(values, first, groups);
+    float squares = 0.f;
+#pragma unroll
+    for (int j = 0; j < AHEAD; ++j)
+      if (first + j * THREADS < groups) squares = add_squares(squares, unpack8<T>(values[j]));
+    const Moments moments = block_moments(norm, length, 0.f, squares, places.scratch());
+#pragma unroll
+    for (int j = 0; j < AHEAD; ++j)
+      if (first + j * THREADS < groups) {
+        const Eight y = moments.weighted(unpack8<T>(values[j]), unpack8<T>(weights[j]), norm.offset);
+        put_group(first + j * THREADS, dtype == DTYPE_F16 ? pack8<f16>(y) : pack8<T>(y));
+      }
+    clear_behind<THREADS>(length);
+  }
+
   __device__ __forceinline__ void bring_normalized(const Mailbox& box, const T* source, int length, const NormArgs& norm,
                                                    int dtype) const {
     float squares = 0.f;
@@ -159,14 +199,26 @@ struct Input {
     constexpr int THREADS = COUNT * WARP;
     const int groups = length / 8;
     if (box) {
-      // The last tile is one of those that come last. Only one warp asks for it: what asks often is in the results' way.
-      if (warp_index() == 0) box.wait_for(length - 1);
-      block_sync<COUNT>();
+      wait_for_all<COUNT>(box, length);
       box.receive_groups<THREADS>(groups, put);
     } else {
       for (int g = thread_index(); g < groups; g += THREADS) put(g, load16(source + 8 * g));
     }
-    for (int g = groups + thread_index(); g < ceil_div(length, SPAN) * (SPAN / 8); g += THREADS)
+    clear_behind<THREADS>(length);
+  }
+
+  // Of the first COUNT warps.
+  template <int COUNT>
+  static __device__ __forceinline__ void wait_for_all(const Mailbox& box, int length) {
+    // The last tile is one of those that come last. Only one warp asks for it: what asks often is in the results' way.
+    if (warp_index() == 0) box.wait_for(length - 1);
+    block_sync<COUNT>();
+  }
+
+  // Puts zeros behind the values, as far as products go.
+  template <int THREADS>
+  __device__ __forceinline__ void clear_behind(int length) const {
+    for (int g = length / 8 + thread_index(); g < ceil_div(length, SPAN) * (SPAN / 8); g += THREADS)
       put_group(g, make_uint4(0, 0, 0, 0));
   }
 
@@ -207,13 +259,25 @@ struct LinearSteps {
   __device__ __forceinline__ LinearSteps(const PersistentArgs<T>& args, const Places<T>& places)
       : places(places), mailboxes(args), input(places), products(places) {}
 
-  // `norm`: that of the step, in shared memory if it is there.
+  // Of the first WARPS. `norm`: that of the step, in shared memory if it is there.
   __device__ __forceinline__ void run(const Step<T>& step, const NormArgs& norm) {
+    run(step.linear, [&] { input.load(mailboxes(step.x), step.linear, norm); });
+  }
+  // Of the others.
+  __device__ __forceinline__ void help(const Step<T>& step) {
     const LinearArgs<T>& l = step.linear;
+    run(l, [&] {
+      if (input.is_shared(l, l.norm)) input.bring_together(mailboxes(step.x), l);
+    });
+  }
+
+ private:
+  template <class Bring>
+  __device__ __forceinline__ void run(const LinearArgs<T>& l, const Bring& bring) {
     const Rounds rounds(l.n, l.k, l.gated);
-    if (static_cast<int>(blockIdx.x) >= rounds.tiles) return;
+    if (rounds.own == 0) return;
     products.wait_for_room();
-    input.load(mailboxes(step.x), l.x, l.k, norm, l.dtype);
+    bring();
     barrier_arrive(places.full_input());
     products.run(rounds, l.dtype);
   }
@@ -225,6 +289,7 @@ struct Finisher {
   const PersistentArgs<T>& a;
   const Places<T> places;
   const Mailboxes<T> mailboxes;
+  unsigned parity = 0;  // of the barriers of x
   Slot<WARPS> sums;
 
   __device__ __forceinline__ Finisher(const PersistentArgs<T>& args, const Places<T>& places)
@@ -242,11 +307,16 @@ struct Finisher {
     const Mailbox residual = mailboxes(step.residual), out = mailboxes(step.out);
     const bool stores = step.stores;
     const int own = lane_index() / TILE, i = lane_index() % TILE;
+    if (rounds.own == 0) return;
+    // The residual is there when x is; what is asked for before has to be asked for again, when all wait for it.
+    barrier_wait(places.full_input(), parity);
+    parity ^= 1;
+    barrier_arrive(places.empty_input());
     for (int first = blockIdx.x; first < rounds.tiles; first += rounds.stride(), sums.advance()) {
       if (sums.index != warp_index() % WARPS) continue;
       const int column = (first + own * static_cast<int>(gridDim.x)) * TILE + i;
       const bool exists = own < rounds.together && column < l.n;
-      // Asked for now, as it takes as long as the products.
+      // That takes as long as the products.
       unsigned word = 0;
       if (exists && residual) word = load_word(residual.words + column);
       barrier_wait(places.full_sums(sums.index), sums.parity);

@@ -142,7 +142,7 @@ struct Places {
       barrier_init(empty_heads(lane - WARPS), WARPS * WARP);
     } else if (warp == 1 && lane == WARPS + 2) {
       barrier_init(full_input(), PRODUCT_WARPS * WARP);
-      barrier_init(empty_input(), PRODUCT_WARPS * WARP);
+      barrier_init(empty_input(), (PRODUCT_WARPS + WARPS) * WARP);
     }
   }
 
