@@ -99,7 +99,7 @@ class Sampler:
 
     def set(self, requests: Sequence[Request], kind: Kind) -> None:
         """Takes the parameters of `requests`, which are of that kind, for the first rows."""
-        rows, device = len(requests), self._rows.device
+        rows = len(requests)
         params = [request.params for request in requests]
         if kind.constrained:
             free = array("f", bytes(4 * self._bias.shape[1]))
@@ -108,7 +108,7 @@ class Sampler:
                     self._bias[row].copy_(free)
                     self._biases[row] = None
         if kind.penalized:
-            lengths = ints([request.prompt_length for request in requests], device)
+            lengths = array("i", [request.prompt_length for request in requests])
             self._prompt_lengths[:rows].copy_(lengths)
             penalties = [
                 value
@@ -119,13 +119,13 @@ class Sampler:
                     entry.frequency_penalty,
                 )
             ]
-            self._penalties[:rows].copy_(floats(penalties, device).reshape(rows, 3))
+            self._penalties[:rows].reshape(-1).copy_(array("f", penalties))
         if not kind.greedy:
-            self._temperature[:rows].copy_(floats([entry.temperature for entry in params], device))
-            self._top_k[:rows].copy_(ints([entry.top_k for entry in params], device))
-            self._top_p[:rows].copy_(floats([entry.top_p for entry in params], device))
-            self._min_p[:rows].copy_(floats([entry.min_p for entry in params], device))
-            self._seeds[:rows].copy_(longs([entry.seed for entry in params], device))
+            self._temperature[:rows].copy_(array("f", [entry.temperature for entry in params]))
+            self._top_k[:rows].copy_(array("i", [entry.top_k for entry in params]))
+            self._top_p[:rows].copy_(array("f", [entry.top_p for entry in params]))
+            self._min_p[:rows].copy_(array("f", [entry.min_p for entry in params]))
+            self._seeds[:rows].copy_(array("q", [entry.seed for entry in params]))
 
     def constrain(self, requests: Sequence[Request]) -> None:
         """Takes what the next tokens of `requests`, those of the first rows, may be."""

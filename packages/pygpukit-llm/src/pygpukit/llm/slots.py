@@ -53,7 +53,6 @@ class Slots:
         columns = self.length if penalized else 1
         self._history = Tensor.zeros((capacity, columns), "int32", device=device)
         self._sampler = Sampler(capacity, device, bias_width)
-        self._device = device
 
     def fit(self, rows: int, length: int, penalized: bool, bias_width: int) -> bool:
         """Whether that many sequences of that length have a place."""
@@ -71,12 +70,11 @@ class Slots:
             pages: For each its pages.
             vocab_size: Of the model.
         """
-        rows, device = len(requests), self._device
+        rows = len(requests)
         self.requests = list(requests)
         self.kind = Kind.of(requests, vocab_size)
-        self.token_ids[:rows].copy_(ints([request.ids[-1] for request in requests], device))
-        positions = ints([len(request.ids) - 1 for request in requests], device)
-        self.positions[:rows].copy_(positions)
+        self.token_ids[:rows].copy_(array("i", [request.ids[-1] for request in requests]))
+        self.positions[:rows].copy_(array("i", [len(request.ids) - 1 for request in requests]))
         width = self.block_tables.shape[1]
         pages = [*pages, *[()] * (self.capacity - rows)]
         self._page_numbers = table(pages, width, fill=NO_PAGE)
