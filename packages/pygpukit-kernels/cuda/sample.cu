@@ -62,11 +62,16 @@ struct Shared {
 };
 
 struct Sampler {
+  const SampleArgs& a;
   const Row& row;
   Ranked first;  // of the row
   const Settings& settings;
   Shared& shared;
 
+  // By the last thread, which has the least to do before it is needed.
+  __device__ __forceinline__ void draw_random() const {
+    if (threadIdx.x == ROW_THREADS - 1) shared.random = uniform(a.seeds[blockIdx.x], a.positions[blockIdx.x]);
+  }
   __device__ __forceinline__ Weight weight_of(float logit) const { return to_weight(settings.weight(logit)); }
   __device__ __forceinline__ Weight target(Weight total) const {
     return static_cast<Weight>(shared.random * static_cast<double>(total));
@@ -140,6 +145,7 @@ struct Sampler {
 
   // The general way: a few passes over the row for each filter.
   __device__ __forceinline__ void draw_filtered() const {
+    draw_random();
     Ranked least = 0;
     if (settings.top_k) {
       const auto one = [](float, Ranked) -> Weight { return 1; };
@@ -164,6 +170,7 @@ struct Sampler {
     const int count = settings.top_k ? settings.top_k : HOPE;
     if (count <= ROW_THREADS && (settings.top_k || settings.top_p < 1.f || settings.min_p > 0.f)) {
       const Ranked least = reached_by(count, maximum, first, shared.sorted);
+      draw_random();
       shared.candidates.gather_from_parts(row, least, maximum, shared.sorted);
       if (shared.candidates.count >= settings.top_k && shared.candidates.count <= ROW_THREADS) {
         Ranked ranked = shared.candidates.sort(shared.sorted);
@@ -183,13 +190,12 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) sample_rows(const __gr
   const int index = blockIdx.x;
   const Ranked maximum = a.maxima[index * MAXIMA + threadIdx.x];
   Settings settings(a, index);
-  if (threadIdx.x == 0) shared.random = uniform(a.seeds[index], a.positions[index]);
   const Ranked first = row_reduce(maximum, shared.sorted, Later());
   if (threadIdx.x == 0) shared.drawn = is_sound(first) ? token(first) : -1;
   settings.largest = logit(first);
   const Row row = {a.logits + index * a.logits_stride, a.vocabulary};
   __syncthreads();
-  if (is_sound(first) && !settings.is_greedy()) Sampler{row, first, settings, shared}.draw(maximum);
+  if (is_sound(first) && !settings.is_greedy()) Sampler{a, row, first, settings, shared}.draw(maximum);
   __syncthreads();
   if (threadIdx.x == 0) a.out[index] = shared.drawn;
 }

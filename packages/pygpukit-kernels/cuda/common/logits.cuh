@@ -184,15 +184,21 @@ struct Candidates {
     __syncthreads();
     if (maximum && maximum >= least) maxima[place_in(&parts)] = maximum;
     __syncthreads();
-    constexpr int AHEAD = 16;  // loads that are under way together
+    constexpr int AHEAD = 20;  // loads that are under way together: all of a part, mostly
     for (int part = threadIdx.x / PART_RUN; part < parts; part += ROW_THREADS / PART_RUN) {
       const int start = token(maxima[part]) % PART_STRIDE / PART_RUN * PART_RUN + threadIdx.x % PART_RUN;
       for (int first = start; first < row.vocabulary; first += AHEAD * PART_STRIDE) {
+        float x[AHEAD];
+#pragma unroll
+        for (int j = 0; j < AHEAD; ++j) {
+          const int token = first + j * PART_STRIDE;
+          x[j] = row.logits[token < row.vocabulary ? token : first];
+        }
         unsigned found = 0;
 #pragma unroll
         for (int j = 0; j < AHEAD; ++j) {
           const int token = first + j * PART_STRIDE;
-          if (token < row.vocabulary && rank(row.logits[token], token) >= least) found |= 1u << j;
+          if (token < row.vocabulary && rank(x[j], token) >= least) found |= 1u << j;
         }
         for (; found; found &= found - 1) {
           const int token = first + (__ffs(found) - 1) * PART_STRIDE;
