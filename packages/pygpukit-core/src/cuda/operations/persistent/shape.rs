@@ -36,7 +36,9 @@ impl Shape {
     pub(super) fn new(steps: &[Step], attention: &AttentionArgs, limits: &Limits) -> Option<Shape> {
         let dim = attention.dim as usize;
         let linears = || steps.iter().filter(|step| step.kind == LINEAR).map(Step::linear);
-        let input = |args: LinearArgs| 2 * (args.k as usize).next_multiple_of(Self::SPAN);
+        // Stages are multiplied as a whole, though what is behind the end of x counts for nothing.
+        let stage_values = Self::GROUP * Self::SPAN;
+        let input = |args: LinearArgs| 2 * (args.k as usize).next_multiple_of(stage_values);
         let input = linears().map(input).max()?;
         let vectors = |args: LinearArgs| args.norm.vector_bytes(args.k as usize);
         let vectors = linears().map(vectors).max()?.min(Self::MOST_VECTOR_BYTES);

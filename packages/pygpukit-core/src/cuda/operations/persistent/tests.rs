@@ -296,3 +296,12 @@ fn stages_suffice_to_tell_their_phases_apart() {
     }
     assert!((1..196).contains(&joined));
 }
+
+#[test]
+fn what_is_multiplied_lies_in_the_place_of_x() {
+    let stage_values = 1024;
+    let joined = decoder(DType::BF16, 1, H100, 3, false).join();
+    assert!(FEED > stage_values && !FEED.is_multiple_of(stage_values));
+    let [input, heads, ..] = joined[0].shape.places;
+    assert_eq!((heads - input) as usize, 2 * FEED.next_multiple_of(stage_values));
+}
