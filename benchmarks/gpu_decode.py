@@ -22,7 +22,7 @@ VARIANTS = {"one_launch": "1", "launches": "0"}
 
 
 def measure(name: str, folder: Path, bandwidth: float, contexts: list[int]) -> dict[str, Any]:
-    """Tokens per second behind prompts of several lengths, and the limits."""
+    """Tokens per second behind prompts of several lengths, and sampled; the limits."""
     model = folder / name
     random_model.write(model, name)
     arguments = ["pygpukit-decode", str(model), "--contexts", *map(str, contexts)]

@@ -14,6 +14,7 @@ DECODE_TOKENS = 128
 DECODE_PROMPT_TOKENS = 256
 """Decoding goes from here to a context of 384, where the limit is the weights alone."""
 PROMPTS = (512, 4096)
+SAMPLED = {"temperature": 1.0, "top_k": 50, "top_p": 0.95, "seed": 1}
 
 
 def prompt(length: int) -> list[int]:
@@ -59,13 +60,12 @@ def pygpukit(model: str, contexts: list[int]) -> dict[str, Any]:
     import pygpukit.core
 
     run = Generation(model)
-    sampled = {"temperature": 1.0, "top_k": 50, "top_p": 0.95, "seed": 1}
     return {
         "version": pygpukit.core.__version__,
         "load_seconds": run.load_seconds,
         "load_bytes": run.loaded,
         "decode": {str(length): run.decode(length) for length in [DECODE_PROMPT_TOKENS, *contexts]},
-        "decode_sampled": run.decode(DECODE_PROMPT_TOKENS, **sampled),
+        "decode_sampled": run.decode(DECODE_PROMPT_TOKENS, **SAMPLED),
         "prompt": {
             str(length): length / timed(lambda length=length: run.seconds(length, 1), 5)
             for length in PROMPTS
@@ -74,9 +74,10 @@ def pygpukit(model: str, contexts: list[int]) -> dict[str, Any]:
 
 
 def pygpukit_decode(model: str, contexts: list[int]) -> dict[str, Any]:
-    """Greedy decoding alone."""
+    """Decoding alone: greedy, and sampled behind a short prompt."""
     run = Generation(model)
-    return {str(length): run.decode(length, 3) for length in contexts}
+    greedy = {str(length): run.decode(length, 3) for length in contexts}
+    return greedy | {"sampled": run.decode(DECODE_PROMPT_TOKENS, 3, **SAMPLED)}
 
 
 def pygpukit_first_token(model: str, contexts: list[int]) -> dict[str, Any]:
