@@ -119,7 +119,7 @@ def test_a_text_whose_ids_the_model_lacks(
     added = byte_tokenizer()["added_tokens"]
     assert isinstance(added, list)
     llm = scripted("x", tokenizer=byte_tokenizer(added_tokens=[*added, far]))
-    for run in (llm.generate, llm.stream):
+    for run in (llm.generate, llm.stream, llm.logits, llm.score, llm.encode):
         with pytest.raises(PromptError, match="token id 260, which isn't in the vocabulary"):
             run("a<|far|>")
 

@@ -326,7 +326,8 @@ class LLM:
                 beginning-of-text token that is there already isn't put there again.
 
         Raises:
-            PromptError: It is empty, malformed, or text where there is no tokenizer.
+            PromptError: It is empty, malformed, has an id that the model lacks, or is text where
+                there is no tokenizer.
         """
         return self._prompts.encode(prompt, add_special_tokens=add_special_tokens, limited=False)
 
@@ -434,7 +435,7 @@ class LLM:
             SamplingError: Stop strings need a tokenizer, or an option has ids that the model
                 doesn't have.
         """
-        # Again for most, but the first time for those of a text: a tokenizer may have more.
+        # Most have been encoded here, but they may be anybody's.
         ids = self._prompts.encode(ids)
         if params.stop and self.tokenizer is None:
             raise SamplingError("stop needs a tokenizer, which the model lacks; use stop_token_ids")

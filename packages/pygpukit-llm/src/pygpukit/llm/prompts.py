@@ -62,7 +62,8 @@ class PromptEncoder:
             ContextLengthError: It is longer than the context.
         """
         if isinstance(prompt, str):
-            ids = self._encode_text(prompt, add_special_tokens, name)
+            # A tokenizer may have more ids than the model.
+            ids = self._check_ids(self._encode_text(prompt, add_special_tokens, name), name)
         else:
             ids = self._check_ids(prompt, name)
         if not ids:
