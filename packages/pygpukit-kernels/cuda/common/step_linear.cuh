@@ -308,7 +308,8 @@ struct Finisher {
     const bool stores = step.stores;
     const int own = lane_index() / TILE, i = lane_index() % TILE;
     if (rounds.own == 0) return;
-    // The residual is there when x is; what is asked for before has to be asked for again, when all wait for it.
+    // The residual is there when x is: what is asked for before has to be asked for again, while all wait for it. Who waits
+    // for x gives its place back like those that take it, so that its barriers' phases can't run ahead.
     barrier_wait(places.full_input(), parity);
     parity ^= 1;
     barrier_arrive(places.empty_input());
@@ -316,7 +317,7 @@ struct Finisher {
       if (sums.index != warp_index() % WARPS) continue;
       const int column = (first + own * static_cast<int>(gridDim.x)) * TILE + i;
       const bool exists = own < rounds.together && column < l.n;
-      // That takes as long as the products.
+      // It comes while the products are made.
       unsigned word = 0;
       if (exists && residual) word = load_word(residual.words + column);
       barrier_wait(places.full_sums(sums.index), sums.parity);
