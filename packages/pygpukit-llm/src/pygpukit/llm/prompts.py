@@ -61,11 +61,11 @@ class PromptEncoder:
             PromptError: It is empty, of the wrong type, needs a tokenizer, or has an unknown id.
             ContextLengthError: It is longer than the context.
         """
+        items: object = prompt
         if isinstance(prompt, str):
-            # A tokenizer may have more ids than the model.
-            ids = self._check_ids(self._encode_text(prompt, add_special_tokens, name), name)
-        else:
-            ids = self._check_ids(prompt, name)
+            items = self._encode_text(prompt, add_special_tokens, name)
+        # Those of a text, too: a tokenizer may have more than the model.
+        ids = self._check_ids(items, name)
         if not ids:
             raise PromptError(f"{name} is empty; give at least one token")
         if limited and len(ids) > self._context_length:
