@@ -23,9 +23,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) argmax_maxima(const __grid
   Ranked first = 0;
 #pragma unroll 4
   for (int i = blockIdx.y * THREADS + threadIdx.x; i < a.vocabulary; i += PART_STRIDE) {
-    const float x = logits[i];
-    const Ranked ranked = x < INFINITY_F32 ? rank(x, i) : UNSOUND;
-    first = Later()(first, ranked);
+    first = Later()(first, rank_any(logits[i], i));
   }
   first = warp_reduce<LANES>(first, Later());
   if (threadIdx.x % LANES == 0)

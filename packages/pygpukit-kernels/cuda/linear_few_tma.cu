@@ -162,10 +162,11 @@ struct Stream {
     constexpr int AT_ONCE = FINISHERS * WARP / HALF, EACH = ceil_div(S::ROWS, AT_ONCE);
     wait_for_inputs();
     const int thread = threadIdx.x - S::STAGES * WARP, weight_row = thread % HALF, first_row = thread / HALF;
+    const auto row = [&](int i) { return first_row + i / 2 * AT_ONCE; };
+    Ranked first_logits[EACH] = {};
     Slot<S::STAGES> slot;
 #pragma unroll 1
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-      const auto row = [&](int i) { return first_row + i / 2 * AT_ONCE; };
       const auto column = [&](int i) { return tile * columns + weight_row + i % 2 * HALF; };
       const auto is_there = [&](int i) { return row(i) < a.rows && column(i) < a.n && !(a.gated && i % 2); };
       float residual[2 * EACH], sum[2 * EACH];
@@ -188,7 +189,14 @@ struct Stream {
         if (!is_there(i)) continue;
         const float y = finish_sums(a, column(i), sum[i], sum[i / 2 * 2 + 1]);
         store(a, row(i), column(i), a.residual ? residual[i] + y : y);
+        if (a.maxima) first_logits[i / 2] = Later()(first_logits[i / 2], rank_any(y, column(i)));
       }
+    }
+    if (!a.maxima) return;
+#pragma unroll
+    for (int i = 0; i < EACH; ++i) {
+      const Ranked first = warp_reduce<HALF>(first_logits[i], Later());
+      if (weight_row == 0 && row(2 * i) < a.rows) a.maxima[row(2 * i) * MAXIMA + blockIdx.x] = first;
     }
   }
 };

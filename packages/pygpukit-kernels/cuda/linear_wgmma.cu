@@ -339,9 +339,48 @@ struct Gemm {
     }
   }
 
-  __device__ __forceinline__ void finish(float (&sum)[S::TILES][4], int group, int first_row, int first_column) const {
+  // The first logits of this thread's two rows, after those of a tile.
+  __device__ __forceinline__ void rank_sums(float (&sum)[S::TILES][4], int first_column, Ranked (&first)[2]) const {
+    const int own_column = first_column + lane_index() % 4 * 2, columns_left = a.n - own_column;
+    if (columns_left < S::BN) {
+#pragma unroll
+      for (int i = 0; i < 4 * S::TILES; ++i)
+        if (i / 4 * 8 + i % 2 >= columns_left) sum[i / 4][i % 4] = -INFINITY_F32;
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float largest = -INFINITY_F32;  // or NaN, if any is
+#pragma unroll
+      for (int i = 0; i < 2 * S::TILES; ++i) largest = max_or_nan(largest, sum[i / 2][half * 2 + i % 2] * a.scale);
+      // Of equals the first one counts, which is here already.
+      if (key(rank_any(largest, 0)) <= key(first[half])) continue;
+      int column = 0;
+#pragma unroll
+      for (int i = 2 * S::TILES - 1; i >= 0; --i)
+        if (sum[i / 2][half * 2 + i % 2] * a.scale == largest) column = i / 2 * 8 + i % 2;
+      first[half] = rank_any(largest, own_column + column);
+    }
+  }
+
+  // The row of x that this thread has, and another one eight further on.
+  __device__ __forceinline__ int own_row(int group, int first_row) const {
+    return first_row + group * 64 + warp_index() % 4 * 16 + lane_index() / 4;
+  }
+
+  // Where a block's tiles are all of the same rows.
+  __device__ __forceinline__ void keep_maxima(const Ranked (&first)[2], int row) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const Ranked found = warp_reduce<4>(first[half], Later());
+      if (lane_index() % 4 == 0 && row + half * 8 < a.rows) a.maxima[(row + half * 8) * MAXIMA + blockIdx.x] = found;
+    }
+  }
+
+  __device__ __forceinline__ void finish(float (&sum)[S::TILES][4], int group, int first_row, int first_column,
+                                         Ranked (&first)[2]) const {
     activate_sums(sum, first_column);
-    const int own_row = first_row + group * 64 + warp_index() % 4 * 16 + lane_index() / 4;
+    if (a.maxima) rank_sums(sum, first_column, first);
+    const int own_row = this->own_row(group, first_row);
     if (is_vectorizable_result()) {
       if (a.out_dtype == DTYPE_F16)
         store_vectors<f16>(sum, own_row, first_column);
@@ -358,14 +397,16 @@ struct Gemm {
 
   __device__ __forceinline__ void consume(int group) const {
     Slot<S::STAGES> slot;
+    Ranked first[2] = {};
     for_each_tile([&](int first_row, int first_column) {
       float sum[S::TILES][4];
       if (a.dtype == DTYPE_F16)
         multiply<f16>(sum, slot, group);
       else
         multiply<bf16>(sum, slot, group);
-      finish(sum, group, first_row, first_column);
+      finish(sum, group, first_row, first_column, first);
     });
+    if (a.maxima) keep_maxima(first, own_row(group, stacked ? cluster_rank() * S::BM : 0));
   }
 };
 

@@ -177,6 +177,35 @@ def test_several_tokens_of_a_sequence_in_one_graph(device, put, rng, normal, dty
             assert_same_bits(cache, content)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vocabulary", [300, 1001, 20_000])
+@pytest.mark.parametrize("rows", [1, 2, 8, 13, 32, 40, 64, 65, 150, 256, 300])
+def test_the_likeliest_of_what_a_product_makes(device, put, normal, rows, vocabulary, dtype):
+    """Of equals the first one; none where not all can be compared. Nothing stays from replay to replay."""
+    given = normal(rows, 256, dtype=dtype)
+    weight = normal(vocabulary, 256, dtype=dtype)
+    weight[vocabulary // 2 :] = weight[: vocabulary - vocabulary // 2]
+    x, weight = put(given, dtype), put(weight, dtype)
+
+    def step():
+        logits = kernels.linear(x, weight, dtype="float32", scale=1.25)
+        return logits, kernels.argmax(logits)
+
+    with device.controller.capture() as graph:
+        _, ids = step()
+    unsound = given[::-1].copy()
+    unsound[rows // 2, 3] = np.nan
+    unsound[rows - 1] = 0.0
+    unsound[0, 7] = np.inf
+    for values in (given, given / 8, unsound, -given):
+        x.copy_(values)
+        logits, expected = (each.numpy() for each in step())
+        sound = np.isfinite(logits).all(1)
+        np.testing.assert_array_equal(expected, np.where(sound, logits.argmax(1), -1))
+        graph.replay()
+        np.testing.assert_array_equal(ids.numpy(), expected)
+
+
 @pytest.mark.parametrize(("first", "count"), [(0, 1), (0, 256), (3, 1024), (0, 1025), (1, 30_000)])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_what_is_fetched_is_of_the_replay_before(device, put, normal, dtype, first, count):

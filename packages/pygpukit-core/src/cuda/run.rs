@@ -1,5 +1,6 @@
 //! Operations on a GPU: planned and launched, or captured as one graph.
 
+use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -110,7 +111,7 @@ fn plan(
     Ok(scratch)
 }
 
-/// Puts one launch in the place of those that can run as one. Gives the memory that these work in.
+/// Puts fewer launches in the place of those that can run so. Gives the memory that these work in.
 fn join(ordinal: Ordinal, ready: &mut Vec<Ready>) -> Result<Vec<Block>> {
     let (cuda, mut blocks) = (ordinal.cuda(), Vec::new());
     if !cuda.joins_steps() {
@@ -131,10 +132,17 @@ fn join(ordinal: Ordinal, ready: &mut Vec<Ready>) -> Result<Vec<Block>> {
             memory = block.address().addr() as u64;
             blocks.push(block);
         }
-        let launch = joined.launch(memory, cuda.limits());
-        let function = Library::of(ordinal).function(launch.source, launch.function)?;
-        let kernel = ready[joined.launches().start].kernel;
-        ready.splice(joined.launches(), [Ready { kernel, function, launch }]);
+        let (range, launches) = (joined.range(), joined.launches(memory, cuda.limits()));
+        let [first, last] = [range.start, range.end - 1].map(|index| ready[index].kernel);
+        let kernels = iter::once(first).chain(iter::repeat(last));
+        let fewer: Result<Vec<_>> = kernels
+            .zip(launches)
+            .map(|(kernel, launch)| {
+                let function = Library::of(ordinal).function(launch.source, launch.function)?;
+                Ok(Ready { kernel, function, launch })
+            })
+            .collect();
+        ready.splice(range, fewer?);
     }
     Ok(blocks)
 }

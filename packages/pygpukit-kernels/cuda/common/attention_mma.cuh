@@ -182,14 +182,20 @@ struct Visible {
 
 // Makes scores of a chunk's positions that aren't visible -∞, those of missing ones NaN.
 __device__ __forceinline__ void hide_keys(float (&s)[8][4], const Visible& visible, int chunk, unsigned long long missing) {
+  const int own = lane_index() % 4 * 2;  // this lane has keys own, own + 1, own + 8, …
+  if (missing) {
+    missing >>= own;
 #pragma unroll
-  for (int t = 0; t < 8; ++t)
+    for (int i = 0; i < 32; ++i)
+      if (missing >> (i / 4 * 8 + i % 2) & 1) s[i / 4][i % 4] = NAN_F32;
+  }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int key = t * 8 + lane_index() % 4 * 2 + i % 2, position = chunk * CHUNK_KEYS + key;
-      if (missing >> key & 1) s[t][i] = NAN_F32;
-      if (position < visible.first[i / 2] || position > visible.last[i / 2]) s[t][i] = -INFINITY_F32;
-    }
+  for (int i = 0; i < 4; ++i) {
+    const int start = chunk * CHUNK_KEYS + own + i % 2, first = visible.first[i / 2] - start, last = visible.last[i / 2] - start;
+#pragma unroll
+    for (int t = 0; t < 8; ++t)
+      if (t * 8 < first || t * 8 > last) s[t][i] = -INFINITY_F32;
+  }
 }
 
 // Turns products into scores, those that aren't visible into -∞, those of missing positions into NaN.

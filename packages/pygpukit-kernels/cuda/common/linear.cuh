@@ -10,6 +10,7 @@
 // the same whichever kernel computes it, with however many rows beside it.
 #pragma once
 #include "activation.cuh"
+#include "logits.cuh"
 #include "normalize.cuh"
 
 template <class T>
@@ -24,6 +25,8 @@ struct LinearArgs {
   Floats bias;        // (n) or (2n), or absent
   NormArgs norm;      // of x; only the matrix-vector kernels read it
   long long x_stride, weight_stride, residual_stride, out_stride;  // elements from row to row
+  Ranked* maxima;     // (rows, MAXIMA), or null: out are logits whose first ones are wanted, see logits.cuh. Not all kernels
+                      // find them, and they count neither a gate nor a residual
   int rows, n, k;
   int activation, gated, dtype, x_dtype, out_dtype;
   float scale;

@@ -29,13 +29,24 @@ __device__ __forceinline__ bool is_sound(Ranked first) {
   return key(first) < KEY_INFINITY && key(first) > KEY_MINUS_INFINITY;
 }
 constexpr Ranked UNSOUND = ~0ull;
+__device__ __forceinline__ Ranked rank_any(float logit, int token) {
+  return logit < INFINITY_F32 ? rank(logit, token) : UNSOUND;
+}
+
+// The larger one; NaN where one is.
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
 
 struct Later {
   __device__ __forceinline__ Ranked operator()(Ranked a, Ranked b) const { return a > b ? a : b; }
 };
 
-// Per row, argmax_maxima leaves the first logits of 1024 parts of it. Each part has eight tokens in a row, then those
-// 8192 further on, and so forth.
+// Per row, the first logits of 1024 parts of it. Those that argmax_maxima leaves have eight tokens in a row, then those
+// 8192 further on, and so forth; where the product that makes the logits leaves them, each has what one of its blocks or
+// warps makes, and those that are of none are 0.
 constexpr int MAXIMA = 1024;
 constexpr int PART_RUN = 8;
 constexpr int PART_STRIDE = MAXIMA * PART_RUN;

@@ -297,17 +297,18 @@ struct Finisher {
 
   __device__ __forceinline__ void run() {
     for (int i = 0; i < a.step_count; ++i)
-      if (a.steps[i].kind == STEP_LINEAR) finish_step(a.steps[i]);
+      if (a.steps[i].kind == STEP_LINEAR) finish_step(a.steps[i], i + 1 == a.step_count ? a.maxima : nullptr);
   }
 
  private:
-  __device__ __forceinline__ void finish_step(const Step<T>& step) {
+  __device__ __forceinline__ void finish_step(const Step<T>& step, Ranked* maxima) {
     const LinearArgs<T> l = step.linear;
     const Rounds rounds(l.n, l.k, l.gated);
     const Mailbox residual = mailboxes(step.residual), out = mailboxes(step.out);
     const bool stores = step.stores;
     const int own = lane_index() / TILE, i = lane_index() % TILE;
     if (rounds.own == 0) return;
+    Ranked first_logit = 0;
     // The residual is there when x is: what is asked for before has to be asked for again, while all wait for it. Who waits
     // for x gives its place back like those that take it, so that its barriers' phases can't run ahead.
     barrier_wait(places.full_input(), parity);
@@ -336,6 +337,10 @@ struct Finisher {
         y += l.residual[column];
       if (out) out.send(column, l.out_dtype == DTYPE_F16 ? from_float<f16>(y).bits : from_float<bf16>(y).bits);
       if (stores) store(l, 0, column, y);
+      if (maxima) first_logit = Later()(first_logit, rank_any(y, column));
     }
+    if (!maxima) return;
+    first_logit = warp_reduce(first_logit, Later());
+    if (lane_index() == 0) maxima[blockIdx.x * WARPS + warp_index() % WARPS] = first_logit;
   }
 };

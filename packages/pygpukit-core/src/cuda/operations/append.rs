@@ -18,10 +18,11 @@ pub(super) struct Appended {
     launch: CudaLaunch,
 }
 
-/// The two launches from `first` on as one, if they are such.
+/// The two launches from number `first` on as one, if they are such.
 ///
 /// Nothing waits within a launch, so tokens mustn't see each other.
-pub(super) fn join(first: usize, append: &CudaLaunch, attention: &CudaLaunch) -> Option<Appended> {
+pub(super) fn join(first: usize, launches: &[&CudaLaunch]) -> Option<Appended> {
+    let [append, attention] = launches[first..].first_chunk()?;
     let others = ["attention_decode_merge", "attention_decode_pieces"];
     let expected = append.function.starts_with("rope_append_kv")
         && attention.function.starts_with("attention_decode")
@@ -33,19 +34,19 @@ pub(super) fn join(first: usize, append: &CudaLaunch, attention: &CudaLaunch) ->
     let SinkArgs { attention: args, alone, .. } = attention.parameters.first()?;
     let joined =
         alone != 0 && append.grid[0] == args.tokens.cast_unsigned() && appended.is_of(&args);
-    let mut launch = attention.clone();
+    let mut launch = (*attention).clone();
     launch.overlap &= append.overlap;
     launch.parameters.replace(PARAMETER, appended);
     joined.then_some(Appended { first, launch })
 }
 
 impl Joined for Appended {
-    fn launches(&self) -> Range<usize> {
+    fn range(&self) -> Range<usize> {
         self.first..self.first + 2
     }
 
-    fn launch(&self, _memory: u64, _limits: &Limits) -> CudaLaunch {
-        self.launch.clone()
+    fn launches(&self, _memory: u64, _limits: &Limits) -> Vec<CudaLaunch> {
+        vec![self.launch.clone()]
     }
 }
 
@@ -93,7 +94,8 @@ mod tests {
     }
 
     fn joined(launches: &[CudaLaunch]) -> Option<CudaLaunch> {
-        join(0, &launches[0], &launches[1]).map(|joined| joined.launch(0, &H100))
+        let joined = join(0, &launches.iter().collect::<Vec<_>>())?;
+        joined.launches(0, &H100).pop()
     }
 
     #[test]

@@ -32,7 +32,9 @@ pub(super) struct LinearArgs {
     x_stride: i64,
     pub(super) weight_stride: i64,
     residual_stride: i64,
-    out_stride: i64,
+    pub(super) out_stride: i64,
+    /// Where logits are made whose first ones are wanted; see [`super::maxima`].
+    pub(super) maxima: u64,
     pub(super) rows: i32,
     pub(super) n: i32,
     pub(super) k: i32,
@@ -45,7 +47,7 @@ pub(super) struct LinearArgs {
     scale: f32,
     padding: i32,
 }
-const _: () = assert!(size_of::<LinearArgs>() == 176);
+const _: () = assert!(size_of::<LinearArgs>() == 184);
 
 /// One operation.
 struct Linear<'a> {
@@ -81,6 +83,7 @@ impl<'a> Linear<'a> {
             weight_stride: stride(weight, 0),
             residual_stride: stride(residual, 0),
             out_stride: stride(out, 0),
+            maxima: 0,
             rows: int(rows),
             n: int(n),
             k: int(k),

@@ -10,6 +10,7 @@ mod elementwise;
 mod experts;
 mod joined;
 mod linear;
+mod maxima;
 mod norm;
 mod persistent;
 mod rope;

@@ -1,7 +1,7 @@
 //! From logits to a token, and to the next step: argmax.cu, sample.cu, top_logprobs.cu, penalize.cu,
 //! step.cu.
 
-use bytemuck::NoUninit;
+use bytemuck::{NoUninit, Pod, Zeroable};
 
 use super::arguments::{Reader, address, int, launch, stride};
 use super::signature::check_sizes;
@@ -12,15 +12,15 @@ use crate::host;
 /// Threads of a block that has a row of logits to itself.
 const ROW_THREADS: usize = 1024;
 /// Parts of a row whose largest logits argmax_maxima finds.
-const MAXIMA: usize = 1024;
+pub(super) const MAXIMA: usize = 1024;
 
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct MaximaArgs {
-    maxima: u64,
-    logits: u64,
-    logits_stride: i64,
-    vocabulary: i32,
+pub(super) struct MaximaArgs {
+    pub(super) maxima: u64,
+    pub(super) logits: u64,
+    pub(super) logits_stride: i64,
+    pub(super) vocabulary: i32,
     padding: i32,
 }
 const _: () = assert!(size_of::<MaximaArgs>() == 32);
@@ -52,11 +52,11 @@ fn launch_rows(
     plan.launch(launch(source, function, [rows, 1, 1], ROW_THREADS, 0, arguments));
 }
 
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct ArgmaxArgs {
+pub(super) struct ArgmaxArgs {
     out: u64,
-    maxima: u64,
+    pub(super) maxima: u64,
 }
 
 pub(super) const ARGMAX: CudaKernel = CudaKernel {

@@ -178,7 +178,7 @@ fn launches_of_the_linear_kernels_fit_their_tiles() {
     // 384 tiles on 132 multiprocessors of three blocks each.
     let [gemv] = &launches[..] else { panic!("one launch") };
     assert_eq!((gemv.grid, gemv.block, gemv.overlap), ([384, 1, 1], [128, 1, 1], true));
-    assert_eq!(gemv.parameters.bytes().len(), 176);
+    assert_eq!(gemv.parameters.bytes().len(), 184);
     let gated = Linear { gated: true, ..Linear::of(300, 1000, 512, DType::F16) };
     let launches = gated.plan(A100).unwrap();
     // 3 by 32 tiles of 128 rows by 64 weight rows, and a ring of four stages.

@@ -14,6 +14,7 @@ use self::shape::Shape;
 use super::arguments::launch;
 use super::joined::Joined;
 use super::linear::LinearArgs;
+use super::maxima::Argmax;
 use crate::cuda::CudaLaunch;
 use crate::device::Limits;
 
@@ -25,7 +26,7 @@ const FARTHEST: usize = 5;
 /// Consecutive launches that run as one.
 pub(super) struct Persistent {
     /// Which launches it stands for.
-    pub(super) launches: Range<usize>,
+    pub(super) range: Range<usize>,
     function: &'static str,
     steps: Vec<Step>,
     weights: Vec<Weights>,
@@ -35,6 +36,8 @@ pub(super) struct Persistent {
     most_pieces: i32,
     /// Words of that mailbox.
     pieces: usize,
+    /// Of what the last step makes.
+    argmax: Option<Argmax>,
     shape: Shape,
 }
 
@@ -96,6 +99,7 @@ struct PersistentArgs {
     state: u64,
     words: u64,
     pieces: u64,
+    maxima: u64,
     step_count: i32,
     weights_count: i32,
     attention_count: i32,
@@ -105,7 +109,7 @@ struct PersistentArgs {
     places: [i32; 9],
     most_pieces: i32,
 }
-const _: () = assert!(size_of::<PersistentArgs>() == 112);
+const _: () = assert!(size_of::<PersistentArgs>() == 120);
 
 /// Finds the launches that can run as one, those that a GPU runs faster so.
 ///
@@ -135,6 +139,7 @@ struct Layout {
     attention: usize,
     words: usize,
     pieces: usize,
+    maxima: usize,
     end: usize,
 }
 
@@ -146,7 +151,9 @@ impl Persistent {
         let attention = after(weights, size_of_val(&self.weights[..]));
         let words = after(attention, size_of_val(&self.attention()[..]));
         let pieces = after(words, 4 * MAILBOXES * self.longest);
-        Layout { steps, weights, attention, words, pieces, end: after(pieces, 8 * self.pieces) }
+        let maxima = after(pieces, 8 * self.pieces);
+        let end = after(maxima, self.argmax.as_ref().map_or(0, Argmax::bytes));
+        Layout { steps, weights, attention, words, pieces, maxima, end }
     }
 
     /// The numbers of the steps that are attention.
@@ -156,8 +163,8 @@ impl Persistent {
 }
 
 impl Joined for Persistent {
-    fn launches(&self) -> Range<usize> {
-        self.launches.clone()
+    fn range(&self) -> Range<usize> {
+        self.range.clone()
     }
 
     fn bytes(&self) -> usize {
@@ -177,8 +184,8 @@ impl Joined for Persistent {
         content
     }
 
-    fn launch(&self, memory: u64, limits: &Limits) -> CudaLaunch {
-        let Layout { steps, weights, attention, words, pieces, .. } = self.layout();
+    fn launches(&self, memory: u64, limits: &Limits) -> Vec<CudaLaunch> {
+        let Layout { steps, weights, attention, words, pieces, maxima, .. } = self.layout();
         let at = |offset: usize| memory + offset as u64;
         let arguments = PersistentArgs {
             steps: at(steps),
@@ -187,6 +194,7 @@ impl Joined for Persistent {
             state: memory,
             words: at(words),
             pieces: at(pieces),
+            maxima: self.argmax.as_ref().map_or(0, |_| at(maxima)),
             step_count: self.steps.len() as i32,
             weights_count: self.weights.len() as i32,
             attention_count: self.attention().len() as i32,
@@ -197,6 +205,9 @@ impl Joined for Persistent {
             most_pieces: self.most_pieces,
         };
         let grid = [limits.sm_count as usize, 1, 1];
-        launch("layers_persistent", self.function, grid, 512, self.shape.bytes, arguments)
+        let function = self.function;
+        let steps = launch("layers_persistent", function, grid, 512, self.shape.bytes, arguments);
+        let argmax = self.argmax.as_ref().map(|argmax| argmax.launch(at(maxima)));
+        [steps].into_iter().chain(argmax).collect()
     }
 }

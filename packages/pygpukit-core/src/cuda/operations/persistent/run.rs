@@ -7,7 +7,9 @@ use bytemuck::Zeroable;
 use super::super::arguments::{entry, number};
 use super::super::attention::{AttentionArgs, SinkArgs};
 use super::super::linear::LinearArgs;
+use super::super::maxima::Argmax;
 use super::super::rope::AppendArgs;
+use super::super::sampling::MAXIMA;
 use super::shape::Shape;
 use super::{
     ATTENTION, FARTHEST, LINEAR, MAILBOXES, MERGE, Persistent, Route, Step, TENSOR_ALONE, Weights,
@@ -48,6 +50,8 @@ pub(super) struct Run {
     steps: Vec<Step>,
     weights: Vec<Weights>,
     written: Vec<Written>,
+    /// Of what the last step makes; nothing can follow it.
+    argmax: Option<Argmax>,
 }
 
 impl Run {
@@ -55,6 +59,8 @@ impl Run {
     pub(super) fn take(&mut self, launches: &[&CudaLaunch], limits: &Limits) -> Option<usize> {
         let launch = launches.first()?;
         match launch.source {
+            _ if self.argmax.is_some() => None,
+            "argmax" => self.argmax(launches, limits),
             "linear_gemv" => self.linear(launch).map(|()| 1),
             "rope" if launch.function.starts_with("rope_append_kv") => {
                 let [append, attention] = launches.first_chunk()?;
@@ -99,6 +105,15 @@ impl Run {
             self.steps.last_mut()?.out = TENSOR_ALONE;
         }
         Some(())
+    }
+
+    fn argmax(&mut self, launches: &[&CudaLaunch], limits: &Limits) -> Option<usize> {
+        /// Warps that each leave one of the maxima.
+        const FINISHERS: usize = 4;
+        let product = self.steps.last().filter(|step| step.kind == LINEAR)?.linear();
+        let fits = limits.sm_count as usize * FINISHERS <= MAXIMA;
+        self.argmax = Argmax::of(&product, launches).filter(|_| fits);
+        self.argmax.as_ref().map(|_| Argmax::LAUNCHES)
     }
 
     fn heads(
@@ -212,7 +227,7 @@ impl Run {
         self.written.push(Written { address, bytes, step: number });
     }
 
-    pub(super) fn finish(mut self, launches: Range<usize>, limits: &Limits) -> Option<Persistent> {
+    pub(super) fn finish(mut self, range: Range<usize>, limits: &Limits) -> Option<Persistent> {
         let (attention, stream) = (self.attention?, self.stream?);
         if self.steps.len() < FEWEST_STEPS {
             return None;
@@ -233,9 +248,19 @@ impl Run {
             64 => entry!("layers_persistent_64", stream),
             _ => entry!("layers_persistent_128", stream),
         };
-        let Run { steps, weights, most_pieces, .. } = self;
+        let Run { steps, weights, most_pieces, argmax, .. } = self;
         let pieces = (attention.heads * most_pieces * (attention.dim + 2)) as usize;
-        Some(Persistent { launches, function, steps, weights, longest, most_pieces, pieces, shape })
+        Some(Persistent {
+            range,
+            function,
+            steps,
+            weights,
+            longest,
+            most_pieces,
+            pieces,
+            argmax,
+            shape,
+        })
     }
 }
 

@@ -150,7 +150,7 @@ impl Decoder {
         for _ in 0..layers {
             x = self.layer(&x, in_place);
         }
-        self.linear(&x, VOCABULARY, false, [self.dtype; 2], None);
+        self.linear(&x, VOCABULARY, false, [self.dtype, DType::F32], None);
         self
     }
 
@@ -171,15 +171,32 @@ fn a_decoder_of_one_token_is_one_launch() {
         let decoder = decoder(dtype, 1, H100, 3, false);
         let joined = decoder.join();
         assert_eq!(joined.len(), 1);
-        assert_eq!(joined[0].launches, 0..decoder.launches.len());
+        assert_eq!(joined[0].range, 0..decoder.launches.len());
         assert_eq!(joined[0].steps.len(), 3 * STEPS_PER_LAYER + 1);
         assert_eq!(joined[0].weights.len(), 3 * 4 + 1);
         assert_eq!(joined[0].attention(), [1, 7, 13]);
-        let launch = joined[0].launch(1 << 30, &H100);
+        let [launch] = joined[0].launches(1 << 30, &H100).try_into().unwrap();
         assert_eq!(launch.function, function);
         assert_eq!(launch.grid, [132, 1, 1]);
         assert!(launch.shared_bytes <= H100.shared_bytes_per_block);
     }
+}
+
+#[test]
+fn the_last_step_finds_the_first_logits() {
+    let mut decoder = decoder(DType::BF16, 1, H100, 3, false);
+    let logits: LinearArgs = decoder.launches.last().unwrap().parameters.first().unwrap();
+    let logits = tensor_at(logits.out as usize, &[1, VOCABULARY], DType::F32);
+    let ids = decoder.value(&[1], DType::I32);
+    decoder.run("argmax", &[ArgValue::Tensor(logits), ids]);
+    let joined = decoder.join();
+    assert_eq!(joined[0].range, 0..decoder.launches.len());
+    let [steps, argmax] = joined[0].launches(1 << 30, &H100).try_into().unwrap();
+    assert_eq!((steps.source, argmax.function), ("layers_persistent", "argmax_rows"));
+    let maxima = (1 << 30) + joined[0].layout().maxima as u64;
+    assert_eq!(argmax.parameters.bytes()[8..], maxima.to_le_bytes());
+    assert!(steps.parameters.bytes().windows(8).any(|word| word == maxima.to_le_bytes()));
+    assert_eq!(joined[0].bytes(), joined[0].layout().maxima + 8192);
 }
 
 #[test]
@@ -256,7 +273,7 @@ fn written_weights_keep_a_product_apart() {
     decoder.launches[written].overlap = false;
     let joined = decoder.join();
     assert_eq!(joined.len(), 1);
-    assert_eq!(joined[0].launches.start, written + 1);
+    assert_eq!(joined[0].range.start, written + 1);
 }
 
 #[test]

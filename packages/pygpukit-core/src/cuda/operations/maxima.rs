@@ -1,0 +1,167 @@
+//! A product of logits that finds the first ones of their rows itself, in the place of argmax.cu's first launch.
+
+use std::ops::Range;
+
+use super::joined::Joined;
+use super::linear::LinearArgs;
+use super::sampling::{ArgmaxArgs, MAXIMA, MaximaArgs};
+use crate::cuda::CudaLaunch;
+use crate::device::Limits;
+
+/// The launches of argmax.cu, for what a product has made.
+pub(super) struct Argmax {
+    rows: usize,
+    /// The second one.
+    last: CudaLaunch,
+}
+
+impl Argmax {
+    /// The launches it stands for.
+    pub(super) const LAUNCHES: usize = 2;
+
+    /// Those that come first in `following`, if they are such.
+    pub(super) fn of(product: &LinearArgs, following: &[&CudaLaunch]) -> Option<Argmax> {
+        let [first, last] = following.first_chunk()?;
+        if (first.function, last.function) != ("argmax_maxima", "argmax_rows") {
+            return None;
+        }
+        let (found, chosen): (MaximaArgs, ArgmaxArgs) =
+            (first.parameters.first()?, last.parameters.first()?);
+        let rows = product.rows.cast_unsigned();
+        let made = (product.out, product.out_stride, product.n);
+        let expected = (found.logits, found.logits_stride, found.vocabulary) == made
+            && (first.grid[0], last.grid[0]) == (rows, rows)
+            && found.maxima == chosen.maxima
+            && product.gated == 0
+            && product.residual.data == 0;
+        expected.then(|| Argmax { rows: rows as usize, last: (*last).clone() })
+    }
+
+    /// Bytes of the memory that the product leaves the maxima in, at first zeros.
+    pub(super) fn bytes(&self) -> usize {
+        self.rows * MAXIMA * size_of::<u64>()
+    }
+
+    /// The launch that is left of them, with that memory at `maxima`.
+    pub(super) fn launch(&self, maxima: u64) -> CudaLaunch {
+        let mut launch = self.last.clone();
+        let mut arguments: ArgmaxArgs = launch.parameters.first().expect("as when it was found");
+        arguments.maxima = maxima;
+        launch.parameters.replace(0, arguments);
+        launch
+    }
+}
+
+/// A product of several rows with argmax behind it.
+pub(super) struct Ranked {
+    first: usize,
+    product: CudaLaunch,
+    argmax: Argmax,
+}
+
+/// The launches from number `first` on as two, if they are such.
+pub(super) fn join(first: usize, launches: &[&CudaLaunch]) -> Option<Ranked> {
+    let product = launches[first];
+    let most_rows = match product.source {
+        "linear_few_tma" => u32::MAX,
+        // A block's tiles have to be of the same rows; those of a cluster can lie one below the other.
+        "linear_wgmma" => (product.block[0] - 128) / 2 * product.cluster[0],
+        _ => return None,
+    };
+    let args: LinearArgs = product.parameters.first()?;
+    let argmax = Argmax::of(&args, &launches[first + 1..])?;
+    let expected = args.rows.cast_unsigned() <= most_rows && product.grid[0] as usize <= MAXIMA;
+    expected.then(|| Ranked { first, product: product.clone(), argmax })
+}
+
+impl Joined for Ranked {
+    fn range(&self) -> Range<usize> {
+        self.first..self.first + 1 + Argmax::LAUNCHES
+    }
+
+    fn bytes(&self) -> usize {
+        self.argmax.bytes()
+    }
+
+    fn launches(&self, memory: u64, _limits: &Limits) -> Vec<CudaLaunch> {
+        let mut product = self.product.clone();
+        let mut arguments: LinearArgs = product.parameters.first().expect("as when it was found");
+        arguments.maxima = memory;
+        product.parameters.replace(0, arguments);
+        vec![product, self.argmax.launch(memory)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::operations::tests::{H100, plan, tensor_at};
+    use crate::dispatch::ArgValue;
+    use crate::dtype::DType;
+
+    const LOGITS: usize = 0x100_0000;
+
+    /// The launches of a product that makes logits, in float32, and of `chooses`.
+    fn launches(rows: usize, vocabulary: usize, chooses: &str, residual: bool) -> Vec<CudaLaunch> {
+        let tensor =
+            |address, shape: &[usize], dtype| ArgValue::Tensor(tensor_at(address, shape, dtype));
+        let logits = || tensor(LOGITS, &[rows, vocabulary], DType::F32);
+        let mut product = vec![
+            tensor(0x1000, &[rows, 512], DType::BF16),
+            tensor(0x80_0000, &[vocabulary, 512], DType::BF16),
+            ArgValue::None,
+        ];
+        product.extend([ArgValue::Int(0), ArgValue::None, ArgValue::None]);
+        product.extend([ArgValue::Float(0.0), ArgValue::Float(0.0)]);
+        product.push(if residual { logits() } else { ArgValue::None });
+        product.extend([logits(), ArgValue::Int(0), ArgValue::Int(0), ArgValue::Float(1.0)]);
+        let of_rows = |dtype| tensor(0x2000, &[rows], dtype);
+        let mut choice = vec![logits()];
+        if chooses == "sample" {
+            let dtypes = [DType::I32, DType::F32, DType::I32, DType::F32, DType::F32, DType::I64];
+            choice.extend(dtypes.map(of_rows));
+        }
+        choice.push(tensor(0x3000, &[rows], DType::I32));
+        let mut launches = plan("linear", &product, H100).unwrap();
+        launches.extend(plan(chooses, &choice, H100).unwrap());
+        launches
+    }
+
+    fn joined(launches: &[CudaLaunch]) -> Option<Ranked> {
+        join(0, &launches.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_product_finds_the_first_logits() {
+        for (rows, function) in [
+            (2, "linear_few_tma_8"),
+            (32, "linear_few_tma_32"),
+            (64, "linear_wgmma_64x32"),
+            (256, "linear_wgmma_128x128"),
+        ] {
+            let joined = joined(&launches(rows, 30_000, "argmax", false)).unwrap();
+            assert_eq!((joined.range(), joined.bytes()), (0..3, rows * 8192));
+            let [product, argmax] = joined.launches(0x7000, &H100).try_into().unwrap();
+            assert_eq!((product.function, argmax.function), (function, "argmax_rows"));
+            let [linear, argmax] = [&product, &argmax].map(|launch| launch.parameters.bytes());
+            let maxima = std::mem::offset_of!(LinearArgs, maxima);
+            assert_eq!(linear[maxima..][..8], 0x7000u64.to_le_bytes());
+            assert_eq!(argmax[8..], 0x7000u64.to_le_bytes());
+        }
+    }
+
+    #[test]
+    fn other_launches_stay() {
+        // Tiles of several groups of rows; a kernel that doesn't find them; another order of parts; not
+        // all that is ranked was multiplied.
+        assert!(joined(&launches(300, 30_000, "argmax", false)).is_none());
+        assert!(joined(&launches(1, 30_000, "argmax", false)).is_none());
+        assert!(joined(&launches(64, 30_000, "sample", false)).is_none());
+        assert!(joined(&launches(64, 30_000, "argmax", true)).is_none());
+        // Other logits, or fewer of them.
+        let others = launches(64, 29_000, "argmax", false);
+        let mut mixed = launches(64, 30_000, "argmax", false);
+        mixed[1] = others[1].clone();
+        assert!(joined(&mixed).is_none());
+    }
+}
