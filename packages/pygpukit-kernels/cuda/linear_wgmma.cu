@@ -438,7 +438,9 @@ __device__ __forceinline__ void linear_wgmma(const LinearArgs<T>& a, const Tenso
 using Tiling64x32 = Tiling<64, 32, 4, 4, 1>;
 using Tiling128x32 = Tiling<128, 32, 2, 5, 1>;
 using Tiling128x64 = Tiling<128, 64, 1, 8, 2>;
+using Tiling128x96 = Tiling<128, 96, 1, 7, 2>;
 using Tiling128x128 = Tiling<128, 128, 1, 6, 2>;
+using Tiling128x160 = Tiling<128, 160, 1, 6, 2>;
 using Tiling128x192 = Tiling<128, 192, 1, 5, 2>;
 
 #define ENTRY(SIZE)                                                                                       \
@@ -447,4 +449,4 @@ using Tiling128x192 = Tiling<128, 192, 1, 5, 2>;
                           const __grid_constant__ TensorMap weight) {                                     \
     linear_wgmma<Tiling##SIZE>(a, x, weight);                                                             \
   }
-ENTRY(64x32) ENTRY(128x32) ENTRY(128x64) ENTRY(128x128) ENTRY(128x192)
+ENTRY(64x32) ENTRY(128x32) ENTRY(128x64) ENTRY(128x96) ENTRY(128x128) ENTRY(128x160) ENTRY(128x192)

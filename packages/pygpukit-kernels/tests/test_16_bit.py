@@ -148,7 +148,7 @@ def test_a_residual_may_be_of_another_type(put, normal, dtype, size):
     ("outputs", "inputs"),
     [
         *[(328, 1096), (64, 576), (2048, 256), (5000, 192), (96, 2304), (136, 4352), (40, 8192)],
-        pytest.param(512, 14336, marks=LARGE),
+        *[(3000, 136), (10_000, 72), pytest.param(512, 14336, marks=LARGE)],
     ],
 )
 def test_a_row_is_the_same_whichever_kernel_computes_it(put, normal, dtype, gated, outputs, inputs):
@@ -168,7 +168,7 @@ def test_a_row_is_the_same_whichever_kernel_computes_it(put, normal, dtype, gate
 
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("activation", ["silu", "gelu", None])
-@pytest.mark.parametrize("outputs", [512, 1416, pytest.param(2100, marks=LARGE)])
+@pytest.mark.parametrize("outputs", [512, 1416, 3000, pytest.param(2100, marks=LARGE)])
 def test_what_follows_a_product_is_the_same_too(put, normal, dtype, gated, activation, outputs):
     x = put(normal(700, 320, dtype=dtype), dtype)
     weight = put(normal(outputs * (1 + gated), 320, dtype=dtype) / 64, dtype)

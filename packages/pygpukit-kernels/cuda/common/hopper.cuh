@@ -155,10 +155,12 @@ __device__ __forceinline__ void products_fence(float (&d)[N][4]) {
 #define SUMS_16(t) SUMS_4(t), SUMS_4(t + 4), SUMS_4(t + 8), SUMS_4(t + 12)
 #define PLACES_16 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
 #define PLACES_32 PLACES_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define PLACES_48 PLACES_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
 #define PLACES_64                                                                    \
   PLACES_32                                                                          \
   ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51," \
   "%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define PLACES_80 PLACES_64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
 #define PLACES_96                                                                    \
   PLACES_64                                                                          \
   ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83," \
@@ -188,11 +190,25 @@ __device__ __forceinline__ void multiply_group(float (&d)[8][4], unsigned long l
     WGMMA(64, "f16", PLACES_32, "%32", "%33", "%34", SUMS_4(0), SUMS_4(4));
 }
 template <class T>
+__device__ __forceinline__ void multiply_group(float (&d)[12][4], unsigned long long a, unsigned long long b, int add) {
+  if constexpr (same_type<T, bf16>)
+    WGMMA(96, "bf16", PLACES_48, "%48", "%49", "%50", SUMS_4(0), SUMS_4(4), SUMS_4(8));
+  else
+    WGMMA(96, "f16", PLACES_48, "%48", "%49", "%50", SUMS_4(0), SUMS_4(4), SUMS_4(8));
+}
+template <class T>
 __device__ __forceinline__ void multiply_group(float (&d)[16][4], unsigned long long a, unsigned long long b, int add) {
   if constexpr (same_type<T, bf16>)
     WGMMA(128, "bf16", PLACES_64, "%64", "%65", "%66", SUMS_16(0));
   else
     WGMMA(128, "f16", PLACES_64, "%64", "%65", "%66", SUMS_16(0));
+}
+template <class T>
+__device__ __forceinline__ void multiply_group(float (&d)[20][4], unsigned long long a, unsigned long long b, int add) {
+  if constexpr (same_type<T, bf16>)
+    WGMMA(160, "bf16", PLACES_80, "%80", "%81", "%82", SUMS_16(0), SUMS_4(16));
+  else
+    WGMMA(160, "f16", PLACES_80, "%80", "%81", "%82", SUMS_16(0), SUMS_4(16));
 }
 template <class T>
 __device__ __forceinline__ void multiply_group(float (&d)[24][4], unsigned long long a, unsigned long long b, int add) {

@@ -265,11 +265,13 @@ struct WgmmaTiling {
 }
 
 impl WgmmaTiling {
-    const ALL: [WgmmaTiling; 5] = [
+    const ALL: [WgmmaTiling; 7] = [
         WgmmaTiling { rows: 64, columns: 32, panels: 4, stages: 4, cluster: 1 },
         WgmmaTiling { rows: 128, columns: 32, panels: 2, stages: 5, cluster: 1 },
         WgmmaTiling { rows: 128, columns: 192, panels: 1, stages: 5, cluster: 2 },
+        WgmmaTiling { rows: 128, columns: 160, panels: 1, stages: 6, cluster: 2 },
         WgmmaTiling { rows: 128, columns: 128, panels: 1, stages: 6, cluster: 2 },
+        WgmmaTiling { rows: 128, columns: 96, panels: 1, stages: 7, cluster: 2 },
         WgmmaTiling { rows: 128, columns: 64, panels: 1, stages: 8, cluster: 2 },
     ];
 
@@ -282,15 +284,21 @@ impl WgmmaTiling {
         let rounds =
             |tiling: WgmmaTiling| tiling.groups(rows, n, parts).div_ceil(tiling.clusters(limits));
         let fitting = Self::ALL.into_iter().filter(fits);
-        let fastest = fitting.min_by_key(|tiling| rounds(*tiling) * tiling.time(rows));
+        let fastest = fitting.min_by_key(|tiling| rounds(*tiling) * tiling.time(rows, parts));
         fastest.expect("there are tilings for any number of rows")
     }
 
     /// What a tile takes, about. With few rows that is copying both operands; else a tile takes as
-    /// long as it has columns, and some more.
-    fn time(self, rows: usize) -> usize {
+    /// long as it has columns, and some more; also where results of a gated one aren't stored eight
+    /// columns at a time.
+    fn time(self, rows: usize, parts: usize) -> usize {
         const REST: usize = 24;
-        if rows <= self.rows { self.rows + self.columns } else { REST + self.columns }
+        const STORES: usize = 12;
+        if rows <= self.rows {
+            return self.rows + self.columns;
+        }
+        let is_vectorizable = self.columns.is_multiple_of(32 * parts);
+        REST + self.columns + if is_vectorizable { 0 } else { STORES }
     }
 
     /// Groups of tiles, of one cluster each: one below the other, or in one row where there is only
@@ -318,7 +326,9 @@ impl WgmmaTiling {
             (64, _) => "linear_wgmma_64x32",
             (_, 32) => "linear_wgmma_128x32",
             (_, 64) => "linear_wgmma_128x64",
+            (_, 96) => "linear_wgmma_128x96",
             (_, 128) => "linear_wgmma_128x128",
+            (_, 160) => "linear_wgmma_128x160",
             _ => "linear_wgmma_128x192",
         }
     }

@@ -137,7 +137,7 @@ mod tests {
             (2, "linear_few_tma_8"),
             (32, "linear_few_tma_32"),
             (64, "linear_wgmma_64x32"),
-            (256, "linear_wgmma_128x128"),
+            (256, "linear_wgmma_128x160"),
         ] {
             let joined = joined(&launches(rows, 30_000, "argmax", false)).unwrap();
             assert_eq!((joined.range(), joined.bytes()), (0..3, rows * 8192));

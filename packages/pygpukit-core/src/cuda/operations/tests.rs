@@ -159,6 +159,10 @@ fn the_linear_kernel_depends_on_the_rows_and_on_what_fits() {
     assert_eq!(plan(bf16(4096, 6144, 4096), H100), ["linear_wgmma_128x192"]);
     assert_eq!(plan(bf16(4096, 4096, 4096), H100), ["linear_wgmma_128x128"]);
     assert_eq!(plan(bf16(512, 2048, 8192), H100), ["linear_wgmma_128x64"]);
+    // One round of tiles in place of two, of narrower ones in place of wider.
+    assert_eq!(plan(bf16(256, 6144, 4096), H100), ["linear_wgmma_128x96"]);
+    let gated = Linear { gated: true, ..bf16(256, 14336, 4096) };
+    assert_eq!(plan(gated, H100), ["linear_wgmma_128x160"]);
     let normalised = Linear { norm: true, ..bf16(65, 4096, 4096) };
     assert_eq!(plan(normalised, H100), ["norm_bf16", "linear_wgmma_128x32"]);
     // 16 bytes can't be copied at a time.
