@@ -26,7 +26,7 @@ struct LinearArgs {
   NormArgs norm;      // of x; only the matrix-vector kernels read it
   long long x_stride, weight_stride, residual_stride, out_stride;  // elements from row to row
   Ranked* maxima;     // (rows, MAXIMA), or null: out are logits whose first ones are wanted, see logits.cuh. Not all kernels
-                      // find them, and they count neither a gate nor a residual
+                      // find them, and they count neither a gate nor a residual; `scale` is positive then
   int rows, n, k;
   int activation, gated, dtype, x_dtype, out_dtype;
   float scale;

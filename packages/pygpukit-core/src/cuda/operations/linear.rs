@@ -44,7 +44,7 @@ pub(super) struct LinearArgs {
     pub(super) dtype: i32,
     pub(super) x_dtype: i32,
     pub(super) out_dtype: i32,
-    scale: f32,
+    pub(super) scale: f32,
     padding: i32,
 }
 const _: () = assert!(size_of::<LinearArgs>() == 184);

@@ -33,7 +33,8 @@ impl Argmax {
             && (first.grid[0], last.grid[0]) == (rows, rows)
             && found.maxima == chosen.maxima
             && product.gated == 0
-            && product.residual.data == 0;
+            && product.residual.data == 0
+            && product.scale > 0.0;
         expected.then(|| Argmax { rows: rows as usize, last: (*last).clone() })
     }
 
@@ -99,32 +100,45 @@ mod tests {
     use crate::dispatch::ArgValue;
     use crate::dtype::DType;
 
-    const LOGITS: usize = 0x100_0000;
+    /// A product that makes logits, in float32.
+    #[derive(Clone, Copy)]
+    struct Logits {
+        rows: usize,
+        vocabulary: usize,
+        residual: bool,
+        scale: f64,
+    }
 
-    /// The launches of a product that makes logits, in float32, and of `chooses`.
-    fn launches(rows: usize, vocabulary: usize, chooses: &str, residual: bool) -> Vec<CudaLaunch> {
-        let tensor =
-            |address, shape: &[usize], dtype| ArgValue::Tensor(tensor_at(address, shape, dtype));
-        let logits = || tensor(LOGITS, &[rows, vocabulary], DType::F32);
-        let mut product = vec![
-            tensor(0x1000, &[rows, 512], DType::BF16),
-            tensor(0x80_0000, &[vocabulary, 512], DType::BF16),
-            ArgValue::None,
-        ];
-        product.extend([ArgValue::Int(0), ArgValue::None, ArgValue::None]);
-        product.extend([ArgValue::Float(0.0), ArgValue::Float(0.0)]);
-        product.push(if residual { logits() } else { ArgValue::None });
-        product.extend([logits(), ArgValue::Int(0), ArgValue::Int(0), ArgValue::Float(1.0)]);
-        let of_rows = |dtype| tensor(0x2000, &[rows], dtype);
-        let mut choice = vec![logits()];
-        if chooses == "sample" {
-            let dtypes = [DType::I32, DType::F32, DType::I32, DType::F32, DType::F32, DType::I64];
-            choice.extend(dtypes.map(of_rows));
+    const LOGITS: Logits = Logits { rows: 64, vocabulary: 30_000, residual: false, scale: 1.0 };
+
+    impl Logits {
+        /// Its launches, and those of what `chooses` from the logits.
+        fn launches(self, chooses: &str) -> Vec<CudaLaunch> {
+            let Logits { rows, vocabulary, residual, scale } = self;
+            let tensor = |address, shape: &[usize], dtype| {
+                ArgValue::Tensor(tensor_at(address, shape, dtype))
+            };
+            let logits = || tensor(0x100_0000, &[rows, vocabulary], DType::F32);
+            let mut product = vec![
+                tensor(0x1000, &[rows, 512], DType::BF16),
+                tensor(0x80_0000, &[vocabulary, 512], DType::BF16),
+                ArgValue::None,
+            ];
+            product.extend([ArgValue::Int(0), ArgValue::None, ArgValue::None]);
+            product.extend([ArgValue::Float(0.0), ArgValue::Float(0.0)]);
+            product.push(if residual { logits() } else { ArgValue::None });
+            product.extend([logits(), ArgValue::Int(0), ArgValue::Int(0), ArgValue::Float(scale)]);
+            let of_rows = |dtype| tensor(0x2000, &[rows], dtype);
+            let mut choice = vec![logits()];
+            if chooses == "sample" {
+                let (int, float) = (DType::I32, DType::F32);
+                choice.extend([int, float, int, float, float, DType::I64].map(of_rows));
+            }
+            choice.push(tensor(0x3000, &[rows], DType::I32));
+            let mut launches = plan("linear", &product, H100).unwrap();
+            launches.extend(plan(chooses, &choice, H100).unwrap());
+            launches
         }
-        choice.push(tensor(0x3000, &[rows], DType::I32));
-        let mut launches = plan("linear", &product, H100).unwrap();
-        launches.extend(plan(chooses, &choice, H100).unwrap());
-        launches
     }
 
     fn joined(launches: &[CudaLaunch]) -> Option<Ranked> {
@@ -139,7 +153,7 @@ mod tests {
             (64, "linear_wgmma_64x32"),
             (256, "linear_wgmma_128x160"),
         ] {
-            let joined = joined(&launches(rows, 30_000, "argmax", false)).unwrap();
+            let joined = joined(&Logits { rows, ..LOGITS }.launches("argmax")).unwrap();
             assert_eq!((joined.range(), joined.bytes()), (0..3, rows * 8192));
             let [product, argmax] = joined.launches(0x7000, &H100).try_into().unwrap();
             assert_eq!((product.function, argmax.function), (function, "argmax_rows"));
@@ -152,16 +166,18 @@ mod tests {
 
     #[test]
     fn other_launches_stay() {
-        // Tiles of several groups of rows; a kernel that doesn't find them; another order of parts; not
-        // all that is ranked was multiplied.
-        assert!(joined(&launches(300, 30_000, "argmax", false)).is_none());
-        assert!(joined(&launches(1, 30_000, "argmax", false)).is_none());
-        assert!(joined(&launches(64, 30_000, "sample", false)).is_none());
-        assert!(joined(&launches(64, 30_000, "argmax", true)).is_none());
-        // Other logits, or fewer of them.
-        let others = launches(64, 29_000, "argmax", false);
-        let mut mixed = launches(64, 30_000, "argmax", false);
-        mixed[1] = others[1].clone();
+        let stays = |logits: Logits, chooses| joined(&logits.launches(chooses)).is_none();
+        assert!(!stays(LOGITS, "argmax"));
+        // Tiles of several groups of rows; a kernel that doesn't find them; another order of parts; what is
+        // ranked isn't what was multiplied, or not by a positive factor.
+        assert!(stays(Logits { rows: 300, ..LOGITS }, "argmax"));
+        assert!(stays(Logits { rows: 1, ..LOGITS }, "argmax"));
+        assert!(stays(LOGITS, "sample"));
+        assert!(stays(Logits { residual: true, ..LOGITS }, "argmax"));
+        assert!(stays(Logits { scale: -1.0, ..LOGITS }, "argmax"));
+        // Fewer logits.
+        let mut mixed = LOGITS.launches("argmax");
+        mixed[1] = Logits { vocabulary: 29_000, ..LOGITS }.launches("argmax")[1].clone();
         assert!(joined(&mixed).is_none());
     }
 }
