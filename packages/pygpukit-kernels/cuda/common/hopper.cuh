@@ -175,48 +175,20 @@ __device__ __forceinline__ void products_fence(float (&d)[N][4]) {
                : "memory")
 
 // Begins d = A B, or d += A B where `add` isn't 0; both are read from shared memory, B as (N, 16).
-template <class T>
-__device__ __forceinline__ void multiply_group(float (&d)[4][4], unsigned long long a, unsigned long long b, int add) {
-  if constexpr (same_type<T, bf16>)
-    WGMMA(32, "bf16", PLACES_16, "%16", "%17", "%18", SUMS_4(0));
-  else
-    WGMMA(32, "f16", PLACES_16, "%16", "%17", "%18", SUMS_4(0));
-}
-template <class T>
-__device__ __forceinline__ void multiply_group(float (&d)[8][4], unsigned long long a, unsigned long long b, int add) {
-  if constexpr (same_type<T, bf16>)
-    WGMMA(64, "bf16", PLACES_32, "%32", "%33", "%34", SUMS_4(0), SUMS_4(4));
-  else
-    WGMMA(64, "f16", PLACES_32, "%32", "%33", "%34", SUMS_4(0), SUMS_4(4));
-}
-template <class T>
-__device__ __forceinline__ void multiply_group(float (&d)[12][4], unsigned long long a, unsigned long long b, int add) {
-  if constexpr (same_type<T, bf16>)
-    WGMMA(96, "bf16", PLACES_48, "%48", "%49", "%50", SUMS_4(0), SUMS_4(4), SUMS_4(8));
-  else
-    WGMMA(96, "f16", PLACES_48, "%48", "%49", "%50", SUMS_4(0), SUMS_4(4), SUMS_4(8));
-}
-template <class T>
-__device__ __forceinline__ void multiply_group(float (&d)[16][4], unsigned long long a, unsigned long long b, int add) {
-  if constexpr (same_type<T, bf16>)
-    WGMMA(128, "bf16", PLACES_64, "%64", "%65", "%66", SUMS_16(0));
-  else
-    WGMMA(128, "f16", PLACES_64, "%64", "%65", "%66", SUMS_16(0));
-}
-template <class T>
-__device__ __forceinline__ void multiply_group(float (&d)[20][4], unsigned long long a, unsigned long long b, int add) {
-  if constexpr (same_type<T, bf16>)
-    WGMMA(160, "bf16", PLACES_80, "%80", "%81", "%82", SUMS_16(0), SUMS_4(16));
-  else
-    WGMMA(160, "f16", PLACES_80, "%80", "%81", "%82", SUMS_16(0), SUMS_4(16));
-}
-template <class T>
-__device__ __forceinline__ void multiply_group(float (&d)[24][4], unsigned long long a, unsigned long long b, int add) {
-  if constexpr (same_type<T, bf16>)
-    WGMMA(192, "bf16", PLACES_96, "%96", "%97", "%98", SUMS_16(0), SUMS_4(16), SUMS_4(20));
-  else
-    WGMMA(192, "f16", PLACES_96, "%96", "%97", "%98", SUMS_16(0), SUMS_4(16), SUMS_4(20));
-}
+#define MULTIPLY_GROUP(TILES, N, PLACES, A, B, ADD, ...)                                                              \
+  template <class T>                                                                                                  \
+  __device__ __forceinline__ void multiply_group(float (&d)[TILES][4], unsigned long long a, unsigned long long b, int add) { \
+    if constexpr (same_type<T, bf16>)                                                                                 \
+      WGMMA(N, "bf16", PLACES, A, B, ADD, __VA_ARGS__);                                                               \
+    else                                                                                                              \
+      WGMMA(N, "f16", PLACES, A, B, ADD, __VA_ARGS__);                                                                \
+  }
+MULTIPLY_GROUP(4, 32, PLACES_16, "%16", "%17", "%18", SUMS_4(0))
+MULTIPLY_GROUP(8, 64, PLACES_32, "%32", "%33", "%34", SUMS_4(0), SUMS_4(4))
+MULTIPLY_GROUP(12, 96, PLACES_48, "%48", "%49", "%50", SUMS_4(0), SUMS_4(4), SUMS_4(8))
+MULTIPLY_GROUP(16, 128, PLACES_64, "%64", "%65", "%66", SUMS_16(0))
+MULTIPLY_GROUP(20, 160, PLACES_80, "%80", "%81", "%82", SUMS_16(0), SUMS_4(16))
+MULTIPLY_GROUP(24, 192, PLACES_96, "%96", "%97", "%98", SUMS_16(0), SUMS_4(16), SUMS_4(20))
 
 // Columns of a matrix whose rows of 64 elements lie as those of matrix_descriptor, `panel_bytes` after them the next 64
 // columns. The address of the first row is a multiple of 1024.
