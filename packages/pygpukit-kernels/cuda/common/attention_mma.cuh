@@ -191,7 +191,8 @@ __device__ __forceinline__ void hide_keys(float (&s)[8][4], const Visible& visib
   }
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int start = chunk * CHUNK_KEYS + own + i % 2, first = visible.first[i / 2] - start, last = visible.last[i / 2] - start;
+    const int start = chunk * CHUNK_KEYS + own + i % 2;
+    const int first = visible.first[i / 2] - start, last = visible.last[i / 2] - start;
 #pragma unroll
     for (int t = 0; t < 8; ++t)
       if (t * 8 < first || t * 8 > last) s[t][i] = -INFINITY_F32;
