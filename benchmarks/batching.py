@@ -66,19 +66,23 @@ def measure(
     name: str, model: str, options: argparse.Namespace, about: dict[str, Any]
 ) -> Iterator[tuple[str, Any]]:
     """The engines on one model, as they are done."""
-    arguments = ["--device", options.device, "--batches", *map(str, options.batches)]
-    ours = worker("batching_workers.py", "pygpukit", model, *arguments)
+
+    def run(engine: str, batches: list[int]) -> dict[str, Any]:
+        arguments = ["--device", options.device, "--batches", *map(str, batches)]
+        return worker("batching_workers.py", engine, model, *arguments)
+
+    ours = run("pygpukit", options.batches)
     if "error" not in ours and about["copy_bytes_per_second"] and name in random_model.CONFIGS:
         weights = random_model.weight_bytes_per_token(name)
         limits(ours, weights, about["copy_bytes_per_second"], about["product_flops"])
     yield "pygpukit", ours
     for peer in options.peers:
         if peer == "llama.cpp":
-            yield peer, llama_tools.batches(Path(model), options.batches, CONTEXT - 32, 64)
+            yield peer, llama_tools.batches(Path(model), options.peer_batches, CONTEXT - 32, 64)
         elif importlib.util.find_spec(peer) is None:
             yield peer, {"error": "not installed"}
         else:
-            yield peer, worker("batching_workers.py", peer, model, *arguments)
+            yield peer, run(peer, options.peer_batches)
 
 
 def table(models: dict[str, Any]) -> str:
@@ -108,6 +112,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", help="paths, or names of random models")
     parser.add_argument("--batches", type=int, nargs="*")
     parser.add_argument("--peers", nargs="*", default=None, choices=PEERS)
+    parser.add_argument("--peer-batches", type=int, nargs="*", help="if they aren't to run all")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     from pygpukit.core import Device, __version__
@@ -116,6 +121,7 @@ def main() -> None:
     device = Device(options.device)
     on_cpu = device.name == "cpu"
     options.batches = options.batches or ([1, 8, 64] if on_cpu else [1, 8, 64, 256])
+    options.peer_batches = options.peer_batches or options.batches
     if options.peers is None:
         options.peers = [] if on_cpu else list(PEERS)
     info = device.info()
