@@ -181,7 +181,7 @@ def test_several_tokens_of_a_sequence_in_one_graph(device, put, rng, normal, dty
 @pytest.mark.parametrize("vocabulary", [300, 1001, 20_000])
 @pytest.mark.parametrize("rows", [1, 2, 8, 13, 32, 40, 64, 65, 150, 256, 300])
 def test_the_likeliest_of_what_a_product_makes(device, put, normal, rows, vocabulary, dtype):
-    """Of equals the first, none where not all can be compared; nothing stays from replay to replay."""
+    """Of equals the first, none where not all can be compared; replays know nothing of others."""
     given = normal(rows, 256, dtype=dtype)
     weight = normal(vocabulary, 256, dtype=dtype)
     weight[vocabulary // 2 :] = weight[: vocabulary - vocabulary // 2]
