@@ -339,7 +339,7 @@ struct Gemm {
     }
   }
 
-  // The first logits of this thread's two rows, after those of a tile.
+  // Takes a tile's logits into the first ones of this thread's two rows. What lies behind the last column becomes -∞.
   __device__ __forceinline__ void rank_sums(float (&sum)[S::TILES][4], int first_column, Ranked (&first)[2]) const {
     const int own_column = first_column + lane_index() % 4 * 2, columns_left = a.n - own_column;
     if (columns_left < S::BN) {

@@ -29,6 +29,7 @@ __device__ __forceinline__ bool is_sound(Ranked first) {
   return key(first) < KEY_INFINITY && key(first) > KEY_MINUS_INFINITY;
 }
 constexpr Ranked UNSOUND = ~0ull;
+// Of a logit that may be unsound.
 __device__ __forceinline__ Ranked rank_any(float logit, int token) {
   return logit < INFINITY_F32 ? rank(logit, token) : UNSOUND;
 }

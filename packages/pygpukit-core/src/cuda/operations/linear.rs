@@ -172,7 +172,7 @@ impl<'a> Linear<'a> {
         let tiling = WgmmaTiling::choose(self.rows, self.n, self.parts(), self.k, limits);
         let clusters = tiling.groups(self.rows, self.n, self.parts()).min(tiling.clusters(limits));
         let (function, shared) = (tiling.function(), tiling.shared_bytes());
-        let (grid, threads) = ([clusters * tiling.cluster, 1, 1], 128 + 2 * tiling.rows);
+        let (grid, threads) = ([clusters * tiling.cluster, 1, 1], tiling.threads());
         let launch = launch("linear_wgmma", function, grid, threads, shared, self.arguments);
         let cluster = [tiling.cluster as u32, 1, 1];
         let boxes = [tiling.rows, tiling.columns, tiling.panels];
@@ -250,6 +250,10 @@ fn gemv_shared_bytes(rows: usize, k: usize, parts: usize) -> usize {
     ring + 16 + x + sums + scratch
 }
 
+/// Threads of a block of linear_wgmma.cu that copy, and for each row of its tiles those that multiply.
+const PRODUCERS: u32 = 128;
+const THREADS_PER_ROW: u32 = 2;
+
 /// A tiling of linear_wgmma.cu.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct WgmmaTiling {
@@ -317,6 +321,10 @@ impl WgmmaTiling {
         limits.sm_count as usize / self.cluster
     }
 
+    fn threads(self) -> usize {
+        PRODUCERS as usize + THREADS_PER_ROW as usize * self.rows
+    }
+
     fn shared_bytes(self) -> usize {
         1024 + self.stages * ((self.rows + self.columns) * self.panels * 128 + 24)
     }
@@ -332,6 +340,12 @@ impl WgmmaTiling {
             _ => "linear_wgmma_128x192",
         }
     }
+}
+
+/// The most rows with which all tiles of a block of this launch of linear_wgmma.cu are of the same ones:
+/// tiles of a cluster can lie one below the other.
+pub(super) fn rows_of_cluster(launch: &CudaLaunch) -> u32 {
+    (launch.block[0] - PRODUCERS) / THREADS_PER_ROW * launch.cluster[0]
 }
 
 /// A tiling of linear_mma.cu.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::joined::Joined;
-use super::linear::LinearArgs;
+use super::linear::{LinearArgs, rows_of_cluster};
 use super::sampling::{ArgmaxArgs, MAXIMA, MaximaArgs};
 use crate::cuda::CudaLaunch;
 use crate::device::Limits;
@@ -65,8 +65,8 @@ pub(super) fn join(first: usize, launches: &[&CudaLaunch]) -> Option<Ranked> {
     let product = launches[first];
     let most_rows = match product.source {
         "linear_few_tma" => u32::MAX,
-        // A block's tiles have to be of the same rows; those of a cluster can lie one below the other.
-        "linear_wgmma" => (product.block[0] - 128) / 2 * product.cluster[0],
+        // A block leaves one maximum for each row, so its tiles have to be of the same rows.
+        "linear_wgmma" => rows_of_cluster(product),
         _ => return None,
     };
     let args: LinearArgs = product.parameters.first()?;
