@@ -32,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) argmax_maxima(const __grid
 
 struct ArgmaxArgs {
   int* out;  // (rows)
-  const Ranked* maxima;
+  Ranked* maxima;
 };
 
 // The token of the largest logit, the first of equals; -1 where a logit is NaN or +∞ or all are -∞.
@@ -41,6 +41,6 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) argmax_rows(const __gr
   __shared__ Ranked scratch[ROW_WARPS];
   start_dependents();
   wait_for_inputs();
-  const Ranked first = row_reduce(a.maxima[blockIdx.x * MAXIMA + threadIdx.x], scratch, Later());
+  const Ranked first = row_reduce(take_maximum(a.maxima), scratch, Later());
   if (threadIdx.x == 0) a.out[blockIdx.x] = is_sound(first) ? token(first) : -1;
 }

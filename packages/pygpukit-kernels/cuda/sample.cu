@@ -16,7 +16,7 @@
 
 struct SampleArgs {
   int* out;             // (rows)
-  const Ranked* maxima;  // (rows, MAXIMA), of argmax_maxima
+  Ranked* maxima;  // (rows, MAXIMA), of argmax_maxima
   const float* logits;  // (rows, vocabulary)
   const int* positions;
   const float* temperature;
@@ -188,7 +188,7 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) sample_rows(const __gr
   start_dependents();
   wait_for_inputs();
   const int index = blockIdx.x;
-  const Ranked maximum = a.maxima[index * MAXIMA + threadIdx.x];
+  const Ranked maximum = take_maximum(a.maxima);
   Settings settings(a, index);
   const Ranked first = row_reduce(maximum, shared.sorted, Later());
   if (threadIdx.x == 0) shared.drawn = is_sound(first) ? token(first) : -1;

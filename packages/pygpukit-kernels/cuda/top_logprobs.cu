@@ -8,7 +8,7 @@
 struct LogprobsArgs {
   float* values;  // (rows, k + 1)
   int* indices;   // (rows, k + 1)
-  const Ranked* maxima;  // (rows, MAXIMA), of argmax_maxima
+  Ranked* maxima;  // (rows, MAXIMA), of argmax_maxima
   const float* logits;   // (rows, vocabulary)
   const int* ids;        // (rows)
   long long values_stride, indices_stride, logits_stride;
@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) top_logprobs_rows(cons
   wait_for_inputs();
   const int index = blockIdx.x;
   const Row row = {a.logits + index * a.logits_stride, a.vocabulary};
-  const Ranked maximum = a.maxima[index * MAXIMA + threadIdx.x];
+  const Ranked maximum = take_maximum(a.maxima);
   const Ranked first = row_reduce(maximum, shared.sorted, Later());
   const float largest = logit(first);
   const Ranked least = a.k ? reached_by(a.k, maximum, first, shared.sorted) : UNSOUND;

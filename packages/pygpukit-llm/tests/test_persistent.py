@@ -105,6 +105,8 @@ CONFIGS = {
         "sliding_window": 1100,
     },
 }
+# The likeliest ids and their rivals; sampled ones.
+PARAMS = [SamplingParams(logprobs=5), SamplingParams(temperature=1.0, top_k=20, seed=3)]
 # Up to a chunk's, a span's and two spans' end, and past them; more chunks than blocks for them.
 PROMPTS = [3, 60, 250, 515, 1010, 1400]
 
@@ -160,7 +162,9 @@ def weights(config: dict[str, object]) -> dict[str, np.ndarray]:
     return tensors
 
 
-def decoded(engine: Engine, length: int, new: int) -> tuple[list[int], list[TokenLogprobs | None]]:
+def decoded(
+    engine: Engine, length: int, new: int, params: SamplingParams
+) -> tuple[list[int], list[TokenLogprobs | None]]:
     logprobs: list[TokenLogprobs | None] = []
 
     def accept(_: int, entry: TokenLogprobs | None) -> bool:
@@ -168,9 +172,37 @@ def decoded(engine: Engine, length: int, new: int) -> tuple[list[int], list[Toke
         return False
 
     ids = [5 + 31 * position % (VOCABULARY - 10) for position in range(length)]
-    request = Request(ids, length + new, SamplingParams(logprobs=5), accept)
+    request = Request(ids, length + new, params, accept)
     list(engine.run([request]))
     return request.ids, logprobs
+
+
+@pytest.fixture
+def compared(
+    gpu: Device,
+    tmp_path: Path,
+    write_safetensors: Callable[[Path, Mapping[str, np.ndarray]], None],
+) -> Callable[[Mapping[str, object], list[int], int], None]:
+    """Decodes behind prompts of some lengths, with launches of their own and in one."""
+
+    def compare(config: Mapping[str, object], prompts: list[int], new: int) -> None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        arrays = {key: bits(array, config["torch_dtype"]) for key, array in weights(config).items()}
+        write_safetensors(tmp_path / "model.safetensors", arrays)
+        checkpoint = open_checkpoint(tmp_path)
+        planned = plan(checkpoint.config, checkpoint.tensors, checkpoint.names).on(gpu)
+        loaded = load(planned, checkpoint.tensors, gpu)
+        decoder = Decoder(checkpoint.config, loaded, gpu, planned.dtype, planned.attention_dtype)
+        alone, together = Engine(decoder, gpu, capture=False), Engine(decoder, gpu)
+        for length in prompts:
+            for params in PARAMS:
+                expected = decoded(alone, length, new, params)
+                assert decoded(together, length, new, params) == expected
+                assert decoded(together, length, new, params) == expected
+        if gpu.info().compute_capability == (9, 0):
+            assert "layers_persistent" in gpu.controller.images()
+
+    return compare
 
 
 @pytest.mark.parametrize(
@@ -178,25 +210,18 @@ def decoded(engine: Engine, length: int, new: int) -> tuple[list[int], list[Toke
 )
 @pytest.mark.parametrize("name", CONFIGS)
 def test_steps_in_one_launch_give_the_bits_of_steps_alone(
-    gpu: Device,
-    tmp_path: Path,
-    write_safetensors: Callable[[Path, Mapping[str, np.ndarray]], None],
+    compared: Callable[[Mapping[str, object], list[int], int], None],
     name: str,
     prompts: list[int],
     new: int,
 ) -> None:
-    config = BASE | CONFIGS[name]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    arrays = {key: bits(array, config["torch_dtype"]) for key, array in weights(config).items()}
-    write_safetensors(tmp_path / "model.safetensors", arrays)
-    checkpoint = open_checkpoint(tmp_path)
-    planned = plan(checkpoint.config, checkpoint.tensors, checkpoint.names).on(gpu)
-    loaded = load(planned, checkpoint.tensors, gpu)
-    decoder = Decoder(checkpoint.config, loaded, gpu, planned.dtype, planned.attention_dtype)
-    alone, together = Engine(decoder, gpu, capture=False), Engine(decoder, gpu)
-    for length in prompts:
-        expected = decoded(alone, length, new)
-        assert decoded(together, length, new) == expected
-        assert decoded(together, length, new) == expected
-    if gpu.info().compute_capability == (9, 0):
-        assert "layers_persistent" in gpu.controller.images()
+    compared(BASE | CONFIGS[name], prompts, new)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("dim", [64, 128])
+def test_so_do_steps_behind_more_spans_than_blocks_share_at_a_time(
+    compared: Callable[[Mapping[str, object], list[int], int], None], dim: int
+) -> None:
+    heads = {"head_dim": dim, "num_key_value_heads": 8, "max_position_embeddings": 32768}
+    compared(BASE | CONFIGS["llama"] | heads, [4090, 8190, 16500], 4)

@@ -45,9 +45,8 @@ struct Later {
   __device__ __forceinline__ Ranked operator()(Ranked a, Ranked b) const { return a > b ? a : b; }
 };
 
-// Per row, the first logits of 1024 parts of it. Those that argmax_maxima leaves have eight tokens in a row, then those
-// 8192 further on, and so forth; where the product that makes the logits leaves them, each has what one of its blocks or
-// warps makes, and those that are of none are 0.
+// Per row, the first logits of 1024 parts of it, or 0 where a part has none. Each part has eight tokens in a row, then those
+// 8192 further on, and so forth; where a product of several rows leaves them for argmax, that of one of its blocks.
 constexpr int MAXIMA = 1024;
 constexpr int PART_RUN = 8;
 constexpr int PART_STRIDE = MAXIMA * PART_RUN;
@@ -55,6 +54,14 @@ constexpr int PART_STRIDE = MAXIMA * PART_RUN;
 // One block of 1024 threads works on a row.
 constexpr int ROW_THREADS = MAXIMA;
 constexpr int ROW_WARPS = ROW_THREADS / WARP;
+
+// This thread's maximum of the block's row. Who leaves the next ones there may add them up: zeros are left to begin with.
+__device__ __forceinline__ Ranked take_maximum(Ranked* maxima) {
+  Ranked& own = maxima[blockIdx.x * MAXIMA + threadIdx.x];
+  const Ranked maximum = own;
+  own = 0;
+  return maximum;
+}
 
 struct Row {
   const float* logits;

@@ -308,7 +308,6 @@ struct Finisher {
     const bool stores = step.stores;
     const int own = lane_index() / TILE, i = lane_index() % TILE;
     if (rounds.own == 0) return;
-    Ranked first_logit = 0;
     // The residual is there when x is: what is asked for before has to be asked for again, while all wait for it. Who waits
     // for x gives its place back like those that take it, so that its barriers' phases can't run ahead.
     barrier_wait(places.full_input(), parity);
@@ -329,18 +328,22 @@ struct Finisher {
         if (l.gated) up = add_chunks(from, rounds.chunks, TILE, 1, i);
       }
       barrier_arrive(places.empty_sums(sums.index));
-      if (!exists) continue;
-      y = finish_sums(l, column, y, up);
-      if (residual)
-        y += to_float(residual.receive<T>(column, word));
-      else if (l.residual)
-        y += l.residual[column];
-      if (out) out.send(column, l.out_dtype == DTYPE_F16 ? from_float<f16>(y).bits : from_float<bf16>(y).bits);
-      if (stores) store(l, 0, column, y);
-      if (maxima) first_logit = Later()(first_logit, rank_any(y, column));
+      Ranked ranked = 0;
+      if (exists) {
+        y = finish_sums(l, column, y, up);
+        if (residual)
+          y += to_float(residual.receive<T>(column, word));
+        else if (l.residual)
+          y += l.residual[column];
+        if (out) out.send(column, l.out_dtype == DTYPE_F16 ? from_float<f16>(y).bits : from_float<bf16>(y).bits);
+        if (stores) store(l, 0, column, y);
+        ranked = rank_any(y, column);
+      }
+      if (!maxima) continue;
+      // A tile is a run of a part.
+      static_assert(TILE == PART_RUN, "as parts are counted");
+      ranked = warp_reduce<TILE>(ranked, Later());
+      if (i == 0 && exists) atomicMax(maxima + column / TILE % MAXIMA, ranked);
     }
-    if (!maxima) return;
-    first_logit = warp_reduce(first_logit, Later());
-    if (lane_index() == 0) maxima[blockIdx.x * WARPS + warp_index() % WARPS] = first_logit;
   }
 };

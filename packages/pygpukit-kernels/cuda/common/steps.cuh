@@ -78,7 +78,7 @@ struct PersistentArgs {
   State* state;
   unsigned* words;             // mailboxes
   unsigned long long* pieces;  // mailbox of attention: (heads, most_pieces, dim + 2)
-  Ranked* maxima;              // of the last step's results, which are logits (see logits.cuh), or null
+  Ranked* maxima;              // of the parts of the last step's results, which are logits (see logits.cuh), or null
   int step_count, weights_count, attention_count;
   int stages;     // of the ring
   int under_way;  // of them those that are copied at a time, at most: less than half, and four fewer than all

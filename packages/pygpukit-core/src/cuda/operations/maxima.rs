@@ -1,41 +1,48 @@
-//! A product of logits that finds the first ones of their rows itself, in the place of argmax.cu's first launch.
+//! A product of logits that finds the first ones of their rows itself, in the place of argmax_maxima.
 
 use std::ops::Range;
 
+use bytemuck::Pod;
+
 use super::joined::Joined;
 use super::linear::{LinearArgs, rows_of_cluster};
-use super::sampling::{ArgmaxArgs, MAXIMA, MaximaArgs};
+use super::sampling::{ArgmaxArgs, LogprobsArgs, MAXIMA, MaximaArgs, SampleArgs};
 use crate::cuda::CudaLaunch;
 use crate::device::Limits;
 
-/// The launches of argmax.cu, for what a product has made.
-pub(super) struct Argmax {
+/// The launches of an operation that takes the first logits of a row's parts, for what a product has made.
+pub(super) struct Choice {
     rows: usize,
     /// The second one.
     last: CudaLaunch,
 }
 
-impl Argmax {
+impl Choice {
     /// The launches it stands for.
     pub(super) const LAUNCHES: usize = 2;
 
     /// Those that come first in `following`, if they are such.
-    pub(super) fn of(product: &LinearArgs, following: &[&CudaLaunch]) -> Option<Argmax> {
+    pub(super) fn of(product: &LinearArgs, following: &[&CudaLaunch]) -> Option<Choice> {
         let [first, last] = following.first_chunk()?;
-        if (first.function, last.function) != ("argmax_maxima", "argmax_rows") {
+        let mut last = (*last).clone();
+        if first.function != "argmax_maxima" {
             return None;
         }
-        let (found, chosen): (MaximaArgs, ArgmaxArgs) =
-            (first.parameters.first()?, last.parameters.first()?);
+        let found: MaximaArgs = first.parameters.first()?;
         let rows = product.rows.cast_unsigned();
         let made = (product.out, product.out_stride, product.n);
         let expected = (found.logits, found.logits_stride, found.vocabulary) == made
             && (first.grid[0], last.grid[0]) == (rows, rows)
-            && found.maxima == chosen.maxima
+            && exchange_maxima(&mut last, 0) == Some(found.maxima)
             && product.gated == 0
             && product.residual.data == 0
             && product.scale > 0.0;
-        expected.then(|| Argmax { rows: rows as usize, last: (*last).clone() })
+        expected.then_some(Choice { rows: rows as usize, last })
+    }
+
+    /// Whether it doesn't matter which parts there are.
+    fn is_argmax(&self) -> bool {
+        self.last.function == "argmax_rows"
     }
 
     /// Bytes of the memory that the product leaves the maxima in, at first zeros.
@@ -46,10 +53,28 @@ impl Argmax {
     /// The launch that is left of them, with that memory at `maxima`.
     pub(super) fn launch(&self, maxima: u64) -> CudaLaunch {
         let mut launch = self.last.clone();
-        let mut arguments: ArgmaxArgs = launch.parameters.first().expect("as when it was found");
-        arguments.maxima = maxima;
-        launch.parameters.replace(0, arguments);
+        exchange_maxima(&mut launch, maxima);
         launch
+    }
+}
+
+/// Gives a launch that takes maxima others; returns where it had them from, None if it isn't such.
+fn exchange_maxima(launch: &mut CudaLaunch, maxima: u64) -> Option<u64> {
+    fn exchange<T: Pod>(
+        launch: &mut CudaLaunch,
+        maxima: u64,
+        field: fn(&mut T) -> &mut u64,
+    ) -> Option<u64> {
+        let mut arguments: T = launch.parameters.first()?;
+        let before = std::mem::replace(field(&mut arguments), maxima);
+        launch.parameters.replace(0, arguments);
+        Some(before)
+    }
+    match launch.function {
+        "argmax_rows" => exchange(launch, maxima, |a: &mut ArgmaxArgs| &mut a.maxima),
+        "sample_rows" => exchange(launch, maxima, |a: &mut SampleArgs| &mut a.maxima),
+        "top_logprobs_rows" => exchange(launch, maxima, |a: &mut LogprobsArgs| &mut a.maxima),
+        _ => None,
     }
 }
 
@@ -57,7 +82,7 @@ impl Argmax {
 pub(super) struct Ranked {
     first: usize,
     product: CudaLaunch,
-    argmax: Argmax,
+    choice: Choice,
 }
 
 /// The launches from number `first` on as two, if they are such.
@@ -70,18 +95,20 @@ pub(super) fn join(first: usize, launches: &[&CudaLaunch]) -> Option<Ranked> {
         _ => return None,
     };
     let args: LinearArgs = product.parameters.first()?;
-    let argmax = Argmax::of(&args, &launches[first + 1..])?;
-    let expected = args.rows.cast_unsigned() <= most_rows && product.grid[0] as usize <= MAXIMA;
-    expected.then(|| Ranked { first, product: product.clone(), argmax })
+    let choice = Choice::of(&args, &launches[first + 1..])?;
+    let expected = choice.is_argmax()
+        && args.rows.cast_unsigned() <= most_rows
+        && product.grid[0] as usize <= MAXIMA;
+    expected.then(|| Ranked { first, product: product.clone(), choice })
 }
 
 impl Joined for Ranked {
     fn range(&self) -> Range<usize> {
-        self.first..self.first + 1 + Argmax::LAUNCHES
+        self.first..self.first + 1 + Choice::LAUNCHES
     }
 
     fn bytes(&self) -> usize {
-        self.argmax.bytes()
+        self.choice.bytes()
     }
 
     fn launches(&self, memory: u64, _limits: &Limits) -> Vec<CudaLaunch> {
@@ -89,7 +116,7 @@ impl Joined for Ranked {
         let mut arguments: LinearArgs = product.parameters.first().expect("as when it was found");
         arguments.maxima = memory;
         product.parameters.replace(0, arguments);
-        vec![product, self.argmax.launch(memory)]
+        vec![product, self.choice.launch(memory)]
     }
 }
 

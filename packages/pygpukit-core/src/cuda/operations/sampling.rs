@@ -70,11 +70,11 @@ pub(super) const ARGMAX: CudaKernel = CudaKernel {
     },
 };
 
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct SampleArgs {
+pub(super) struct SampleArgs {
     out: u64,
-    maxima: u64,
+    pub(super) maxima: u64,
     logits: u64,
     positions: u64,
     temperature: u64,
@@ -114,12 +114,12 @@ pub(super) const SAMPLE: CudaKernel = CudaKernel {
     },
 };
 
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct LogprobsArgs {
+pub(super) struct LogprobsArgs {
     values: u64,
     indices: u64,
-    maxima: u64,
+    pub(super) maxima: u64,
     logits: u64,
     ids: u64,
     values_stride: i64,

@@ -14,7 +14,7 @@ use self::shape::Shape;
 use super::arguments::launch;
 use super::joined::Joined;
 use super::linear::LinearArgs;
-use super::maxima::Argmax;
+use super::maxima::Choice;
 use crate::cuda::CudaLaunch;
 use crate::device::Limits;
 
@@ -36,8 +36,8 @@ pub(super) struct Persistent {
     most_pieces: i32,
     /// Words of that mailbox.
     pieces: usize,
-    /// Of what the last step makes.
-    argmax: Option<Argmax>,
+    /// What comes of what the last step makes.
+    choice: Option<Choice>,
     shape: Shape,
 }
 
@@ -152,7 +152,7 @@ impl Persistent {
         let words = after(attention, size_of_val(&self.attention()[..]));
         let pieces = after(words, 4 * MAILBOXES * self.longest);
         let maxima = after(pieces, 8 * self.pieces);
-        let end = after(maxima, self.argmax.as_ref().map_or(0, Argmax::bytes));
+        let end = after(maxima, self.choice.as_ref().map_or(0, Choice::bytes));
         Layout { steps, weights, attention, words, pieces, maxima, end }
     }
 
@@ -194,7 +194,7 @@ impl Joined for Persistent {
             state: memory,
             words: at(words),
             pieces: at(pieces),
-            maxima: self.argmax.as_ref().map_or(0, |_| at(maxima)),
+            maxima: self.choice.as_ref().map_or(0, |_| at(maxima)),
             step_count: self.steps.len() as i32,
             weights_count: self.weights.len() as i32,
             attention_count: self.attention().len() as i32,
@@ -207,7 +207,7 @@ impl Joined for Persistent {
         let grid = [limits.sm_count as usize, 1, 1];
         let function = self.function;
         let steps = launch("layers_persistent", function, grid, 512, self.shape.bytes, arguments);
-        let argmax = self.argmax.as_ref().map(|argmax| argmax.launch(at(maxima)));
-        [steps].into_iter().chain(argmax).collect()
+        let choice = self.choice.as_ref().map(|choice| choice.launch(at(maxima)));
+        [steps].into_iter().chain(choice).collect()
     }
 }

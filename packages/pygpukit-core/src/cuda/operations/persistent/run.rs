@@ -7,9 +7,8 @@ use bytemuck::Zeroable;
 use super::super::arguments::{entry, number};
 use super::super::attention::{AttentionArgs, SinkArgs};
 use super::super::linear::LinearArgs;
-use super::super::maxima::Argmax;
+use super::super::maxima::Choice;
 use super::super::rope::AppendArgs;
-use super::super::sampling::MAXIMA;
 use super::shape::Shape;
 use super::{
     ATTENTION, FARTHEST, LINEAR, MAILBOXES, MERGE, Persistent, Route, Step, TENSOR_ALONE, Weights,
@@ -21,8 +20,10 @@ use crate::dtype::DType;
 /// Steps below which launches of their own are as fast.
 const FEWEST_STEPS: usize = 12;
 /// Spans that sequences have room for above which they are, too: attention, which then takes most of the
-/// time, has more blocks to a multiprocessor.
-const MOST_SPANS: i32 = 48;
+/// time, has more blocks to a multiprocessor. `dim`: of a head.
+fn most_spans(dim: i32) -> i32 {
+    if dim == 64 { 72 } else { 136 }
+}
 
 /// What one result is: where it lies, and which step makes it.
 #[derive(Clone, Copy)]
@@ -50,8 +51,8 @@ pub(super) struct Run {
     steps: Vec<Step>,
     weights: Vec<Weights>,
     written: Vec<Written>,
-    /// Of what the last step makes; nothing can follow it.
-    argmax: Option<Argmax>,
+    /// What comes of what the last step makes; nothing can follow it.
+    choice: Option<Choice>,
 }
 
 impl Run {
@@ -59,8 +60,8 @@ impl Run {
     pub(super) fn take(&mut self, launches: &[&CudaLaunch], limits: &Limits) -> Option<usize> {
         let launch = launches.first()?;
         match launch.source {
-            _ if self.argmax.is_some() => None,
-            "argmax" => self.argmax(launches, limits),
+            _ if self.choice.is_some() => None,
+            "argmax" => self.choice(launches),
             "linear_gemv" => self.linear(launch).map(|()| 1),
             "rope" if launch.function.starts_with("rope_append_kv") => {
                 let [append, attention] = launches.first_chunk()?;
@@ -107,13 +108,10 @@ impl Run {
         Some(())
     }
 
-    fn argmax(&mut self, launches: &[&CudaLaunch], limits: &Limits) -> Option<usize> {
-        /// Warps that each leave one of the maxima.
-        const FINISHERS: usize = 4;
+    fn choice(&mut self, launches: &[&CudaLaunch]) -> Option<usize> {
         let product = self.steps.last().filter(|step| step.kind == LINEAR)?.linear();
-        let fits = limits.sm_count as usize * FINISHERS <= MAXIMA;
-        self.argmax = Argmax::of(&product, launches).filter(|_| fits);
-        self.argmax.as_ref().map(|_| Argmax::LAUNCHES)
+        self.choice = Choice::of(&product, launches);
+        self.choice.as_ref().map(|_| Choice::LAUNCHES)
     }
 
     fn heads(
@@ -142,7 +140,7 @@ impl Run {
             && first.is_of(&second)
             && second.q_head_stride == i64::from(dim)
             && blocks <= limits.sm_count.cast_signed()
-            && second.most_spans <= MOST_SPANS;
+            && second.most_spans <= most_spans(dim);
         if !expected || previous == 0 || qkv.step as usize != previous {
             return None;
         }
@@ -248,7 +246,7 @@ impl Run {
             64 => entry!("layers_persistent_64", stream),
             _ => entry!("layers_persistent_128", stream),
         };
-        let Run { steps, weights, most_pieces, argmax, .. } = self;
+        let Run { steps, weights, most_pieces, choice, .. } = self;
         let pieces = (attention.heads * most_pieces * (attention.dim + 2)) as usize;
         Some(Persistent {
             range,
@@ -258,7 +256,7 @@ impl Run {
             longest,
             most_pieces,
             pieces,
-            argmax,
+            choice,
             shape,
         })
     }

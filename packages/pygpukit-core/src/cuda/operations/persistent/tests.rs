@@ -184,19 +184,39 @@ fn a_decoder_of_one_token_is_one_launch() {
 
 #[test]
 fn the_last_step_finds_the_first_logits() {
-    let mut decoder = decoder(DType::BF16, 1, H100, 3, false);
-    let logits: LinearArgs = decoder.launches.last().unwrap().parameters.first().unwrap();
-    let logits = tensor_at(logits.out as usize, &[1, VOCABULARY], DType::F32);
-    let ids = decoder.value(&[1], DType::I32);
-    decoder.run("argmax", &[ArgValue::Tensor(logits), ids]);
-    let joined = decoder.join();
-    assert_eq!(joined[0].range, 0..decoder.launches.len());
-    let [steps, argmax] = joined[0].launches(1 << 30, &H100).try_into().unwrap();
-    assert_eq!((steps.source, argmax.function), ("layers_persistent", "argmax_rows"));
-    let maxima = (1 << 30) + joined[0].layout().maxima as u64;
-    assert_eq!(argmax.parameters.bytes()[8..], maxima.to_le_bytes());
-    assert!(steps.parameters.bytes().windows(8).any(|word| word == maxima.to_le_bytes()));
-    assert_eq!(joined[0].bytes(), joined[0].layout().maxima + 8192);
+    for (chooses, last, maxima_at) in [
+        ("argmax", "argmax_rows", 8),
+        ("sample", "sample_rows", 8),
+        ("top_logprobs", "top_logprobs_rows", 16),
+    ] {
+        let mut decoder = decoder(DType::BF16, 1, H100, 3, false);
+        let logits: LinearArgs = decoder.launches.last().unwrap().parameters.first().unwrap();
+        let logits = tensor_at(logits.out as usize, &[1, VOCABULARY], DType::F32);
+        let mut values = vec![ArgValue::Tensor(logits)];
+        let (rows, columns) = (&[1][..], &[1, 6][..]);
+        values.extend(match chooses {
+            "sample" => {
+                [DType::I32, DType::F32, DType::I32, DType::F32, DType::F32, DType::I64, DType::I32]
+                    .map(|dtype| decoder.value(rows, dtype))
+                    .to_vec()
+            }
+            "top_logprobs" => vec![
+                decoder.value(rows, DType::I32),
+                decoder.value(columns, DType::F32),
+                decoder.value(columns, DType::I32),
+            ],
+            _ => vec![decoder.value(rows, DType::I32)],
+        });
+        decoder.run(chooses, &values);
+        let joined = decoder.join();
+        assert_eq!(joined[0].range, 0..decoder.launches.len());
+        let [steps, choice] = joined[0].launches(1 << 30, &H100).try_into().unwrap();
+        assert_eq!((steps.source, choice.function), ("layers_persistent", last));
+        let maxima = (1 << 30) + joined[0].layout().maxima as u64;
+        assert_eq!(choice.parameters.bytes()[maxima_at..][..8], maxima.to_le_bytes());
+        assert!(steps.parameters.bytes().windows(8).any(|word| word == maxima.to_le_bytes()));
+        assert_eq!(joined[0].bytes(), joined[0].layout().maxima + 8192);
+    }
 }
 
 #[test]
