@@ -49,24 +49,45 @@ struct Pieces {
   }
 };
 
-// Attention's part of shared memory: 328 DIM + 8192 bytes.
+// Attention's part of shared memory: (128 PLACES + 40 + 2 ROOM) DIM + 512 ROOM bytes, with ROOM 8 for groups of up to 8
+// heads, else 16. What only larger groups have lies last.
 template <int DIM>
 struct HeadPlaces {
+  // With a third one keys are on their way while values are multiplied. Chunks of small heads come soon enough.
+  static constexpr int PLACES = DIM == 64 ? 2 : MOST_HEAD_PLACES;
   static constexpr int ROW = DIM * sizeof(Head);
   static constexpr int NORM_ROOM = 2 * DIM * sizeof(float);
+  // Of what the lanes of a warp have of half of the queries and eight keys to the same of the next keys; from the scores of
+  // one chunk to the next one's; and to the other half of the queries.
+  static constexpr int SCORES_TILE = WARP, SCORES_TURN = CHUNK_KEYS / 8 * SCORES_TILE;
+  static constexpr int SCORES_HALF = 2 * SCORES_TURN + MOST_QUERIES * ROW / sizeof(float2);
   unsigned char* start;
 
-  // As the products take them: (MOST_QUERIES, DIM) queries, (CHUNK_KEYS, DIM) keys, values.
-  __device__ __forceinline__ unsigned queries() const { return shared_address(start); }
-  __device__ __forceinline__ unsigned keys() const { return queries() + MOST_QUERIES * ROW; }
-  __device__ __forceinline__ unsigned values() const { return keys() + CHUNK_KEYS * ROW; }
-  // Of the lanes of a warp, by halves of the queries and tiles of eight keys; of every other chunk.
+  // The place of the keys (0) or values (1) that come next, and which phase of its barriers it is in: keys and values by
+  // turns. Where there are two places each always have the same one.
+  struct Next {
+    int index = 0;
+    unsigned parity = 0;
+
+    __device__ __forceinline__ int place(int is_value) const { return PLACES == 2 ? is_value : index; }
+    __device__ __forceinline__ void advance(int is_value) {
+      const bool wraps = PLACES == 2 ? is_value : ++index == PLACES;
+      if (!wraps) return;
+      index = 0;
+      parity ^= 1;
+    }
+  };
+
+  // As the products take them: (CHUNK_KEYS, DIM) keys or values, (MOST_QUERIES, DIM) queries.
+  __device__ __forceinline__ unsigned chunk(int place) const { return shared_address(start) + place * CHUNK_KEYS * ROW; }
+  __device__ __forceinline__ unsigned queries() const { return shared_address(scores(2)); }
+  // Of every other chunk.
   __device__ __forceinline__ float2* scores(int turn) const {
-    return reinterpret_cast<float2*>(start + (MOST_QUERIES + 2 * CHUNK_KEYS) * ROW) + turn * 2 * (CHUNK_KEYS / 8) * WARP;
+    return reinterpret_cast<float2*>(angles() + DIM * sizeof(float)) + turn * SCORES_TURN;
   }
   // The token's own key (0) and value (1).
   __device__ __forceinline__ Head* newest(int is_value) const {
-    return reinterpret_cast<Head*>(scores(2)) + is_value * DIM;
+    return reinterpret_cast<Head*>(start + PLACES * CHUNK_KEYS * ROW) + is_value * DIM;
   }
   // The head that a warp rotates.
   __device__ __forceinline__ float* head() const { return reinterpret_cast<float*>(newest(2)) + warp_index() * DIM; }
@@ -85,8 +106,8 @@ struct HeadSteps {
   const HeadShare share;
   const HeadPlaces<DIM> own;
   int most_pieces;
-  unsigned parity = 0;  // of the barriers of keys and values
-  int turn = 0;         // which scores are next
+  typename HeadPlaces<DIM>::Next next;
+  int turn = 0;  // which scores are next
 
   __device__ __forceinline__ HeadSteps(const PersistentArgs<T>& args, const Places<T>& places,
                                        const Mailboxes<T>& mailboxes)
@@ -231,7 +252,7 @@ struct HeadSteps {
     const int first = warp_index() * COLUMNS;
     Softmax total[2];
     float sums[COLUMNS / 8][4] = {};
-    for (int chunk = pieces.first_chunk(piece); chunk < pieces.end_chunk(piece); ++chunk, parity ^= 1) {
+    for (int chunk = pieces.first_chunk(piece); chunk < pieces.end_chunk(piece); ++chunk) {
       float s[8][4];
       score_chunk<HALVES>(at, pieces, chunk, s);
       unsigned p[4][4];
@@ -240,17 +261,19 @@ struct HeadSteps {
       Scales scales[HALVES];
 #pragma unroll
       for (int half = 0; half < HALVES; ++half) scales[half] = total[half].merge(softmax[half]);
-      barrier_wait(places.full_heads(1), parity);
-      replace(own.values(), chunk, 1, first, COLUMNS);
+      const int place = next.place(1);
+      barrier_wait(places.full_heads(place), next.parity);
+      replace(own.chunk(place), chunk, 1, first, COLUMNS);
       multiply_values<DIM, COLUMNS / 16, Head>(
-          p, own.values(),
+          p, own.chunk(place),
           [&](int i, const float(&sum)[4]) {
             float(&to)[4] = sums[i / 8];
 #pragma unroll
             for (int j = 0; j < 2 * HALVES; ++j) to[j] = scales[j / 2](to[j], sum[j]);
           },
           first, COLUMNS);
-      barrier_arrive(places.empty_heads(1));
+      barrier_arrive(places.empty_heads(place));
+      next.advance(1);
     }
 #pragma unroll
     for (int half = 0; half < HALVES; ++half) {
@@ -270,26 +293,29 @@ struct HeadSteps {
                                               float (&s)[8][4]) {
     constexpr int KEYS = CHUNK_KEYS / WARPS, TILES = KEYS / 8;
     float own_scores[TILES][4];
-    const int first = warp_index() * KEYS;
-    barrier_wait(places.full_heads(0), parity);
-    const unsigned long long missing = places.missing();
+    const int first = warp_index() * KEYS, place = next.place(0);
+    const unsigned keys = own.chunk(place);
+    barrier_wait(places.full_heads(place), next.parity);
+    const unsigned long long missing = places.missing(place);
     const int newest = (pieces.end - 1) % CHUNK_KEYS;
-    if (newest / KEYS == warp_index()) replace(own.keys(), chunk, 0, 0, DIM);
-    multiply_keys<DIM, Head>(own_scores, own.queries(), own.keys() + first * own.ROW, 8 * HALVES);
-    barrier_arrive(places.empty_heads(0));
+    if (newest / KEYS == warp_index()) replace(keys, chunk, 0, 0, DIM);
+    multiply_keys<DIM, Head>(own_scores, own.queries(), keys + first * own.ROW, 8 * HALVES);
+    barrier_arrive(places.empty_heads(place));
+    next.advance(0);
     float2* scores = own.scores(turn) + lane_index();
     turn ^= 1;
 #pragma unroll
     for (int t = 0; t < TILES; ++t)
 #pragma unroll
       for (int half = 0; half < HALVES; ++half)
-        scores[(half * 8 + first / 8 + t) * WARP] = make_float2(own_scores[t][2 * half], own_scores[t][2 * half + 1]);
+        scores[half * own.SCORES_HALF + (first / 8 + t) * own.SCORES_TILE] =
+            make_float2(own_scores[t][2 * half], own_scores[t][2 * half + 1]);
     block_sync<WARPS>();
 #pragma unroll
     for (int t = 0; t < 8; ++t)
 #pragma unroll
       for (int half = 0; half < HALVES; ++half) {
-        const float2 v = scores[(half * 8 + t) * WARP];
+        const float2 v = scores[half * own.SCORES_HALF + t * own.SCORES_TILE];
         s[t][2 * half] = v.x, s[t][2 * half + 1] = v.y;
       }
     if constexpr (HALVES == 1) {

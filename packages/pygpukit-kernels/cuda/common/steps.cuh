@@ -18,6 +18,8 @@ constexpr int GROUP_PITCH = GROUP * SPAN + 8;  // elements from row to row: they
 template <class T>
 constexpr int GROUP_BYTES = TILE * GROUP_PITCH * sizeof(T);
 constexpr int STEP_BYTES = 512;
+// Places that keys and values of chunks take in turn, at most.
+constexpr int MOST_HEAD_PLACES = 3;
 
 // Barriers of some of a block's warps, beside those of block_sync.
 enum WarpBarrier : int { STEPS_DONE = 9 };
@@ -90,7 +92,7 @@ struct PersistentArgs {
   int steps_at;  // (3): the step that runs and the next two
   int sums;      // (WARPS, sums_size)
   int scratch;   // (2, NORM_SCRATCH)
-  int missing;   // the positions that the keys lack, of 8 bytes
+  int missing;   // (MOST_HEAD_PLACES): the positions that keys lack, of 8 bytes
   int barriers;
   int ring;
   int most_pieces;
@@ -111,21 +113,21 @@ struct Places {
     return reinterpret_cast<float*>(shared + a.sums) + turn * a.sums_size;
   }
   __device__ __forceinline__ float* scratch() const { return reinterpret_cast<float*>(shared + a.scratch); }
-  __device__ __forceinline__ unsigned long long& missing() const {
-    return *reinterpret_cast<unsigned long long*>(shared + a.missing);
+  __device__ __forceinline__ unsigned long long& missing(int place) const {
+    return reinterpret_cast<unsigned long long*>(shared + a.missing)[place];
   }
 
   // The shared address of a stage.
   __device__ __forceinline__ unsigned stage(int i) const { return shared_address(shared + a.ring) + i * GROUP_BYTES<T>; }
 
-  // Addresses of barriers: of the block's sums, its keys (0) and values (1) and its x, of which there is one place each, and
-  // of its stages. Every thread that takes what is there arrives itself.
+  // Addresses of barriers: of the block's sums, its keys and values, its x, of which there is one place, and of its stages.
+  // Every thread that takes what is there arrives itself.
   __device__ __forceinline__ unsigned full_sums(int turn) const { return barrier(turn); }
   __device__ __forceinline__ unsigned empty_sums(int turn) const { return barrier(WARPS + turn); }
   __device__ __forceinline__ unsigned full_heads(int i) const { return barrier(2 * WARPS + i); }
-  __device__ __forceinline__ unsigned empty_heads(int i) const { return barrier(2 * WARPS + 2 + i); }
-  __device__ __forceinline__ unsigned full_input() const { return barrier(2 * WARPS + 4); }
-  __device__ __forceinline__ unsigned empty_input() const { return barrier(2 * WARPS + 5); }
+  __device__ __forceinline__ unsigned empty_heads(int i) const { return barrier(2 * WARPS + MOST_HEAD_PLACES + i); }
+  __device__ __forceinline__ unsigned full_input() const { return barrier(INPUT_BARRIERS); }
+  __device__ __forceinline__ unsigned empty_input() const { return barrier(INPUT_BARRIERS + 1); }
   __device__ __forceinline__ unsigned full(int stage) const { return barrier(BLOCK_BARRIERS + stage); }
   __device__ __forceinline__ unsigned empty(int stage) const { return barrier(BLOCK_BARRIERS + a.stages + stage); }
 
@@ -138,10 +140,10 @@ struct Places {
     } else if (warp == 1 && lane < WARPS) {
       barrier_init(full_sums(lane), PRODUCT_WARPS * TILE);
       barrier_init(empty_sums(lane), WARP);
-    } else if (warp == 1 && lane < WARPS + 2) {
+    } else if (warp == 1 && lane < WARPS + MOST_HEAD_PLACES) {
       barrier_init(full_heads(lane - WARPS), WARPS * (WARP + 1));
       barrier_init(empty_heads(lane - WARPS), WARPS * WARP);
-    } else if (warp == 1 && lane == WARPS + 2) {
+    } else if (warp == 1 && lane == WARPS + MOST_HEAD_PLACES) {
       barrier_init(full_input(), PRODUCT_WARPS * WARP);
       barrier_init(empty_input(), (PRODUCT_WARPS + WARPS) * WARP);
     }
@@ -156,7 +158,7 @@ struct Places {
   }
 
  private:
-  static constexpr int BLOCK_BARRIERS = 2 * WARPS + 6;
+  static constexpr int INPUT_BARRIERS = 2 * (WARPS + MOST_HEAD_PLACES), BLOCK_BARRIERS = INPUT_BARRIERS + 2;
 
   __device__ __forceinline__ unsigned barrier(int i) const { return shared_address(shared + a.barriers) + 8 * i; }
 };

@@ -86,7 +86,7 @@ struct HeadStream {
   const Places<T> places;
   const HeadShare share;
   const HeadPlaces<DIM> own;
-  unsigned parity = 1;
+  typename HeadPlaces<DIM>::Next next;
 
   __device__ __forceinline__ HeadStream(const PersistentArgs<T>& args, const Places<T>& places)
       : a(args), places(places), share(args), own{places.heads()} {}
@@ -115,19 +115,18 @@ struct HeadStream {
     KeyPlaces keys;
     keys.locate(at.pages, share.sequence, chunk, pieces.begin, pieces.end - 1);
 #pragma unroll 1
-    for (int is_value = 0; is_value < 2; ++is_value) {
-      const unsigned full = places.full_heads(is_value);
-      barrier_wait(places.empty_heads(is_value), parity);
+    for (int is_value = 0; is_value < 2; next.advance(is_value++)) {
+      const int place = next.place(is_value);
+      const unsigned full = places.full_heads(place);
+      barrier_wait(places.empty_heads(place), next.parity ^ 1);
       const CacheStrides& strides = is_value ? at.v_strides : at.k_strides;
-      copy_chunk<DIM, ROWS>(is_value ? own.values() : own.keys(),
-                            (is_value ? at.v_cache : at.k_cache) + share.kv_head * strides.head, strides, keys,
+      copy_chunk<DIM, ROWS>(own.chunk(place), (is_value ? at.v_cache : at.k_cache) + share.kv_head * strides.head, strides, keys,
                             warp * ROWS, at.dim);
       if (lane_index() == 0) {
-        if (!is_value && warp == 0) places.missing() = keys.missing();
+        if (!is_value && warp == 0) places.missing(place) = keys.missing();
         barrier_arrive(full);
       }
       barrier_arrive_copied(full);
     }
-    parity ^= 1;
   }
 };

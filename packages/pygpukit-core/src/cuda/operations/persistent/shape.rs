@@ -26,6 +26,7 @@ impl Shape {
     const GROUP: usize = 4;
     const STAGE: usize = Self::TILE * (Self::GROUP * Self::SPAN + 8) * 2;
     const MOST_TILES: usize = 4;
+    const MOST_HEAD_PLACES: usize = 3;
     const MOST_VECTOR_BYTES: usize = 16 << 10;
     const FEWEST_STAGES: usize = 5;
     const MOST_STAGES: usize = 12;
@@ -34,7 +35,6 @@ impl Shape {
 
     /// As common/steps.cuh has it. None where it is too much.
     pub(super) fn new(steps: &[Step], attention: &AttentionArgs, limits: &Limits) -> Option<Shape> {
-        let dim = attention.dim as usize;
         let linears = || steps.iter().filter(|step| step.kind == LINEAR).map(Step::linear);
         // Stages are multiplied as a whole, though what is behind the end of x counts for nothing.
         let stage_values = Self::GROUP * Self::SPAN;
@@ -49,13 +49,13 @@ impl Shape {
             (Self::GROUP / stages).clamp(1, Self::MOST_TILES) * parts * chunks
         };
         let sums_size = linears().map(chunks).max()? * Self::TILE;
-        let heads = 328 * dim + 8192;
+        let heads = Self::heads_bytes(attention);
         let steps = 3 * size_of::<Step>();
         let sums = 4 * Self::WARPS * sums_size;
         let scratch = 4 * 2 * (2 * Self::WARPS);
-        let missing = 16;
+        let missing = 8 * (Self::MOST_HEAD_PLACES + 1);
         let parts = [input, heads, vectors, steps, sums, scratch, missing];
-        let barriers = 8 * (2 * Self::WARPS + 6);
+        let barriers = 8 * (2 * (Self::WARPS + Self::MOST_HEAD_PLACES) + 2);
         let stage = Self::STAGE + 16;
         let fixed = parts.iter().sum::<usize>() + barriers;
         let free = (limits.shared_bytes_per_block as usize).saturating_sub(fixed);
@@ -71,5 +71,12 @@ impl Shape {
         let spare = stages.checked_sub(Self::FEWEST_STAGES)?;
         let under_way = Self::MOST_UNDER_WAY.min(spare + 1).min((stages - 1) / 2);
         Some(Shape { stages, under_way, sums_size, places, bytes: fixed + stages * stage })
+    }
+
+    /// What attention takes, as common/step_heads.cuh has it.
+    fn heads_bytes(attention: &AttentionArgs) -> usize {
+        let room = if attention.heads / attention.kv_heads > 8 { 16 } else { 8 };
+        let places = if attention.dim == 64 { 2 } else { Self::MOST_HEAD_PLACES };
+        (128 * places + 40 + 2 * room) * attention.dim as usize + 512 * room
     }
 }
