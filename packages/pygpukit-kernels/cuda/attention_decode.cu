@@ -12,24 +12,25 @@
 template <class T>
 __device__ __forceinline__ void merge_heads(const SinkArgs<T>& a, int token, int first_head, int heads, int first, int end,
                                             int rank = 0, int blocks = 1) {
-  const int pairs = a.dim / 2;
+  constexpr int AHEAD = 4;
+  const int fours = a.dim / 4;
 #pragma unroll 1
-  for (int pair = rank * blockDim.x + threadIdx.x; pair < heads * pairs; pair += blocks * blockDim.x) {
-    const int head = first_head + pair / pairs, i = pair % pairs * 2;
+  for (int four = rank * blockDim.x + threadIdx.x; four < heads * fours; four += blocks * blockDim.x) {
+    const int head = first_head + four / fours, column = four % fours * 4;
     const SpanResults<T> results(a, token, head);
-    constexpr int AHEAD = 4;
-    const float2 out = merge_spans<AHEAD>(first, end, [&](int span, int count, float2* sums, Softmax* softmax) {
+    float out[4];
+    merge_spans<AHEAD>(out, first, end, [&](int span, int count, float (*sums)[4], Softmax* softmax) {
 #pragma unroll
       for (int j = 0; j < AHEAD; ++j)
         if (j < count) {
-          sums[j] = *reinterpret_cast<const float2*>(results.sums + static_cast<long long>(span + j) * a.dim + i);
+          load_four(sums[j], results.sums + static_cast<long long>(span + j) * a.dim + column);
           softmax[j].largest = results.softmax[2 * (span + j)];
           softmax[j].weight = results.softmax[2 * (span + j) + 1];
         }
     }, a.sink(head));
-    T* to = a.out + token * a.out_stride + head * a.dim + i;
-    to[0] = from_float<T>(out.x);
-    to[1] = from_float<T>(out.y);
+    T* to = a.out + token * a.out_stride + head * a.dim + column;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) to[i] = from_float<T>(out[i]);
   }
 }
 
@@ -58,9 +59,13 @@ __device__ __forceinline__ void attention_decode(const SinkArgs<T>& a, const App
   start_dependents();
   const bool any = decode.locate();
   if (any) {
-    decode.run(append, [&](int head, int span, int column, float2 sum, const Softmax& softmax) {
+    decode.run(append, [&](int head, int span, int column, const float (&sum)[8], const Softmax& softmax) {
       const SpanResults<T> results(a, token, head);
-      *reinterpret_cast<float2*>(results.sums + static_cast<long long>(span) * a.dim + column) = sum;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int own = column + half * DIM / 2;
+        if (own < a.dim) store_four(results.sums + static_cast<long long>(span) * a.dim + own, sum + 4 * half);
+      }
       if (column == 0) {
         results.softmax[2 * span] = softmax.largest;
         results.softmax[2 * span + 1] = softmax.weight;

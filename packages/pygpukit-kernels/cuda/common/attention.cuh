@@ -95,8 +95,10 @@ struct Scorer {
 struct Scales {
   float before, next;
   __device__ __forceinline__ float operator()(float sum, float added) const { return fmaf(added, next, sum * before); }
-  __device__ __forceinline__ float2 operator()(float2 sum, float2 added) const {
-    return make_float2((*this)(sum.x, added.x), (*this)(sum.y, added.y));
+  template <int N>
+  __device__ __forceinline__ void add(float (&sums)[N], const float (&added)[N]) const {
+#pragma unroll
+    for (int i = 0; i < N; ++i) sums[i] = (*this)(sums[i], added[i]);
   }
 };
 

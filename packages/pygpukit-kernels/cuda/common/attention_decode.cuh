@@ -11,6 +11,14 @@
 
 constexpr int MOST_QUERIES = 16;
 
+__device__ __forceinline__ void load_four(float* to, const float* from) {
+  const float4 four = *reinterpret_cast<const float4*>(from);
+  to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+}
+__device__ __forceinline__ void store_four(float* to, const float* from) {
+  *reinterpret_cast<float4*>(to) = make_float4(from[0], from[1], from[2], from[3]);
+}
+
 // What a block has to do for a token: the heads head … head + queries - 1, and of the spans that the token sees `split`,
 // split + splits, ….
 struct Share {
@@ -96,7 +104,8 @@ struct Decode : Share {
       for (int h = 0; h < HALVES; ++h)
         if (row + 8 * h < queries) softmax[within * queries + row + 8 * h] = rows[h];
     float* kept = sums + (within * queries + row) * ROW + lane_index() % 4 * 2;
-    multiply_values<DIM, 2, T>(p, v, [&](int i, const float(&sum)[4]) {
+    constexpr int UNROLL = DIM == 64 ? 2 : 4;  // with more than that registers are spilled
+    multiply_values<DIM, UNROLL, T>(p, v, [&](int i, const float(&sum)[4]) {
 #pragma unroll
       for (int h = 0; h < HALVES; ++h)
         if (row + 8 * h < queries)
@@ -104,23 +113,25 @@ struct Decode : Share {
     });
   }
 
-  // Merges the chunks of a span that are seen; keep_span(head, span, column, sums, softmax) has the results, two columns
-  // at a time.
+  // Merges the chunks of a span that are seen; keep_span(head, span, column, sums, softmax) has the results: four columns
+  // from `column` on, and four half a head further on: so threads side by side meet no bank twice.
   template <class KeepSpan>
   __device__ __forceinline__ void merge_span(int span, const KeepSpan& keep_span) const {
     const int first = max(span * SPAN_CHUNKS, begin / CHUNK_KEYS) % SPAN_CHUNKS;
     const int count = min(ceil_div(end, CHUNK_KEYS) - span * SPAN_CHUNKS, SPAN_CHUNKS);
 #pragma unroll 1
-    for (int i = thread_index(); i < queries * DIM / 2; i += WARPS * WARP) {
-      const int row = i / (DIM / 2), column = i % (DIM / 2) * 2;
-      if (column >= a.dim) continue;
+    for (int i = thread_index(); i < queries * DIM / 8; i += WARPS * WARP) {
+      const int row = i / (DIM / 8), column = i % (DIM / 8) * 4;
       Softmax total;
-      float2 sum = make_float2(0.f, 0.f);
+      float sum[8] = {};
 #pragma unroll
       for (int chunk = 0; chunk < SPAN_CHUNKS; ++chunk) {
         if (chunk < first || chunk >= count) continue;
-        const float2 next = *reinterpret_cast<const float2*>(sums + (chunk * queries + row) * ROW + column);
-        sum = total.merge(softmax[chunk * queries + row])(sum, next);
+        float next[8];
+        const float* kept = sums + (chunk * queries + row) * ROW + column;
+        load_four(next, kept);
+        load_four(next + 4, kept + DIM / 2);
+        total.merge(softmax[chunk * queries + row]).add(sum, next);
       }
       keep_span(head + row, span, column, sum, total);
     }
@@ -323,22 +334,24 @@ struct Decode : Share {
   }
 };
 
-// Two elements of a head: its spans first … end - 1, merged, and its sink if it has one. load(span, count, sums, softmax)
+// N elements of a head: its spans first … end - 1, merged, and its sink if it has one. load(span, count, sums, softmax)
 // gives the results of as many spans, AHEAD at most.
-template <int AHEAD, class Load>
-__device__ __forceinline__ float2 merge_spans(int first, int end, const Load& load, const float* sink) {
+template <int AHEAD, int N, class Load>
+__device__ __forceinline__ void merge_spans(float (&sum)[N], int first, int end, const Load& load, const float* sink) {
   Softmax total;
-  float2 sum = make_float2(0.f, 0.f);
+#pragma unroll
+  for (int i = 0; i < N; ++i) sum[i] = 0.f;
 #pragma unroll 1
   for (int span = first; span < end; span += AHEAD) {
     Softmax softmax[AHEAD];
-    float2 sums[AHEAD] = {};
+    float sums[AHEAD][N] = {};
     load(span, min(AHEAD, end - span), sums, softmax);
 #pragma unroll
     for (int j = 0; j < AHEAD; ++j)
-      if (span + j < end) sum = total.merge(softmax[j])(sum, sums[j]);
+      if (span + j < end) total.merge(softmax[j]).add(sum, sums[j]);
   }
   // Where there is nothing to see, 0 / 0 gives NaN.
   const float scale = 1.f / total.with_sink(sink);
-  return make_float2(sum.x * scale, sum.y * scale);
+#pragma unroll
+  for (int i = 0; i < N; ++i) sum[i] *= scale;
 }
