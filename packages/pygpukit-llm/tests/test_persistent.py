@@ -58,6 +58,13 @@ CONFIGS = {
         "num_attention_heads": 20,
         "num_key_value_heads": 1,
     },
+    "llama, 12 heads of 128 to a key": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "head_dim": 128,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 1,
+    },
     "llama, wide inside": {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
