@@ -17,7 +17,7 @@ import gpu
 import random_model
 from gpu_workers import DECODE_TOKENS
 
-CONTEXTS = [256, 1536, 4096, 8192, 16384]
+CONTEXTS = [256, 1536, 4096, 8192, 16384, 32768]
 VARIANTS = {"one_launch": "1", "launches": "0"}
 
 
