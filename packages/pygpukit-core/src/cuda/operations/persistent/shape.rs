@@ -28,27 +28,39 @@ impl Shape {
     const MOST_TILES: usize = 4;
     const MOST_HEAD_PLACES: usize = 3;
     const MOST_VECTOR_BYTES: usize = 16 << 10;
-    const FEWEST_STAGES: usize = 5;
     const MOST_STAGES: usize = 12;
+    /// With so many one launch is as fast as many are.
+    const FEWEST_UNDER_WAY: usize = 2;
     /// Enough for the memory; the latency of words grows with more.
     const MOST_UNDER_WAY: usize = 3;
 
-    /// As common/steps.cuh has it. None where it is too much.
+    /// The shape that has the most weights under way and, of such, that with room for the vectors of norms,
+    /// which can be read from where they are. None where too little can be under way.
     pub(super) fn new(steps: &[Step], attention: &AttentionArgs, limits: &Limits) -> Option<Shape> {
-        let linears = || steps.iter().filter(|step| step.kind == LINEAR).map(Step::linear);
+        let norms = linears(steps).map(|args| args.norm.vector_bytes(args.k as usize));
+        let vectors = norms.max()?.min(Self::MOST_VECTOR_BYTES);
+        let shapes = [0, vectors].map(|vectors| Self::with(steps, attention, vectors, limits));
+        shapes.into_iter().flatten().max_by_key(|shape| shape.under_way)
+    }
+
+    /// As common/steps.cuh has it, with as many bytes for vectors of norms.
+    fn with(
+        steps: &[Step],
+        attention: &AttentionArgs,
+        vectors: usize,
+        limits: &Limits,
+    ) -> Option<Shape> {
         // Stages are multiplied as a whole, though what is behind the end of x counts for nothing.
         let stage_values = Self::GROUP * Self::SPAN;
         let input = |args: LinearArgs| 2 * (args.k as usize).next_multiple_of(stage_values);
-        let input = linears().map(input).max()?;
-        let vectors = |args: LinearArgs| args.norm.vector_bytes(args.k as usize);
-        let vectors = linears().map(vectors).max()?.min(Self::MOST_VECTOR_BYTES);
+        let input = linears(steps).map(input).max()?;
         // Of as many tiles at a time as give each warp something to multiply.
         let chunks = |args: LinearArgs| {
             let (parts, chunks) = (1 + args.gated as usize, (args.k as usize).div_ceil(Self::SPAN));
             let stages = parts * chunks.div_ceil(Self::GROUP);
             (Self::GROUP / stages).clamp(1, Self::MOST_TILES) * parts * chunks
         };
-        let sums_size = linears().map(chunks).max()? * Self::TILE;
+        let sums_size = linears(steps).map(chunks).max()? * Self::TILE;
         let heads = Self::heads_bytes(attention);
         let steps = 3 * size_of::<Step>();
         let sums = 4 * Self::WARPS * sums_size;
@@ -68,9 +80,16 @@ impl Shape {
             places[index] = end as i32;
         }
         // What common/streams.cuh has to keep phases apart.
-        let spare = stages.checked_sub(Self::FEWEST_STAGES)?;
-        let under_way = Self::MOST_UNDER_WAY.min(spare + 1).min((stages - 1) / 2);
-        Some(Shape { stages, under_way, sums_size, places, bytes: fixed + stages * stage })
+        let apart = stages.saturating_sub(4).min(stages.saturating_sub(1) / 2);
+        let under_way = apart.min(Self::MOST_UNDER_WAY);
+        let bytes = fixed + stages * stage;
+        (under_way >= Self::FEWEST_UNDER_WAY).then_some(Shape {
+            stages,
+            under_way,
+            sums_size,
+            places,
+            bytes,
+        })
     }
 
     /// What attention takes, as common/step_heads.cuh has it.
@@ -79,4 +98,8 @@ impl Shape {
         let places = if attention.dim == 64 { 2 } else { Self::MOST_HEAD_PLACES };
         (128 * places + 40 + 2 * room) * attention.dim as usize + 512 * room
     }
+}
+
+fn linears(steps: &[Step]) -> impl Iterator<Item = LinearArgs> + '_ {
+    steps.iter().filter(|step| step.kind == LINEAR).map(Step::linear)
 }

@@ -327,11 +327,30 @@ fn stages_suffice_to_tell_their_phases_apart() {
         for persistent in decoder(DType::BF16, 1, limits, 3, false).join() {
             let Shape { stages, under_way, bytes, .. } = persistent.shape;
             assert!(bytes <= (kilobytes << 10) as usize);
-            assert!(under_way >= 1 && 2 * under_way < stages && under_way + 4 <= stages);
+            assert!(under_way >= 2 && 2 * under_way < stages && under_way + 4 <= stages);
             joined += 1;
         }
     }
     assert!((1..196).contains(&joined));
+}
+
+#[test]
+fn vectors_of_norms_give_way_to_weights_under_way() {
+    let room_of = |limits: Limits| {
+        let joined = decoder(DType::BF16, 1, limits, 3, false).join();
+        joined.first().map(|persistent| {
+            let [_, _, vectors, steps, ..] = persistent.shape.places;
+            (persistent.shape.under_way, steps - vectors)
+        })
+    };
+    let (_, enough) = room_of(H100).unwrap();
+    assert!(enough >= 2 * HIDDEN as i32);
+    let bytes = |hundreds: u32| Limits { shared_bytes_per_block: 100 * hundreds, ..H100 };
+    let rooms: Vec<_> = (300..2300).filter_map(|hundreds| room_of(bytes(hundreds))).collect();
+    // From a few bytes on there is one more under way, and from a few more on also room for them.
+    let least = [2, 3].map(|n| rooms.iter().find(|(under_way, _)| *under_way == n));
+    assert_eq!(least, [Some(&(2, 0)), Some(&(3, 0))]);
+    assert!(rooms.contains(&(2, enough)));
 }
 
 #[test]
