@@ -16,7 +16,7 @@
 
 struct SampleArgs {
   int* out;             // (rows)
-  Ranked* maxima;  // (rows, MAXIMA), of argmax_maxima
+  Ranked* maxima;       // (rows, MAXIMA)
   const float* logits;  // (rows, vocabulary)
   const int* positions;
   const float* temperature;

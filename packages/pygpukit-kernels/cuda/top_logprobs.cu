@@ -6,11 +6,11 @@
 #include "common/logits.cuh"
 
 struct LogprobsArgs {
-  float* values;  // (rows, k + 1)
-  int* indices;   // (rows, k + 1)
-  Ranked* maxima;  // (rows, MAXIMA), of argmax_maxima
-  const float* logits;   // (rows, vocabulary)
-  const int* ids;        // (rows)
+  float* values;        // (rows, k + 1)
+  int* indices;         // (rows, k + 1)
+  Ranked* maxima;       // (rows, MAXIMA)
+  const float* logits;  // (rows, vocabulary)
+  const int* ids;       // (rows)
   long long values_stride, indices_stride, logits_stride;
   int vocabulary, k;
 };

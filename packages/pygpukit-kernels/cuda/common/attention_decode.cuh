@@ -104,7 +104,7 @@ struct Decode : Share {
       for (int h = 0; h < HALVES; ++h)
         if (row + 8 * h < queries) softmax[within * queries + row + 8 * h] = rows[h];
     float* kept = sums + (within * queries + row) * ROW + lane_index() % 4 * 2;
-    constexpr int UNROLL = DIM == 64 ? 2 : 4;  // with more than that registers are spilled
+    constexpr int UNROLL = DIM == 64 ? 2 : 4;  // laid out four by four, heads of 64 would spill registers
     multiply_values<DIM, UNROLL, T>(p, v, [&](int i, const float(&sum)[4]) {
 #pragma unroll
       for (int h = 0; h < HALVES; ++h)

@@ -55,7 +55,7 @@ constexpr int PART_STRIDE = MAXIMA * PART_RUN;
 constexpr int ROW_THREADS = MAXIMA;
 constexpr int ROW_WARPS = ROW_THREADS / WARP;
 
-// This thread's maximum of the block's row. Who leaves the next ones there may add them up: zeros are left to begin with.
+// This thread's maximum of the block's row. Zeros are left there: who leaves the next ones may raise what it finds.
 __device__ __forceinline__ Ranked take_maximum(Ranked* maxima) {
   Ranked& own = maxima[blockIdx.x * MAXIMA + threadIdx.x];
   const Ranked maximum = own;

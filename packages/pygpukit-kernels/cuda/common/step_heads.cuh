@@ -63,18 +63,14 @@ struct HeadPlaces {
   static constexpr int SCORES_HALF = 2 * SCORES_TURN + MOST_QUERIES * ROW / sizeof(float2);
   unsigned char* start;
 
-  // The place of the keys (0) or values (1) that come next, and which phase of its barriers it is in: keys and values by
-  // turns. Where there are two places each always have the same one.
-  struct Next {
-    int index = 0;
-    unsigned parity = 0;
-
-    __device__ __forceinline__ int place(int is_value) const { return PLACES == 2 ? is_value : index; }
+  // The place of the keys (0) or values (1) that come next: they come by turns, so of two places each always have the same.
+  struct Next : Slot<PLACES> {
+    __device__ __forceinline__ int place(int is_value) const { return PLACES == 2 ? is_value : this->index; }
     __device__ __forceinline__ void advance(int is_value) {
-      const bool wraps = PLACES == 2 ? is_value : ++index == PLACES;
-      if (!wraps) return;
-      index = 0;
-      parity ^= 1;
+      if (PLACES > 2)
+        Slot<PLACES>::advance();
+      else if (is_value)
+        this->parity ^= 1;
     }
   };
 

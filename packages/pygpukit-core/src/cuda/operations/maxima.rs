@@ -24,10 +24,10 @@ impl Choice {
     /// Those that come first in `following`, if they are such.
     pub(super) fn of(product: &LinearArgs, following: &[&CudaLaunch]) -> Option<Choice> {
         let [first, last] = following.first_chunk()?;
-        let mut last = (*last).clone();
         if first.function != "argmax_maxima" {
             return None;
         }
+        let mut last = (*last).clone();
         let found: MaximaArgs = first.parameters.first()?;
         let rows = product.rows.cast_unsigned();
         let made = (product.out, product.out_stride, product.n);

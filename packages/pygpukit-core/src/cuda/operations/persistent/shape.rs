@@ -65,7 +65,7 @@ impl Shape {
         let steps = 3 * size_of::<Step>();
         let sums = 4 * Self::WARPS * sums_size;
         let scratch = 4 * 2 * (2 * Self::WARPS);
-        let missing = 8 * (Self::MOST_HEAD_PLACES + 1);
+        let missing = (8 * Self::MOST_HEAD_PLACES).next_multiple_of(16);
         let parts = [input, heads, vectors, steps, sums, scratch, missing];
         let barriers = 8 * (2 * (Self::WARPS + Self::MOST_HEAD_PLACES) + 2);
         let stage = Self::STAGE + 16;
