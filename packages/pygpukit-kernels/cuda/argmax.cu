@@ -38,9 +38,9 @@ struct ArgmaxArgs {
 // The token of the largest logit, the first of equals; -1 where a logit is NaN or +∞ or all are -∞.
 // Launch: 1024 threads, a block for each row.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS) argmax_rows(const __grid_constant__ ArgmaxArgs a) {
-  __shared__ Ranked scratch[ROW_WARPS];
+  __shared__ PartMaxima::Scratch scratch;
   start_dependents();
   wait_for_inputs();
-  const Ranked first = row_reduce(take_maximum(a.maxima), scratch, Later());
+  const Ranked first = PartMaxima(take_maximum(a.maxima), scratch).first;
   if (threadIdx.x == 0) a.out[blockIdx.x] = is_sound(first) ? token(first) : -1;
 }

@@ -9,7 +9,7 @@
 // where a logit is NaN or +∞ or all are -∞. The token drawn is the first, by number, up to which the weights exceed the
 // random number times their sum.
 //
-// Launch: after argmax_maxima, 1024 threads, a block for each row.
+// Launch: after argmax_maxima, 1024 threads, a block for each row. All but maxima and logits is read early.
 #include "common/launch.cuh"
 #include "common/logits.cuh"
 #include "common/random.cuh"
@@ -30,10 +30,12 @@ struct SampleArgs {
 
 struct Settings {
   float temperature, top_p, min_p, largest;
+  float factor;  // 1 / temperature
   int top_k;  // 0: off
 
   __device__ __forceinline__ Settings(const SampleArgs& a, int row) {
     temperature = a.temperature[row];
+    factor = fminf(1.f / temperature, LARGEST_F32);
     top_k = a.top_k[row];
     if (top_k < 0 || top_k >= a.vocabulary) top_k = 0;
     top_p = a.top_p[row];
@@ -43,7 +45,7 @@ struct Settings {
   __device__ __forceinline__ bool is_greedy() const {
     return temperature <= 0.f || top_k == 1 || top_p <= 0.f || min_p >= 1.f;
   }
-  __device__ __forceinline__ float weight(float logit) const { return expf((logit - largest) / temperature); }
+  __device__ __forceinline__ float weight(float logit) const { return expf((logit - largest) * factor); }
   __device__ __forceinline__ bool is_heavy(float weight) const { return weight >= min_p; }
   // What the head that top-p keeps weighs at least.
   __device__ __forceinline__ Weight head_of(Weight total) const {
@@ -55,23 +57,62 @@ struct Shared {
   Ranked sorted[ROW_THREADS];
   Weight weights[ROW_THREADS];
   Weight scratch[ROW_WARPS];
+  Weight group_scratch[2][ROW_WARPS];
+  PartMaxima::Scratch maxima;
   Candidates candidates;
   Selection selection;
   double random;
-  int drawn, kept;
+  int drawn;
+  int some_light;  // whether a candidate weighs too little for min-p
+  int all_here;    // whether the candidates are all that can be drawn
+
+  // By one thread, a barrier before the others are here.
+  __device__ __forceinline__ void init() {
+    candidates.clear();
+    some_light = all_here = 0;
+  }
+};
+
+// The first threads of a block: an even number of warps, enough for what there is to do.
+struct Group {
+  static constexpr int UNROLL = 2;
+  int threads;
+
+  // For `count` times `lanes` threads.
+  __device__ __forceinline__ Group(int count, int lanes) : threads(ceil_div(count * lanes, 2 * WARP) * 2 * WARP) {}
+
+  __device__ __forceinline__ void sync() const { asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory"); }
+  // Over the group; every thread gets the result. `scratch` holds ROW_WARPS.
+  __device__ __forceinline__ Weight sum(Weight x, Weight* scratch) const {
+    x = over_lanes(x, WARP);
+    if (lane_index() == 0) scratch[warp_index()] = x;
+    sync();
+    return over_lanes(lane_index() < threads / WARP ? scratch[lane_index()] : 0, WARP);
+  }
+  // Over neighbouring lanes, a power of two; every one of them gets the result.
+  template <class T>
+  static __device__ __forceinline__ T over_lanes(T x, int lanes) {
+#pragma unroll 1
+    for (int step = 1; step < lanes; step *= 2) x += __shfl_xor_sync(~0u, x, step);
+    return x;
+  }
+  // Calls visit(i) for every lanes-th number below `count`, up to four, from this thread's own on; and for a few more, fewer
+  // than threads / lanes.
+  template <class Visit>
+  __device__ __forceinline__ void for_each(int lanes, int count, Visit visit) const {
+#pragma unroll 1
+    for (int i = threadIdx.x % lanes; i < count; i += UNROLL * lanes)
+#pragma unroll
+      for (int j = 0; j < UNROLL; ++j) visit(i + j * lanes);
+  }
 };
 
 struct Sampler {
-  const SampleArgs& a;
-  const Row& row;
+  Row row;
   Ranked first;  // of the row
-  const Settings& settings;
+  Settings settings;
   Shared& shared;
 
-  // By the last thread, which has the least to do before it is needed.
-  __device__ __forceinline__ void draw_random() const {
-    if (threadIdx.x == ROW_THREADS - 1) shared.random = uniform(a.seeds[blockIdx.x], a.positions[blockIdx.x]);
-  }
   __device__ __forceinline__ Weight weight_of(float logit) const { return to_weight(settings.weight(logit)); }
   __device__ __forceinline__ Weight target(Weight total) const {
     return static_cast<Weight>(shared.random * static_cast<double>(total));
@@ -83,35 +124,46 @@ struct Sampler {
     return block_sum(sum, shared.scratch);
   }
 
-  // Draws from among the candidates, in order in shared.sorted, of which thread i holds the i-th, 0 where there is none or
-  // it is left out with those behind it; false if top-p may keep more than are here. `total` is what all that top-p chooses
-  // from weighs; 0: the candidates are all.
-  __device__ __forceinline__ bool draw_from_list(Ranked ranked, Weight total) const {
-    const int i = threadIdx.x;
-    const float w = ranked ? settings.weight(logit(ranked)) : 0.f;
+  // Draws from among the candidates, if those are all that can be drawn. `total` is what all that top-p chooses from
+  // weighs; 0: what is left of the candidates by top-k.
+  __device__ __forceinline__ void draw_from_candidates(Weight total) const {
+    const int count = shared.candidates.count;
+    const int lanes = count <= ROW_THREADS / 4 ? 4 : count <= ROW_THREADS / 2 ? 2 : 1;  // that share one
+    const Group group(count, lanes);
+    if (threadIdx.x >= group.threads) return;
+    const int own = threadIdx.x / lanes;
+    const bool exists = own < count, speaks = exists && threadIdx.x % lanes == 0;
+    Ranked* list = shared.candidates.list;
+    const Ranked ranked = exists ? list[own] : 0;
+    const float w = exists ? settings.weight(logit(ranked)) : 0.f;
     const Weight weight = to_weight(w);
-    if (threadIdx.x == 0) shared.kept = 0;
-    const auto [sum, here] = BlockScan(weight, shared.scratch);
-    const Weight head = settings.head_of(total ? total : here);
-    // Candidates that aren't here can matter only if the head reaches beyond those that are, or if the last that is
-    // here is still heavy enough.
-    const bool all_here = !total || shared.candidates.count == row.vocabulary || (settings.top_p < 1.f && here >= head) ||
-                          !settings.is_heavy(settings.weight(logit(shared.sorted[shared.candidates.count - 1])));
-    if (!all_here) return false;
-    const bool kept = ranked && (settings.top_p >= 1.f || sum - weight < head) && settings.is_heavy(w);
-    shared.weights[i] = kept ? weight : 0;
-    const unsigned lanes = __ballot_sync(~0u, kept);
-    if (lanes && lane_index() == 0) atomicMax(&shared.kept, i + WARP - __clz(lanes));
-    const Weight kept_total = block_sum(kept ? weight : 0, shared.scratch), target = this->target(kept_total);
-    for (int one = warp_index(); one < shared.kept; one += ROW_WARPS) {
-      const int its_token = token(shared.sorted[one]);
-      Weight before = 0;
-      for (int j = lane_index(); j < shared.kept; j += WARP)
-        if (token(shared.sorted[j]) < its_token) before += shared.weights[j];
-      before = warp_reduce(before, Sum());
-      if (before <= target && target < before + shared.weights[one]) shared.drawn = its_token;
+    if (threadIdx.x % lanes == 0) {
+      list[own] = ranked;
+      shared.weights[own] = weight;
+      if (exists && !settings.is_heavy(w)) atomicOr(&shared.some_light, 1);
     }
-    return true;
+    group.sync();
+    int larger = 0;    // logits
+    Weight above = 0;  // what those weigh that rank higher
+    group.for_each(lanes, count, [&](int i) {
+      larger += key(list[i]) > key(ranked);
+      above += list[i] > ranked ? shared.weights[i] : 0;
+    });
+    larger = group.over_lanes(larger, lanes);
+    above = group.over_lanes(above, lanes);
+    const bool stays = exists && (!settings.top_k || larger < settings.top_k);
+    const Weight here = group.sum(stays && speaks ? weight : 0, shared.group_scratch[0]);
+    const Weight head = settings.head_of(total ? total : here);
+    // Candidates that aren't here can matter only if the head reaches beyond those that are, and none of these is too light.
+    if (total && count < row.vocabulary && (settings.top_p >= 1.f || here < head) && !shared.some_light) return;
+    const bool kept = stays && (settings.top_p >= 1.f || above < head) && settings.is_heavy(w);
+    if (speaks && !kept) shared.weights[own] = 0;
+    const Weight target = this->target(group.sum(kept && speaks ? weight : 0, shared.group_scratch[1]));
+    Weight before = 0;
+    group.for_each(lanes, count, [&](int i) { before += token(list[i]) < token(ranked) ? shared.weights[i] : 0; });
+    before = group.over_lanes(before, lanes);
+    if (kept && speaks && before <= target && target < before + weight) shared.drawn = token(ranked);
+    if (threadIdx.x == 0) shared.all_here = 1;
   }
 
   // Draws from the tokens that rank at least as high as `least` and are heavy enough.
@@ -145,7 +197,6 @@ struct Sampler {
 
   // The general way: a few passes over the row for each filter.
   __device__ __forceinline__ void draw_filtered() const {
-    draw_random();
     Ranked least = 0;
     if (settings.top_k) {
       const auto one = [](float, Ranked) -> Weight { return 1; };
@@ -161,41 +212,43 @@ struct Sampler {
     }
     draw_from_row(least);
   }
-
-  // `maximum`: the thread's share of the maxima.
-  __device__ __forceinline__ void draw(Ranked maximum) const {
-    // Where k of the first logits of parts of the row rank so high, the first k of all do. Without top-k the head that
-    // top-p keeps is hoped to be among some hundreds.
-    constexpr int HOPE = 384;
-    const int count = settings.top_k ? settings.top_k : HOPE;
-    if (count <= ROW_THREADS && (settings.top_k || settings.top_p < 1.f || settings.min_p > 0.f)) {
-      const Ranked least = reached_by(count, maximum, first, shared.sorted);
-      draw_random();
-      shared.candidates.gather_from_parts(row, least, maximum, shared.sorted);
-      if (shared.candidates.count >= settings.top_k && shared.candidates.count <= ROW_THREADS) {
-        Ranked ranked = shared.candidates.sort(shared.sorted);
-        const Weight all = settings.top_k ? 0 : total();
-        if (settings.top_k && key(ranked) < key(shared.sorted[settings.top_k - 1])) ranked = 0;
-        if (draw_from_list(ranked, all)) return;
-      }
-    }
-    draw_filtered();
-  }
 };
+
+// Calls, so that their code, many times the rest's, isn't in the way.
+__device__ __noinline__ Weight total(Sampler sampler) { return sampler.total(); }
+__device__ __noinline__ void draw_filtered(Sampler sampler) { sampler.draw_filtered(); }
+
+__device__ __forceinline__ void draw(const Sampler& sampler, const PartMaxima& maxima) {
+  const Settings& settings = sampler.settings;
+  Shared& shared = sampler.shared;
+  // Where k of the first logits of parts of the row rank so high, the first k of all do. Without top-k the head that top-p
+  // keeps is hoped to be among some hundreds.
+  constexpr int HOPE = 384;
+  const int count = settings.top_k ? settings.top_k : HOPE;
+  if (count <= ROW_THREADS && (settings.top_k || settings.top_p < 1.f || settings.min_p > 0.f)) {
+    shared.candidates.gather_from_parts(sampler.row, maxima.reached_by(count), maxima.own, shared.sorted);
+    const int found = shared.candidates.count;
+    if (found >= settings.top_k && found <= ROW_THREADS) sampler.draw_from_candidates(settings.top_k ? 0 : total(sampler));
+    __syncthreads();
+  }
+  if (shared.all_here) return;
+  draw_filtered(sampler);
+  __syncthreads();
+}
 
 extern "C" __global__ void __launch_bounds__(ROW_THREADS) sample_rows(const __grid_constant__ SampleArgs a) {
   __shared__ Shared shared;
   start_dependents();
-  wait_for_inputs();
   const int index = blockIdx.x;
-  const Ranked maximum = take_maximum(a.maxima);
   Settings settings(a, index);
-  const Ranked first = row_reduce(maximum, shared.sorted, Later());
-  if (threadIdx.x == 0) shared.drawn = is_sound(first) ? token(first) : -1;
-  settings.largest = logit(first);
+  if (threadIdx.x == 0) shared.init();
+  if (threadIdx.x == ROW_THREADS - 1) shared.random = uniform(a.seeds[index], a.positions[index]);
+  wait_for_inputs();
+  const PartMaxima maxima(take_maximum(a.maxima), shared.maxima);
+  const bool is_sound = ::is_sound(maxima.first);
+  settings.largest = logit(maxima.first);
+  if (threadIdx.x == 0) shared.drawn = is_sound ? token(maxima.first) : -1;
   const Row row = {a.logits + index * a.logits_stride, a.vocabulary};
-  __syncthreads();
-  if (is_sound(first) && !settings.is_greedy()) Sampler{a, row, first, settings, shared}.draw(maximum);
-  __syncthreads();
+  if (is_sound && !settings.is_greedy()) draw({row, maxima.first, settings, shared}, maxima);
   if (threadIdx.x == 0) a.out[index] = shared.drawn;
 }

@@ -18,6 +18,7 @@ struct LogprobsArgs {
 struct Shared {
   Ranked sorted[ROW_THREADS];
   Weight scratch[ROW_WARPS];
+  PartMaxima::Scratch maxima;
   Candidates candidates;
   Selection selection;
 };
@@ -25,20 +26,20 @@ struct Shared {
 extern "C" __global__ void __launch_bounds__(ROW_THREADS) top_logprobs_rows(const __grid_constant__ LogprobsArgs a) {
   __shared__ Shared shared;
   start_dependents();
+  if (threadIdx.x == 0) shared.candidates.clear();
   wait_for_inputs();
   const int index = blockIdx.x;
   const Row row = {a.logits + index * a.logits_stride, a.vocabulary};
-  const Ranked maximum = take_maximum(a.maxima);
-  const Ranked first = row_reduce(maximum, shared.sorted, Later());
-  const float largest = logit(first);
-  const Ranked least = a.k ? reached_by(a.k, maximum, first, shared.sorted) : UNSOUND;
+  const PartMaxima maxima(take_maximum(a.maxima), shared.maxima);
+  const float largest = logit(maxima.first);
+  const float least = a.k ? maxima.reached_by(a.k) : INFINITY_F32;
   Weight sum = 0;
   row.for_each<2>([&](float x, int) { sum += to_weight(expf(x - largest)); });
   const float total = logf(static_cast<float>(block_sum(sum, shared.scratch)) * 0x1p-40f);
 
-  shared.candidates.gather_from_parts(row, least, maximum, shared.sorted);
+  shared.candidates.gather_from_parts(row, least, maxima.own, shared.sorted);
   if (shared.candidates.count < a.k || shared.candidates.count > ROW_THREADS)
-    shared.candidates.gather(row, shared.selection.last(row, first, a.k, shared.candidates,
+    shared.candidates.gather(row, shared.selection.last(row, maxima.first, a.k, shared.candidates,
                                                         [](float, Ranked) -> Weight { return 1; }));
   const Ranked ranked = shared.candidates.sort(shared.sorted);
   float* values = a.values + index * a.values_stride;

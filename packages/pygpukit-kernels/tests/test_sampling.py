@@ -45,6 +45,17 @@ def filtered(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     return p / p.sum()
 
 
+def uniform(seed, position):
+    """The random number of a draw: Philox 4x32-10."""
+    counter, key, mask = [position, 0, 0, 0], [seed % 2**32, seed // 2**32 % 2**32], 2**32 - 1
+    for _ in range(10):
+        first, second = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
+        a, b = (second >> 32) ^ counter[1] ^ key[0], (first >> 32) ^ counter[3] ^ key[1]
+        counter = [a, second & mask, b, first & mask]
+        key = [(key[0] + 0x9E3779B9) & mask, (key[1] + 0xBB67AE85) & mask]
+    return ((counter[0] << 32 | counter[1]) >> 11) / 2**53
+
+
 def test_argmax(put, normal):
     logits = normal(5, 49_152)
     np.testing.assert_array_equal(kernels.argmax(put(logits)).numpy(), logits.argmax(axis=1))
@@ -83,6 +94,37 @@ def test_draws_follow_the_filtered_distribution(put, normal, settings):
     possible = expected > 0
     chi_square = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
     assert chi_square < possible.sum() + 6 * np.sqrt(2 * possible.sum())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 0.5, "top_k": 2},
+        {"top_k": 50, "top_p": 0.95},
+        {"temperature": 2.0, "top_k": 200, "top_p": 0.8, "min_p": 0.01},
+        {"temperature": 2.0, "top_k": 400, "top_p": 0.99},
+        {"top_k": 900},
+        {"top_k": 3000, "top_p": 0.9},
+        {"top_p": 0.3},
+        {"temperature": 0.7, "top_p": 0.9},
+        {"temperature": 3.0, "top_p": 0.95},
+        {"min_p": 0.1},
+        {"min_p": 1e-4},
+    ],
+    ids=str,
+)
+def test_which_token_is_drawn(put, normal, settings, tied):
+    rows, logits = 40, 3 * normal(20_001)
+    if tied:
+        logits = np.round(4 * logits) / 4
+    sums = np.cumsum(filtered(logits, **settings))
+    numbers = [uniform(seed, 7 + seed) for seed in range(rows)]
+    expected = np.searchsorted(sums, np.array(numbers) * sums[-1], side="right")
+    positions, seeds = np.arange(rows) + 7, np.arange(rows)
+    drawn = draw(put, logits, rows=rows, positions=positions, seeds=seeds, **settings)
+    np.testing.assert_array_equal(drawn, expected)
 
 
 def test_a_draw_depends_on_seed_and_position_only(put, normal):

@@ -91,57 +91,89 @@ struct Row {
   }
 };
 
-// A rank that the numbers of about `count` threads reach, hardly ever of fewer, and not of many more: found by counting
-// them in bins between the least and `first`, the largest. Those that aren't finite don't count. `scratch` holds ROW_THREADS.
-__device__ __forceinline__ Ranked reached_by(int count, Ranked x, Ranked first, Ranked* scratch) {
-  constexpr int BINS = 8 * WARP;
-  unsigned* least = reinterpret_cast<unsigned*>(scratch);  // of each warp's keys
-  int* counts = reinterpret_cast<int*>(scratch + ROW_WARPS);
-  const bool is_finite = key(x) > KEY_MINUS_INFINITY && key(x) < KEY_INFINITY;
-  __syncthreads();
-  const unsigned own = __reduce_min_sync(~0u, is_finite ? key(x) : ~0u);
-  if (lane_index() == 0) least[warp_index()] = own;
-  if (threadIdx.x < BINS) counts[threadIdx.x] = 0;
-  __syncthreads();
-  const float low = logit(static_cast<Ranked>(__reduce_min_sync(~0u, least[lane_index()])) << 32);
-  const float scale = BINS / (logit(first) - low);
-  if (is_finite) atomicAdd(counts + max(0, min(static_cast<int>((logit(x) - low) * scale), BINS - 1)), 1);
-  __syncthreads();
-  // Each lane has eight bins, the first one those of the largest numbers.
-  const int* bins = counts + 8 * (WARP - 1 - lane_index());
-  int reached = 0;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) reached += bins[i];
-#pragma unroll
-  for (int step = 1; step < WARP; step *= 2) {
-    const int larger = __shfl_up_sync(~0u, reached, step);
-    if (lane_index() >= step) reached += larger;
-  }
-  const unsigned enough = __ballot_sync(~0u, reached >= count);
-  const int lane = enough ? __ffs(enough) - 1 : WARP - 1;
-  int bin = 8 * (WARP - 1 - lane), rest = __shfl_sync(~0u, reached, lane);
-  while (bin % 8 < 7 && rest - counts[bin] >= count) rest -= counts[bin++];
-  return static_cast<Ranked>(order_key(low + bin / scale)) << 32;
+// The first of a warp's.
+__device__ __forceinline__ Ranked warp_first(Ranked x) {
+  const unsigned most = __reduce_max_sync(~0u, key(x));
+  const unsigned low = __reduce_max_sync(~0u, key(x) == most ? static_cast<unsigned>(x) : 0);
+  return static_cast<Ranked>(most) << 32 | low;
 }
+
+// The maxima of a row's parts, one to each thread. A barrier passes when they are put together.
+struct PartMaxima {
+  static constexpr int LANE_BINS = 4, BINS = LANE_BINS * WARP;
+  struct Scratch {
+    Ranked first[ROW_WARPS];  // of each warp
+    unsigned least[ROW_WARPS];
+    int counts[BINS];
+  };
+
+  Scratch& scratch;
+  const Ranked own;  // this thread's
+  Ranked first;      // of all: the row's
+  unsigned least;    // the smallest key of those that are finite
+
+  __device__ __forceinline__ PartMaxima(Ranked own, Scratch& scratch) : scratch(scratch), own(own) {
+    static_assert(ROW_WARPS == WARP, "a warp reduces the warps' results");
+    const Ranked warp_own = warp_first(own);
+    const unsigned warp_least = __reduce_min_sync(~0u, is_finite() ? key(own) : ~0u);
+    if (lane_index() == 0) {
+      scratch.first[warp_index()] = warp_own;
+      scratch.least[warp_index()] = warp_least;
+    }
+    if (threadIdx.x < BINS) scratch.counts[threadIdx.x] = 0;
+    __syncthreads();
+    first = warp_first(scratch.first[lane_index()]);
+    least = __reduce_min_sync(~0u, scratch.least[lane_index()]);
+  }
+
+  // A finite number that the finite ones of about `count` threads reach, hardly ever of fewer, and not of many more: found by
+  // counting them in bins between the least and the first. May be called once.
+  __device__ __forceinline__ float reached_by(int count) const {
+    const float low = logit(static_cast<Ranked>(least) << 32), range = logit(first) - low;
+    const float bins = (logit(own) - low) * __fdividef(BINS, range);
+    if (is_finite()) atomicAdd(&count_of(max(0, min(static_cast<int>(bins), BINS - 1))), 1);
+    __syncthreads();
+    // Each lane has some bins, the first one those of the largest numbers.
+    const int lane_bins = LANE_BINS * (WARP - 1 - lane_index());
+    int reached[LANE_BINS], own_count = 0;
+#pragma unroll
+    for (int i = LANE_BINS - 1; i >= 0; --i) reached[i] = own_count += count_of(lane_bins + i);
+    int all = own_count;
+#pragma unroll 1
+    for (int step = 1; step < WARP; step *= 2) {
+      const int before = __shfl_up_sync(~0u, all, step);
+      if (lane_index() >= step) all += before;
+    }
+    int bin = lane_bins + LANE_BINS - 1;
+#pragma unroll
+    for (int i = LANE_BINS - 1; i > 0; --i) bin -= all - own_count + reached[i] < count;
+    const unsigned enough = __ballot_sync(~0u, all >= count);
+    bin = __shfl_sync(~0u, bin, enough ? __ffs(enough) - 1 : WARP - 1);
+    // A little less than where the bin begins, for the rounding.
+    return fmaxf(low + (bin - 0.01f) * (range / BINS), -LARGEST_F32);
+  }
+
+ private:
+  __device__ __forceinline__ bool is_finite() const {
+    return key(own) > KEY_MINUS_INFINITY && key(own) < KEY_INFINITY;
+  }
+  // The bins of a lane lie in the same bank.
+  __device__ __forceinline__ int& count_of(int bin) const {
+    return scratch.counts[bin % LANE_BINS * WARP + bin / LANE_BINS];
+  }
+};
 
 // Weights in units of 2^-40: whole numbers, whose sums don't depend on the order.
 using Weight = unsigned long long;
 __device__ __forceinline__ Weight to_weight(float x) { return __float2ull_rn(x * 1099511627776.f); }
 
-// Over the block, of whole numbers: every thread gets the result. `scratch` holds ROW_WARPS and is free again at the next
-// barrier.
-template <class Operation>
-__device__ __forceinline__ unsigned long long row_reduce(unsigned long long x, unsigned long long* scratch,
-                                                         Operation operation) {
-  static_assert(ROW_WARPS == WARP, "a warp reduces the warps' results");
-  x = warp_reduce(x, operation);
-  if (lane_index() == 0) scratch[warp_index()] = x;
-  __syncthreads();
-  return warp_reduce(scratch[lane_index()], operation);
-}
+// Over the block; every thread gets the result. `scratch` holds ROW_WARPS and is free again at the next barrier.
 __device__ __forceinline__ Weight block_sum(Weight x, Weight* scratch) {
   __syncthreads();
-  return row_reduce(x, scratch, Sum());
+  x = warp_reduce(x, Sum());
+  if (lane_index() == 0) scratch[warp_index()] = x;
+  __syncthreads();
+  return warp_reduce(scratch[lane_index()], Sum());
 }
 
 // The sum of x over this lane and those before it.
@@ -170,23 +202,18 @@ struct BlockScan {
   }
 };
 
-// Counts the threads that come here: what `counter`, in shared memory, has counted before this one.
-__device__ __forceinline__ int place_in(int* counter) {
-  const unsigned together = __activemask();
-  const int before = __popc(together & ((1u << lane_index()) - 1)), leader = __ffs(together) - 1;
-  int start = 0;
-  if (before == 0) start = atomicAdd(counter, __popc(together));
-  return __shfl_sync(together, start, leader) + before;
-}
-
 // The logits that rank from `least` to `most`, in any order, and how many there are; only the first ROW_THREADS are
 // kept.
 struct Candidates {
   Ranked list[ROW_THREADS];
   int count, parts;
 
+  // By one thread, a barrier before they are gathered.
+  __device__ __forceinline__ void clear() { count = parts = 0; }
+
   __device__ __forceinline__ void gather(const Row& row, Ranked least, Ranked most = UNSOUND) {
-    clear();
+    __syncthreads();
+    if (threadIdx.x == 0) clear();
     __syncthreads();
     row.for_each<4>([&](float x, int token) {
       const Ranked ranked = rank(x, token);
@@ -195,33 +222,31 @@ struct Candidates {
     __syncthreads();
   }
 
-  // The same without `most`, where the maxima of the parts are known, one to each thread: only those parts are read that
-  // have a candidate. `maxima` holds ROW_THREADS.
-  __device__ __forceinline__ void gather_from_parts(const Row& row, Ranked least, Ranked maximum, Ranked* maxima) {
-    clear();
-    if (threadIdx.x == 0) parts = 0;
+  // Those that aren't less than `least`, which isn't -∞, where the maxima of the parts are known, one to each thread: only those parts
+  // are read that have a candidate. `maxima` holds ROW_THREADS.
+  __device__ __forceinline__ void gather_from_parts(const Row& row, float least, Ranked maximum, Ranked* maxima) {
+    if (maximum && !(logit(maximum) < least)) maxima[atomicAdd(&parts, 1)] = maximum;
     __syncthreads();
-    if (maximum && maximum >= least) maxima[place_in(&parts)] = maximum;
-    __syncthreads();
-    constexpr int AHEAD = 20;  // loads that are under way together: all of a part, mostly
-    for (int part = threadIdx.x / PART_RUN; part < parts; part += ROW_THREADS / PART_RUN) {
-      const int start = token(maxima[part]) % PART_STRIDE / PART_RUN * PART_RUN + threadIdx.x % PART_RUN;
-      for (int first = start; first < row.vocabulary; first += AHEAD * PART_STRIDE) {
+    // Loads that are under way together, and runs of a part that threads have side by side: mostly all of it is read at once.
+    constexpr int AHEAD = 10, BESIDE = 2, THREADS = PART_RUN * BESIDE, STEP = BESIDE * PART_STRIDE;
+    const int thread = threadIdx.x % THREADS, own = thread / PART_RUN * PART_STRIDE + thread % PART_RUN;
+    for (int part = threadIdx.x / THREADS; part < parts; part += ROW_THREADS / THREADS) {
+      const int run = static_cast<unsigned>(token(maxima[part])) % PART_STRIDE / PART_RUN * PART_RUN;
+#pragma unroll 1
+      for (int first = run + own; first < row.vocabulary; first += AHEAD * STEP) {
+        const float* logits = row.logits + first;
+        const int last = min(AHEAD - 1, (row.vocabulary - 1 - first) / STEP);
         float x[AHEAD];
 #pragma unroll
-        for (int j = 0; j < AHEAD; ++j) {
-          const int token = first + j * PART_STRIDE;
-          x[j] = row.logits[token < row.vocabulary ? token : first];
-        }
+        for (int j = 0; j < AHEAD; ++j) x[j] = logits[min(j, last) * STEP];
         unsigned found = 0;
 #pragma unroll
-        for (int j = 0; j < AHEAD; ++j) {
-          const int token = first + j * PART_STRIDE;
-          if (token < row.vocabulary && rank(x[j], token) >= least) found |= 1u << j;
-        }
-        for (; found; found &= found - 1) {
-          const int token = first + (__ffs(found) - 1) * PART_STRIDE;
-          add(rank(row.logits[token], token));
+        for (int j = 0; j < AHEAD; ++j)
+          if (!(x[j] < least)) found |= 1u << j;
+#pragma unroll 1
+        for (found &= (2u << last) - 1; found; found &= found - 1) {
+          const int j = __ffs(found) - 1;
+          add(rank(logits[j * STEP], first + j * STEP));
         }
       }
     }
@@ -248,12 +273,8 @@ struct Candidates {
   }
 
  private:
-  __device__ __forceinline__ void clear() {
-    __syncthreads();
-    if (threadIdx.x == 0) count = 0;
-  }
   __device__ __forceinline__ void add(Ranked ranked) {
-    const int place = place_in(&count);
+    const int place = atomicAdd(&count, 1);
     if (place < ROW_THREADS) list[place] = ranked;
   }
 };

@@ -22,6 +22,7 @@ struct bits16 {
 enum DType : int { DTYPE_F32 = 0, DTYPE_F16 = 1, DTYPE_BF16 = 2 };
 
 #define INFINITY_F32 __int_as_float(0x7f800000)
+#define LARGEST_F32 __int_as_float(0x7f7fffff)
 #define NAN_F32 __int_as_float(0x7fffffff)
 
 template <class A, class B>

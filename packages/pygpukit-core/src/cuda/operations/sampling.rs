@@ -5,7 +5,7 @@ use bytemuck::{NoUninit, Pod, Zeroable};
 
 use super::arguments::{Reader, address, int, launch, stride};
 use super::signature::check_sizes;
-use crate::cuda::{CudaKernel, Plan};
+use crate::cuda::{CudaKernel, CudaLaunch, Plan};
 use crate::dispatch::TensorArg;
 use crate::host;
 
@@ -42,14 +42,13 @@ fn maxima(plan: &mut Plan, logits: &TensorArg) -> u64 {
     maxima
 }
 
-/// Adds the launch of a kernel that has a block for each row of logits.
+/// The launch of a kernel that has a block for each row of logits.
 fn launch_rows(
-    plan: &mut Plan,
     [source, function]: [&'static str; 2],
     rows: usize,
     arguments: impl NoUninit,
-) {
-    plan.launch(launch(source, function, [rows, 1, 1], ROW_THREADS, 0, arguments));
+) -> CudaLaunch {
+    launch(source, function, [rows, 1, 1], ROW_THREADS, 0, arguments)
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -66,7 +65,7 @@ pub(super) const ARGMAX: CudaKernel = CudaKernel {
         let mut next = Reader::new(args);
         let (logits, out) = (next.tensor(), next.tensor());
         let arguments = ArgmaxArgs { out: address(out), maxima: maxima(plan, logits) };
-        launch_rows(plan, ["argmax", "argmax_rows"], logits.shape[0], arguments);
+        plan.launch(launch_rows(["argmax", "argmax_rows"], logits.shape[0], arguments));
     },
 };
 
@@ -94,10 +93,10 @@ pub(super) const SAMPLE: CudaKernel = CudaKernel {
     plan: |args, plan| {
         let mut next = Reader::new(args);
         let logits = next.tensor();
-        let [positions, temperature, top_k, top_p, min_p, seeds, out] =
-            std::array::from_fn(|_| address(next.tensor()));
+        let of_rows: [&TensorArg; 6] = std::array::from_fn(|_| next.tensor());
+        let [positions, temperature, top_k, top_p, min_p, seeds] = of_rows.map(address);
         let arguments = SampleArgs {
-            out,
+            out: address(next.tensor()),
             maxima: maxima(plan, logits),
             logits: address(logits),
             positions,
@@ -110,7 +109,9 @@ pub(super) const SAMPLE: CudaKernel = CudaKernel {
             vocabulary: int(logits.shape[1]),
             padding: 0,
         };
-        launch_rows(plan, ["sample", "sample_rows"], logits.shape[0], arguments);
+        let reads_early = of_rows.map(TensorArg::addresses).to_vec();
+        let launch = launch_rows(["sample", "sample_rows"], logits.shape[0], arguments);
+        plan.launch(CudaLaunch { reads_early, ..launch });
     },
 };
 
@@ -158,7 +159,7 @@ pub(super) const TOP_LOGPROBS: CudaKernel = CudaKernel {
             vocabulary: int(logits.shape[1]),
             k: int(values.shape[1] - 1),
         };
-        launch_rows(plan, ["top_logprobs", "top_logprobs_rows"], logits.shape[0], arguments);
+        plan.launch(launch_rows(["top_logprobs", "top_logprobs_rows"], logits.shape[0], arguments));
     },
 };
 
@@ -199,7 +200,7 @@ pub(super) const PENALIZE: CudaKernel = CudaKernel {
             vocabulary: int(logits.shape[1]),
             columns: int(history.shape[1]),
         };
-        launch_rows(plan, ["penalize", "penalize_rows"], logits.shape[0], arguments);
+        plan.launch(launch_rows(["penalize", "penalize_rows"], logits.shape[0], arguments));
     },
 };
 
