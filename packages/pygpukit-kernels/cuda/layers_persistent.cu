@@ -14,17 +14,20 @@
 //
 // Launch: 512 threads, a block for each multiprocessor, all of which must be able to run at once; dynamic shared memory
 // as in Places. k of linear steps is a multiple of 8, x and weights aligned to 16 bytes; heads have DIM elements, and no
-// gaps between them.
+// gaps between them; up to QUERIES of those that share a key are a block's.
+//
+// Warps take turns at their steps, so most code isn't where it runs when it is needed: what is there for other models, or
+// unrolled for nothing, makes all of it slower.
 #define THREAD_ANEW
 #include "common/streams.cuh"
 
 // The steps, as the warps that do all there is to do go through them.
-template <int DIM, class T>
+template <int DIM, int HALVES, class T>
 struct Layers {
   const PersistentArgs<T>& a;
   const Places<T> places;
   LinearSteps<T> linears;
-  HeadSteps<DIM, T> heads;
+  HeadSteps<DIM, HALVES, T> heads;
   bool vectors_ahead = false;  // whether the norm of the next step is in shared memory
 
   __device__ __forceinline__ Layers(const PersistentArgs<T>& args, const Places<T>& places)
@@ -76,15 +79,10 @@ template <int DIM, class T>
 __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const Places<T>& places) {
   LinearSteps<T> linears(a, places);
   HeadStream<DIM, T> heads(a, places);
-  int attention = 0;
-  heads.copy_first(attention);
-  for (int i = 0; i < a.step_count; ++i) {
-    const Step<T>& step = a.steps[i];
-    if (step.kind == STEP_ATTENTION) {
-      heads.copy_others(attention);
-      heads.copy_first(++attention);
-    }
-    if (step.kind == STEP_LINEAR) linears.help(step);
+  // The first keys and values of a step are copied in the step of attention before it.
+  for (int i = -1, attention = -1; i < a.step_count; ++i) {
+    if (i < 0 || a.steps[i].kind == STEP_ATTENTION) heads.copy_on(attention++);
+    if (i >= 0 && a.steps[i].kind == STEP_LINEAR) linears.help(a.steps[i]);
   }
   copy_async_wait<0>();
 }
@@ -97,7 +95,7 @@ __device__ __forceinline__ void count_steps(const PersistentArgs<T>& a) {
   a.state->steps += a.step_count;
 }
 
-template <int DIM, class T>
+template <int DIM, int HALVES, class T>
 __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
   extern __shared__ __align__(128) unsigned char shared[];
   const Places<T> places(a, shared);
@@ -109,7 +107,7 @@ __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
   if (warp < WARPS) {
     take_registers<200>();
     wait_for_inputs();
-    Layers<DIM, T>(a, places).run();
+    Layers<DIM, HALVES, T>(a, places).run();
     warps_sync<STEPS_DONE, 2 * WARPS>();
     if (thread_index() == 0) count_steps(a);
   } else if (warp < 2 * WARPS) {
@@ -127,10 +125,10 @@ __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
   }
 }
 
-#define ENTRY(DIM, T)                                                                     \
-  extern "C" __global__ void __launch_bounds__(4 * NORM_THREADS, 1)                       \
-      layers_persistent_##DIM##_##T(const __grid_constant__ PersistentArgs<T> a) {        \
-    layers_persistent<DIM>(a);                                                            \
+#define ENTRY(DIM, QUERIES, T)                                                                 \
+  extern "C" __global__ void __launch_bounds__(4 * NORM_THREADS, 1)                            \
+      layers_persistent_##DIM##_##QUERIES##_##T(const __grid_constant__ PersistentArgs<T> a) { \
+    layers_persistent<DIM, QUERIES / 8>(a);                                                    \
   }
-#define ENTRIES(T) ENTRY(64, T) ENTRY(128, T)
+#define ENTRIES(T) ENTRY(64, 8, T) ENTRY(64, 16, T) ENTRY(128, 8, T) ENTRY(128, 16, T)
 FOR_EACH_16BIT(ENTRIES)

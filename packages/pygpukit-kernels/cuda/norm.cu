@@ -7,7 +7,9 @@
 //
 // Launch: 128 threads, a block for each row, dynamic shared memory for a row of x where `resident` (then x is read
 // once), and `room` bytes for the norm's weight and bias. Of norm_many fewer blocks, and shared memory for two rows: they
-// take several, the next one on its way while they normalise one.
+// take several, the next one on its way while they normalise one. norm_1024 to norm_4096 take no shared memory: they
+// have rows of up to so many 16-bit elements, and more than 1024 fewer, without residual, whose norm is_plain, all in groups
+// of eight aligned to 16 bytes.
 #include "common/launch.cuh"
 #include "common/normalize.cuh"
 
@@ -118,6 +120,28 @@ __device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
     normalize(row(blockIdx.x, 0), staged, scratch);
   }
 }
+
+template <int GROUPS, class T>
+__device__ __forceinline__ void norm_short(const NormRowsArgs<T>& a) {
+  __shared__ float scratch[NORM_SCRATCH];
+  start_dependents();
+  const T* x = a.x + blockIdx.x * a.x_stride;
+  unsigned short* out = static_cast<unsigned short*>(a.out) + blockIdx.x * a.out_stride;
+  ShortRow<T, GROUPS> row(a.norm, a.length);
+  Eight weights[GROUPS];
+  row.for_each([&](int j, int g) { weights[j] = row.weight(g); });
+  wait_for_inputs();
+  row.for_each([&](int j, int g) { row.values[j] = load16(x + 8 * g); });
+  row.normalize(scratch, [&](int j, int) { return weights[j]; },
+                [&](int g, const Eight& y) { store16(out + 8 * g, pack8(a.out_dtype, y)); });
+}
+
+#define ENTRY_SHORT(LENGTH, T)                                                                                             \
+  extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_##LENGTH##_##T(const __grid_constant__ NormRowsArgs<T> a) { \
+    norm_short<LENGTH / (8 * NORM_THREADS)>(a);                                                                            \
+  }
+#define ENTRIES_SHORT(T) ENTRY_SHORT(1024, T) ENTRY_SHORT(2048, T) ENTRY_SHORT(3072, T) ENTRY_SHORT(4096, T)
+FOR_EACH_16BIT(ENTRIES_SHORT)
 
 #define ENTRY(T)                                                                                                        \
   extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_##T(const __grid_constant__ NormRowsArgs<T> a) {      \

@@ -96,7 +96,7 @@ struct Group {
     for (int step = 1; step < lanes; step *= 2) x += __shfl_xor_sync(~0u, x, step);
     return x;
   }
-  // Calls visit(i) for every lanes-th number below `count`, up to four, from this thread's own on; and for a few more, fewer
+  // Calls visit(i) for every lanes-th number below `count`, from this lane's own on, and for a few behind them that are less
   // than threads / lanes.
   template <class Visit>
   __device__ __forceinline__ void for_each(int lanes, int count, Visit visit) const {

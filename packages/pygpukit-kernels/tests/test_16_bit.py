@@ -109,6 +109,21 @@ def test_everything_fused(put, normal, dtype, activation, tokens, kind, inputs):
 SIZES = [(1, 300, 320), (3, 304, 776), (8, 300, 320), (50, 296, 328), (150, 512, 256), (5, 33, 99)]
 
 
+@pytest.mark.parametrize("place", PLACES[1:], indirect=True)
+@pytest.mark.parametrize("length", [8, 576, 1024, 1032, 2048, 3000, 4096, 4104])
+@pytest.mark.parametrize("rows", [1, 5, 300])
+def test_a_norm_is_that_of_the_sum_with_nothing(put, normal, dtype, rows, length):
+    """Rows that find room in registers have other kernels than sums."""
+    x, gamma = normal(rows, length, dtype=dtype), normal(length)
+    nothing = put(np.zeros_like(x), dtype)
+    alone = kernels.rms_norm(put(x, dtype), put(gamma), 1e-5, offset=1.0)
+    of_sum, _ = kernels.rms_norm(put(x, dtype), put(gamma), 1e-5, residual=nothing, offset=1.0)
+    np.testing.assert_array_equal(alone.numpy("float32"), of_sum.numpy("float32"))
+    h = x.astype(np.float64)
+    expected = h / np.sqrt((h**2).mean(axis=1, keepdims=True) + 1e-5) * (gamma + 1.0)
+    assert_close(alone.numpy("float32"), expected, dtype)
+
+
 @pytest.mark.parametrize("place", PLACES[2:], indirect=True)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_what_is_normalised_takes_the_type_of_the_weight(put, normal, dtype, size):

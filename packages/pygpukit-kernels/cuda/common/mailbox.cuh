@@ -71,34 +71,35 @@ struct Mailbox {
   __device__ __forceinline__ void receive_groups(int count, const Put& put) const {
     for (int start = thread_index(); start < count; start += AHEAD * THREADS) {
       uint4 groups[AHEAD];
-      receive_some<THREADS>(groups, start, count);
+      receive_some<THREADS, 1>(groups, start, count);
 #pragma unroll
       for (int j = 0; j < AHEAD; ++j)
-        if (start + j * THREADS < count) put(start + j * THREADS, groups[j]);
+        if (j == 0 || start + j * THREADS < count) put(start + j * THREADS, groups[j]);
     }
   }
 
-  // groups[j] = group start + j * THREADS, of those that exist.
-  template <int THREADS>
-  __device__ __forceinline__ void receive_some(uint4 (&groups)[AHEAD], int start, int count) const {
-    uint4 low[AHEAD], high[AHEAD];
+  // groups[j] = group start + j * THREADS, of those that exist: the first SURE do.
+  template <int THREADS, int SURE, int COUNT>
+  __device__ __forceinline__ void receive_some(uint4 (&groups)[COUNT], int start, int count) const {
+    const auto exists = [&](int j) { return j < SURE || start + j * THREADS < count; };
+    uint4 low[COUNT], high[COUNT];
     unsigned differs;
     do {
       differs = 0;
 #pragma unroll
-      for (int j = 0; j < AHEAD; ++j)
-        if (start + j * THREADS < count) {
+      for (int j = 0; j < COUNT; ++j)
+        if (exists(j)) {
           const unsigned* source = words + 8 * (start + j * THREADS);
           low[j] = load_words(source);
           high[j] = load_words(source + 4);
         }
 #pragma unroll
-      for (int j = 0; j < AHEAD; ++j)
-        if (start + j * THREADS < count) differs |= difference(low[j]) | difference(high[j]);
+      for (int j = 0; j < COUNT; ++j)
+        if (exists(j)) differs |= difference(low[j]) | difference(high[j]);
     } while (differs & 0xffff);
 #pragma unroll
-    for (int j = 0; j < AHEAD; ++j)
-      if (start + j * THREADS < count)
+    for (int j = 0; j < COUNT; ++j)
+      if (exists(j))
         groups[j] = make_uint4(values(low[j].x, low[j].y), values(low[j].z, low[j].w), values(high[j].x, high[j].y),
                                values(high[j].z, high[j].w));
   }

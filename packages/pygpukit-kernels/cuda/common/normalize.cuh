@@ -21,10 +21,9 @@ struct NormArgs {
   int kind;       // NormKind
   float eps, offset;
 
-  // Whether each element is weighted with one of type T and nothing is added.
-  template <class T>
+  // Whether it is what models have mostly: each element is weighted with a float32, and nothing is added.
   __device__ __forceinline__ bool is_plain() const {
-    return weight && is_aligned16(weight.data) && weight.dtype == dtype_of<T> && !bias;
+    return kind == NORM_RMS && weight && is_aligned16(weight.data) && weight.dtype == DTYPE_F32 && !bias;
   }
 };
 
@@ -81,6 +80,41 @@ __device__ __forceinline__ Moments block_moments(const NormArgs& norm, int lengt
   squares = block_reduce<WARPS>(squares, scratch + WARPS, Sum());
   return {mean, 1.f / sqrtf(squares / length + norm.eps)};
 }
+
+__device__ __forceinline__ float add_squares(float sum, const Eight& e) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) sum = fmaf(e.value[i], e.value[i], sum);
+  return sum;
+}
+
+// A row in the registers of a block, whose norm is_plain: `values` are this thread's GROUPS, the last of which may not exist.
+template <class T, int GROUPS>
+struct ShortRow {
+  const NormArgs& norm;
+  const int length;
+  uint4 values[GROUPS];
+
+  __device__ __forceinline__ ShortRow(const NormArgs& norm, int length) : norm(norm), length(length) {}
+
+  // Calls visit(j, g): the thread's j-th group is number g of the row.
+  template <class Visit>
+  __device__ __forceinline__ void for_each(const Visit& visit) const {
+#pragma unroll
+    for (int j = 0; j < GROUPS; ++j) {
+      const int g = thread_index() + j * NORM_THREADS;
+      if (j + 1 < GROUPS || g < length / 8) visit(j, g);
+    }
+  }
+  __device__ __forceinline__ Eight weight(int g) const { return load8(static_cast<const float*>(norm.weight.data) + 8 * g); }
+  // put(g, y) has the groups, normalised; weight(j, g) gives what they are weighted with. `scratch` as for block_moments.
+  template <class WeightOf, class Put>
+  __device__ __forceinline__ void normalize(float* scratch, const WeightOf& weight, const Put& put) const {
+    float squares = 0.f;
+    for_each([&](int j, int) { squares = add_squares(squares, unpack8<T>(values[j])); });
+    const Moments moments = block_moments(norm, length, 0.f, squares, scratch);
+    for_each([&](int j, int g) { put(g, moments.weighted(unpack8<T>(values[j]), weight(j, g), norm.offset)); });
+  }
+};
 
 // The moments of a row; `group(g)` gives its elements 8g … 8g+7, zeros past `length`, and is called only by the thread
 // that owns g. `scratch` holds NORM_SCRATCH floats, which are free again two barriers later.

@@ -94,8 +94,8 @@ struct HeadPlaces {
   __device__ __forceinline__ unsigned char* angles() const { return norm(2); }
 };
 
-// Of the warps that compute.
-template <int DIM, class T>
+// Of the warps that compute. HALVES of the rows of queries can have one, eight each.
+template <int DIM, int HALVES, class T>
 struct HeadSteps {
   const Places<T> places;
   const Mailboxes<T> mailboxes;
@@ -124,10 +124,7 @@ struct HeadSteps {
     if (share.none || share.split >= pieces.count) return;
     bring_heads(step, pieces);
     block_sync<WARPS>();
-    if (share.queries <= MOST_QUERIES / 2)
-      attend_pieces<1>(step.heads.attention, pieces, mailboxes.pieces(number));
-    else
-      attend_pieces<2>(step.heads.attention, pieces, mailboxes.pieces(number));
+    attend_pieces(step.heads.attention, pieces, mailboxes.pieces(number));
     append_newest(step.heads.append, pieces);
   }
 
@@ -203,12 +200,9 @@ struct HeadSteps {
                                             Head (&values)[DIM / WARP]) const {
     const int lane = lane_index();
     float* head = own.head();
-    float elements[DIM / WARP];
 #pragma unroll
-    for (int j = 0; j < DIM / WARP; ++j) elements[j] = to_float(values[j]);
-    normalize_head<DIM / WARP>(DIM, norm, [&](int j) -> float& { return elements[j]; });
-#pragma unroll
-    for (int j = 0; j < DIM / WARP; ++j) head[j * WARP + lane] = elements[j];
+    for (int j = 0; j < DIM / WARP; ++j) head[j * WARP + lane] = to_float(values[j]);
+    normalize_head(DIM, norm, [&](int j) -> float& { return head[j * WARP + lane]; });
     __syncwarp();
     const float* turns = angles(a, false);
 #pragma unroll
@@ -224,6 +218,7 @@ struct HeadSteps {
     if (!sees_newest(pieces) || share.head % (a.heads / a.kv_heads) ||
         !a.pages.find(share.sequence, share.position, page, row))
       return;
+#pragma unroll 1
     for (int i = thread_index(); i < 2 * DIM; i += NORM_THREADS) {
       const CacheStrides& s = i < DIM ? a.k_strides : a.v_strides;
       Head* target = (i < DIM ? a.k_cache : a.v_cache) + page * s.page + share.kv_head * s.head + row * s.row;
@@ -233,15 +228,12 @@ struct HeadSteps {
 
   // --- Pieces.
 
-  // HALVES of the rows of queries have one.
-  template <int HALVES>
   __device__ __forceinline__ void attend_pieces(const AttentionArgs<Head>& at, const Pieces& pieces,
                                                 const FloatMailbox& results) {
     for (int piece = share.split; piece < pieces.count; piece += share.splits)
-      attend_piece<HALVES>(at, pieces, piece, results);
+      attend_piece(at, pieces, piece, results);
   }
 
-  template <int HALVES>
   __device__ __forceinline__ void attend_piece(const AttentionArgs<Head>& at, const Pieces& pieces, int piece,
                                                const FloatMailbox& results) {
     constexpr int COLUMNS = DIM / WARPS;
@@ -250,7 +242,7 @@ struct HeadSteps {
     float sums[COLUMNS / 8][4] = {};
     for (int chunk = pieces.first_chunk(piece); chunk < pieces.end_chunk(piece); ++chunk) {
       float s[8][4];
-      score_chunk<HALVES>(at, pieces, chunk, s);
+      score_chunk(at, pieces, chunk, s);
       unsigned p[4][4];
       Softmax softmax[2];
       weigh<Head, HALVES>(s, p, softmax);
@@ -284,7 +276,6 @@ struct HeadSteps {
   }
 
   // The scores of a chunk, as the lanes of every warp have them.
-  template <int HALVES>
   __device__ __forceinline__ void score_chunk(const AttentionArgs<Head>& at, const Pieces& pieces, int chunk,
                                               float (&s)[8][4]) {
     constexpr int KEYS = CHUNK_KEYS / WARPS, TILES = KEYS / 8;

@@ -125,6 +125,8 @@ template <class T>
 struct Input {
   // Values that the first WARPS read together.
   static constexpr int AT_ONCE = 8 * Mailbox::AHEAD * WARPS * WARP;
+  // Groups of a thread that are normalised in registers, at most: there are none for more.
+  static constexpr int SHORT_GROUPS = 2;
 
   const Places<T> places;
 
@@ -134,7 +136,7 @@ struct Input {
   __device__ __forceinline__ void load(const Mailbox& box, const LinearArgs<T>& l, const NormArgs& norm) const {
     if (is_shared(l, norm))
       bring_together(box, l);
-    else if (box && norm.kind == NORM_RMS && norm.is_plain<T>() && l.k <= AT_ONCE)
+    else if (box && norm.is_plain() && l.k <= 8 * SHORT_GROUPS * NORM_THREADS)
       bring_short(box, l.k, norm, l.dtype);
     else
       bring_normalized(box, l.x, l.k, norm, l.dtype);
@@ -150,29 +152,17 @@ struct Input {
   }
 
  private:
-  // The values stay in registers until they are normalised, and what they are weighted with is there before them.
+  // There is code for each number of a thread's groups: to ask for each whether it exists takes as long as what is done with it.
   __device__ __forceinline__ void bring_short(const Mailbox& box, int length, const NormArgs& norm, int dtype) const {
-    constexpr int AHEAD = Mailbox::AHEAD, THREADS = WARPS * WARP;
-    const int groups = length / 8, first = thread_index();
-    const T* source = static_cast<const T*>(norm.weight.data);
-    uint4 weights[AHEAD], values[AHEAD];
-#pragma unroll
-    for (int j = 0; j < AHEAD; ++j)
-      if (first + j * THREADS < groups) weights[j] = load16(source + 8 * (first + j * THREADS));
-    wait_for_all<WARPS>(box, length);
-    box.receive_some<THREADS>(values, first, groups);
-    float squares = 0.f;
-#pragma unroll
-    for (int j = 0; j < AHEAD; ++j)
-      if (first + j * THREADS < groups) squares = add_squares(squares, unpack8<T>(values[j]));
-    const Moments moments = block_moments(norm, length, 0.f, squares, places.scratch());
-#pragma unroll
-    for (int j = 0; j < AHEAD; ++j)
-      if (first + j * THREADS < groups) {
-        const Eight y = moments.weighted(unpack8<T>(values[j]), unpack8<T>(weights[j]), norm.offset);
-        put_group(first + j * THREADS, dtype == DTYPE_F16 ? pack8<f16>(y) : pack8<T>(y));
-      }
-    clear_behind<THREADS>(length);
+    with_number<SHORT_GROUPS>(ceil_div(length, 8 * NORM_THREADS), [&](auto number) {
+      constexpr int GROUPS = decltype(number)::value;
+      ShortRow<T, GROUPS> row(norm, length);
+      wait_for_all<WARPS>(box, length);
+      box.receive_some<NORM_THREADS, GROUPS - 1>(row.values, thread_index(), length / 8);
+      row.normalize(places.scratch(), [&](int, int g) { return row.weight(g); },
+                    [&](int g, const Eight& y) { put_group(g, dtype == DTYPE_F16 ? pack8<f16>(y) : pack8<T>(y)); });
+    });
+    clear_behind<NORM_THREADS>(length);
   }
 
   __device__ __forceinline__ void bring_normalized(const Mailbox& box, const T* source, int length, const NormArgs& norm,
@@ -186,6 +176,7 @@ struct Input {
     const auto group = [&](int g) { return input_group(g); };
     const Moments moments = norm.kind == NORM_RMS ? block_moments(norm, length, 0.f, squares, places.scratch())
                                                   : block_moments(norm, length, group, places.scratch());
+#pragma unroll 1
     for (int g = thread_index(); g < length / 8; g += NORM_THREADS) {
       const Eight y = moments(norm, 8 * g, length, input_group(g));
       put_group(g, dtype == DTYPE_F16 ? pack8<f16>(y) : pack8<T>(y));
@@ -202,6 +193,7 @@ struct Input {
       wait_for_all<COUNT>(box, length);
       box.receive_groups<THREADS>(groups, put);
     } else {
+#pragma unroll 1
       for (int g = thread_index(); g < groups; g += THREADS) put(g, load16(source + 8 * g));
     }
     clear_behind<THREADS>(length);
@@ -218,14 +210,9 @@ struct Input {
   // Puts zeros behind the values, as far as products go.
   template <int THREADS>
   __device__ __forceinline__ void clear_behind(int length) const {
+#pragma unroll 1
     for (int g = length / 8 + thread_index(); g < ceil_div(length, SPAN) * (SPAN / 8); g += THREADS)
       put_group(g, make_uint4(0, 0, 0, 0));
-  }
-
-  static __device__ __forceinline__ float add_squares(float sum, const Eight& e) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum = fmaf(e.value[i], e.value[i], sum);
-    return sum;
   }
 
   // x lies in shared memory as the products take it: of 32 values lane q has 2q, 2q + 1 and those 8, 16 and 24 after them.

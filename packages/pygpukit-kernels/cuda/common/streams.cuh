@@ -91,13 +91,15 @@ struct HeadStream {
   __device__ __forceinline__ HeadStream(const PersistentArgs<T>& args, const Places<T>& places)
       : a(args), places(places), share(args), own{places.heads()} {}
 
-  // Begins to copy the first chunk of the number-th step of attention; all others than it.
-  __device__ __forceinline__ void copy_first(int number) { copy(number, true); }
-  __device__ __forceinline__ void copy_others(int number) { copy(number, false); }
+  // Begins to copy all but the first chunk of the number-th step of attention, and the first of the step after it.
+  __device__ __forceinline__ void copy_on(int number) {
+#pragma unroll 1
+    for (int ahead = 0; ahead < 2; ++ahead) copy(number + ahead, ahead);
+  }
 
  private:
   __device__ __forceinline__ void copy(int number, bool is_first) {
-    if (share.none || number >= a.attention_count) return;
+    if (share.none || number < 0 || number >= a.attention_count) return;
     const AttentionArgs<Head>& at = a.steps[a.attention[number]].heads.attention;
     const Pieces pieces(at, share);
     for (int piece = share.split; piece < pieces.count; piece += share.splits) {

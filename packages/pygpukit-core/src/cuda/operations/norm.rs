@@ -40,6 +40,30 @@ struct NormRowsArgs {
 }
 const _: () = assert!(size_of::<NormRowsArgs>() == 136);
 
+impl NormRowsArgs {
+    /// The entry point that has rows of this type in registers, if they are such.
+    fn short(&self, dtype: DType) -> Option<&'static str> {
+        let is_aligned = |address: u64, stride: i64| {
+            address.is_multiple_of(16) && stride.cast_unsigned().is_multiple_of(8)
+        };
+        let Norm { weight, bias, kind, .. } = self.norm;
+        let is_plain = (kind, weight.dtype) == (RMS, number(DType::F32)) && weight.data != 0;
+        let suits = is_plain
+            && self.out_dtype != number(DType::F32)
+            && [bias.data, self.residual, self.sum] == [0; 3]
+            && is_aligned(weight.data, self.length.into())
+            && is_aligned(self.x, self.x_stride)
+            && is_aligned(self.out, self.out_stride);
+        let entries = match dtype {
+            DType::F16 => ["norm_1024_f16", "norm_2048_f16", "norm_3072_f16", "norm_4096_f16"],
+            DType::BF16 => ["norm_1024_bf16", "norm_2048_bf16", "norm_3072_bf16", "norm_4096_bf16"],
+            _ => return None,
+        };
+        let number = (self.length as usize).div_ceil(1024).checked_sub(1)?;
+        entries.get(number).copied().filter(|_| suits)
+    }
+}
+
 /// Rows of `length` elements of one dtype.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
@@ -89,11 +113,14 @@ pub(super) fn norm_rows(
     };
     let shared = 2 * row_bytes + room;
     let at_a_time = blocks_at_a_time(shared, limits);
-    let launch = if resident && shared <= MOST_SHARED_BYTES && count > at_a_time {
+    let grid = [count, 1, 1];
+    let short = arguments.short(dtype).filter(|_| count <= at_a_time);
+    let launch = if let Some(function) = short {
+        launch("norm", function, grid, THREADS, 0, arguments)
+    } else if resident && shared <= MOST_SHARED_BYTES && count > at_a_time {
         let grid = [share_tiles(count, at_a_time), 1, 1];
         launch("norm", entry!("norm_many", dtype), grid, THREADS, shared, arguments)
     } else {
-        let grid = [count, 1, 1];
         launch("norm", entry!("norm", dtype), grid, THREADS, row_bytes + room, arguments)
     };
     CudaLaunch { reads_early: norm.vectors(length), ..launch }
@@ -143,14 +170,43 @@ mod tests {
     use crate::cuda::operations::tests::{H100, plan, tensor_at};
     use crate::dispatch::ArgValue;
 
+    /// The launch for rows of `dtype` that lie at `address`, whose weights are of another type.
+    fn norm_of([rows, length]: [usize; 2], types: [DType; 2], address: usize) -> CudaLaunch {
+        let row = |address| ArgValue::Tensor(tensor_at(address, &[rows, length], types[0]));
+        let weight = ArgValue::Tensor(tensor_at(0x9000, &[length], types[1]));
+        let mut values = vec![row(address), ArgValue::None, weight];
+        values.extend([ArgValue::None, ArgValue::None, row(0x1000)]);
+        values.extend([ArgValue::Float(1e-5), ArgValue::Float(0.0)]);
+        let [launch] = plan("rms_norm", &values, H100).unwrap().try_into().unwrap();
+        launch
+    }
+
+    #[test]
+    fn rows_that_find_room_are_in_registers() {
+        let (plain, own) = ([DType::BF16, DType::F32], [DType::F16, DType::F16]);
+        for (rows, length, types, address, function, shared_bytes) in [
+            (1, 576, plain, 0x1000, "norm_1024_bf16", 0),
+            (1500, 1032, plain, 0x1000, "norm_2048_bf16", 0),
+            (1, 4096, [DType::F16, DType::F32], 0x1000, "norm_4096_f16", 0),
+            // Too long, or many; not in groups of eight, not aligned; weights of another type.
+            (1, 4104, plain, 0x1000, "norm_bf16", 6 * 4104),
+            (4096, 2048, plain, 0x1000, "norm_many_bf16", 4 * 4096),
+            (1, 1020, plain, 0x1000, "norm_bf16", 2 * 1024 + 4 * 1020),
+            (1, 1024, plain, 0x1008, "norm_bf16", 6 * 1024),
+            (1, 1024, own, 0x1000, "norm_f16", 4 * 1024),
+            (1, 1024, [DType::F32; 2], 0x1000, "norm_f32", 8 * 1024),
+        ] {
+            let launch = norm_of([rows, length], types, address);
+            assert_eq!((launch.function, launch.shared_bytes), (function, shared_bytes));
+            assert_eq!(launch.block, [128, 1, 1]);
+            assert!(!launch.reads_early.is_empty());
+        }
+    }
+
     #[test]
     fn blocks_take_several_rows_where_there_are_many() {
         let launch = |rows, length| {
-            let row = || ArgValue::Tensor(tensor_at(0x1000, &[rows, length], DType::BF16));
-            let weight = ArgValue::Tensor(tensor_at(0x9000, &[length], DType::BF16));
-            let mut values = vec![row(), ArgValue::None, weight, ArgValue::None, ArgValue::None];
-            values.extend([row(), ArgValue::Float(1e-5), ArgValue::Float(0.0)]);
-            let [launch] = plan("rms_norm", &values, H100).unwrap().try_into().unwrap();
+            let launch = norm_of([rows, length], [DType::BF16; 2], 0x1000);
             (launch.function, launch.grid[0], launch.shared_bytes)
         };
         assert_eq!(launch(512, 2048), ("norm_bf16", 512, 2 * 4096));

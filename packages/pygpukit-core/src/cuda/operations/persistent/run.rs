@@ -9,7 +9,7 @@ use super::super::attention::{AttentionArgs, SinkArgs};
 use super::super::linear::LinearArgs;
 use super::super::maxima::Choice;
 use super::super::rope::AppendArgs;
-use super::shape::Shape;
+use super::shape::{Shape, most_queries};
 use super::{
     ATTENTION, FARTHEST, LINEAR, MAILBOXES, MERGE, Persistent, Route, Step, TENSOR_ALONE, Weights,
 };
@@ -242,9 +242,11 @@ impl Run {
                 }
             }
         }
-        let function = match attention.dim {
-            64 => entry!("layers_persistent_64", stream),
-            _ => entry!("layers_persistent_128", stream),
+        let function = match (attention.dim, most_queries(&attention)) {
+            (64, 8) => entry!("layers_persistent_64_8", stream),
+            (64, _) => entry!("layers_persistent_64_16", stream),
+            (_, 8) => entry!("layers_persistent_128_8", stream),
+            (_, _) => entry!("layers_persistent_128_16", stream),
         };
         let Run { steps, weights, most_pieces, choice, .. } = self;
         let pieces = (attention.heads * most_pieces * (attention.dim + 2)) as usize;

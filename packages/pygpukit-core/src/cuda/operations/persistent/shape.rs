@@ -94,10 +94,16 @@ impl Shape {
 
     /// What attention takes, as common/step_heads.cuh has it.
     fn heads_bytes(attention: &AttentionArgs) -> usize {
-        let room = if attention.heads / attention.kv_heads > 8 { 16 } else { 8 };
+        let room = most_queries(attention);
         let places = if attention.dim == 64 { 2 } else { Self::MOST_HEAD_PLACES };
         (128 * places + 40 + 2 * room) * attention.dim as usize + 512 * room
     }
+}
+
+/// Rows of queries that a block has room for, which its kernel's name tells: 8, or 16 where more heads share
+/// a key.
+pub(super) fn most_queries(attention: &AttentionArgs) -> usize {
+    if attention.heads / attention.kv_heads > 8 { 16 } else { 8 }
 }
 
 fn linears(steps: &[Step]) -> impl Iterator<Item = LinearArgs> + '_ {

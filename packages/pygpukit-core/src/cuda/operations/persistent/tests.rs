@@ -166,7 +166,7 @@ fn decoder(dtype: DType, rows: usize, limits: Limits, layers: usize, in_place: b
 #[test]
 fn a_decoder_of_one_token_is_one_launch() {
     for (dtype, function) in
-        [(DType::BF16, "layers_persistent_64_bf16"), (DType::F16, "layers_persistent_64_f16")]
+        [(DType::BF16, "layers_persistent_64_8_bf16"), (DType::F16, "layers_persistent_64_8_f16")]
     {
         let decoder = decoder(dtype, 1, H100, 3, false);
         let joined = decoder.join();
@@ -212,6 +212,7 @@ fn the_last_step_finds_the_first_logits() {
         assert_eq!(joined[0].range, 0..decoder.launches.len());
         let [steps, choice] = joined[0].launches(1 << 30, &H100).try_into().unwrap();
         assert_eq!((steps.source, choice.function), ("layers_persistent", last));
+        assert_eq!(choice.reads_early.len(), if chooses == "sample" { 6 } else { 0 });
         let maxima = (1 << 30) + joined[0].layout().maxima as u64;
         assert_eq!(choice.parameters.bytes()[maxima_at..][..8], maxima.to_le_bytes());
         assert!(steps.parameters.bytes().windows(8).any(|word| word == maxima.to_le_bytes()));
