@@ -7,9 +7,9 @@
 //
 // Launch: 128 threads, a block for each row, dynamic shared memory for a row of x where `resident` (then x is read
 // once), and `room` bytes for the norm's weight and bias. Of norm_many fewer blocks, and shared memory for two rows: they
-// take several, the next one on its way while they normalise one. norm_1024 to norm_4096 take no shared memory: they
-// have rows of up to so many 16-bit elements, and more than 1024 fewer, without residual, whose norm is_plain, all in groups
-// of eight aligned to 16 bytes.
+// take several, the next one on its way while they normalise one. norm_1024 to norm_4096 take no shared memory: each
+// has the rows of up to so many elements that are too long for the one before. They are of 16 bits, without residual, their
+// norm is_plain, and all lies in groups of eight aligned to 16 bytes.
 #include "common/launch.cuh"
 #include "common/normalize.cuh"
 
@@ -121,6 +121,7 @@ __device__ __forceinline__ void norm(const NormRowsArgs<T>& a) {
   }
 }
 
+// A row in registers.
 template <int GROUPS, class T>
 __device__ __forceinline__ void norm_short(const NormRowsArgs<T>& a) {
   __shared__ float scratch[NORM_SCRATCH];

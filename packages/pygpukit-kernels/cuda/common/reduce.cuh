@@ -18,19 +18,6 @@ __device__ __forceinline__ int thread_index() {
 __device__ __forceinline__ int lane_index() { return thread_index() % WARP; }
 __device__ __forceinline__ int warp_index() { return thread_index() / WARP; }
 
-template <int N>
-struct Number {
-  static constexpr int value = N;
-};
-// Calls visit(Number<n>()), with n from 1 to MOST.
-template <int MOST, class Visit>
-__device__ __forceinline__ void with_number(int n, const Visit& visit) {
-  if constexpr (MOST > 1) {
-    if (n < MOST) return with_number<MOST - 1>(n, visit);
-  }
-  visit(Number<MOST>());
-}
-
 struct Sum {
   template <class T>
   __device__ __forceinline__ T operator()(T a, T b) const {

@@ -94,7 +94,7 @@ struct HeadPlaces {
   __device__ __forceinline__ unsigned char* angles() const { return norm(2); }
 };
 
-// Of the warps that compute. HALVES of the rows of queries can have one, eight each.
+// Of the warps that compute. A block has up to 8 HALVES queries.
 template <int DIM, int HALVES, class T>
 struct HeadSteps {
   const Places<T> places;

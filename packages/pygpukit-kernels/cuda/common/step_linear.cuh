@@ -120,12 +120,25 @@ struct Products {
   }
 };
 
+template <int N>
+struct Number {
+  static constexpr int value = N;
+};
+// Calls visit(Number<n>()), with n from 1 to MOST.
+template <int MOST, class Visit>
+__device__ __forceinline__ void with_number(int n, const Visit& visit) {
+  if constexpr (MOST > 1) {
+    if (n < MOST) return with_number<MOST - 1>(n, visit);
+  }
+  visit(Number<MOST>());
+}
+
 // Brings x, normalised, into shared memory.
 template <class T>
 struct Input {
   // Values that the first WARPS read together.
   static constexpr int AT_ONCE = 8 * Mailbox::AHEAD * WARPS * WARP;
-  // Groups of a thread that are normalised in registers, at most: there are none for more.
+  // Groups of a thread that are normalised in registers: there are none for more.
   static constexpr int SHORT_GROUPS = 2;
 
   const Places<T> places;

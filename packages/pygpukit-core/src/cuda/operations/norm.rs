@@ -170,7 +170,7 @@ mod tests {
     use crate::cuda::operations::tests::{H100, plan, tensor_at};
     use crate::dispatch::ArgValue;
 
-    /// The launch for rows of `dtype` that lie at `address`, whose weights are of another type.
+    /// The launch for rows at `address`; `types` are that of the rows and that of the weights.
     fn norm_of([rows, length]: [usize; 2], types: [DType; 2], address: usize) -> CudaLaunch {
         let row = |address| ArgValue::Tensor(tensor_at(address, &[rows, length], types[0]));
         let weight = ArgValue::Tensor(tensor_at(0x9000, &[length], types[1]));
