@@ -58,7 +58,7 @@ impl Decoder {
     ) -> TensorArg {
         let (k, norm) = (x.shape[1], residual.is_none());
         let weight = self.value(&[if gated { 2 * n } else { n }, k], weight);
-        let norm_weight = self.value(&[k], self.dtype);
+        let norm_weight = self.value(&[k], DType::F32);
         let out = match residual {
             Some((residual, true)) => residual.clone(),
             _ => self.tensor(&[x.shape[0], n], out),
