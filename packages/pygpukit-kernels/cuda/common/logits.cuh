@@ -222,8 +222,8 @@ struct Candidates {
     __syncthreads();
   }
 
-  // Those that aren't less than `least`, which isn't -∞, where the maxima of the parts are known, one to each thread: only those parts
-  // are read that have a candidate. `maxima` holds ROW_THREADS.
+  // Those that aren't less than `least`, which isn't -∞, where the maxima of the parts are known, one to each thread: only
+  // those parts are read that have a candidate. `maxima` holds ROW_THREADS.
   __device__ __forceinline__ void gather_from_parts(const Row& row, float least, Ranked maximum, Ranked* maxima) {
     if (maximum && !(logit(maximum) < least)) maxima[atomicAdd(&parts, 1)] = maximum;
     __syncthreads();
