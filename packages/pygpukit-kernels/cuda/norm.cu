@@ -137,9 +137,10 @@ __device__ __forceinline__ void norm_short(const NormRowsArgs<T>& a) {
                 [&](int g, const Eight& y) { store16(out + 8 * g, pack8(a.out_dtype, y)); });
 }
 
-#define ENTRY_SHORT(LENGTH, T)                                                                                             \
-  extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_##LENGTH##_##T(const __grid_constant__ NormRowsArgs<T> a) { \
-    norm_short<LENGTH / (8 * NORM_THREADS)>(a);                                                                            \
+#define ENTRY_SHORT(LENGTH, T)                                              \
+  extern "C" __global__ void __launch_bounds__(NORM_THREADS)                \
+      norm_##LENGTH##_##T(const __grid_constant__ NormRowsArgs<T> a) {      \
+    norm_short<LENGTH / (8 * NORM_THREADS)>(a);                             \
   }
 #define ENTRIES_SHORT(T) ENTRY_SHORT(1024, T) ENTRY_SHORT(2048, T) ENTRY_SHORT(3072, T) ENTRY_SHORT(4096, T)
 FOR_EACH_16BIT(ENTRIES_SHORT)

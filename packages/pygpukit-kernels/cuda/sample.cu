@@ -31,7 +31,7 @@ struct SampleArgs {
 struct Settings {
   float temperature, top_p, min_p, largest;
   float factor;  // 1 / temperature
-  int top_k;  // 0: off
+  int top_k;     // 0: off
 
   __device__ __forceinline__ Settings(const SampleArgs& a, int row) {
     temperature = a.temperature[row];
@@ -89,7 +89,7 @@ struct Group {
     sync();
     return over_lanes(lane_index() < threads / WARP ? scratch[lane_index()] : 0, WARP);
   }
-  // Over neighbouring lanes, a power of two; every one of them gets the result.
+  // warp_reduce in a loop, which is less code: over neighbouring lanes, a power of two.
   template <class T>
   static __device__ __forceinline__ T over_lanes(T x, int lanes) {
 #pragma unroll 1
@@ -245,10 +245,10 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) sample_rows(const __gr
   if (threadIdx.x == ROW_THREADS - 1) shared.random = uniform(a.seeds[index], a.positions[index]);
   wait_for_inputs();
   const PartMaxima maxima(take_maximum(a.maxima), shared.maxima);
-  const bool is_sound = ::is_sound(maxima.first);
+  const bool sound = is_sound(maxima.first);
   settings.largest = logit(maxima.first);
-  if (threadIdx.x == 0) shared.drawn = is_sound ? token(maxima.first) : -1;
+  if (threadIdx.x == 0) shared.drawn = sound ? token(maxima.first) : -1;
   const Row row = {a.logits + index * a.logits_stride, a.vocabulary};
-  if (is_sound && !settings.is_greedy()) draw({row, maxima.first, settings, shared}, maxima);
+  if (sound && !settings.is_greedy()) draw({row, maxima.first, settings, shared}, maxima);
   if (threadIdx.x == 0) a.out[index] = shared.drawn;
 }

@@ -23,11 +23,10 @@ __device__ __forceinline__ float logit(Ranked x) {
   const unsigned k = key(x);
   return __uint_as_float(k >> 31 ? k & 0x7fffffffu : ~k);
 }
+__device__ __forceinline__ bool is_finite(Ranked x) { return key(x) < KEY_INFINITY && key(x) > KEY_MINUS_INFINITY; }
 // Whether a row whose first logit is this one can be sampled: no logit is NaN or +∞, and not all are -∞. Unsound
 // logits are ranked above all others.
-__device__ __forceinline__ bool is_sound(Ranked first) {
-  return key(first) < KEY_INFINITY && key(first) > KEY_MINUS_INFINITY;
-}
+__device__ __forceinline__ bool is_sound(Ranked first) { return is_finite(first); }
 constexpr Ranked UNSOUND = ~0ull;
 // Of a logit that may be unsound.
 __device__ __forceinline__ Ranked rank_any(float logit, int token) {
@@ -115,7 +114,7 @@ struct PartMaxima {
   __device__ __forceinline__ PartMaxima(Ranked own, Scratch& scratch) : scratch(scratch), own(own) {
     static_assert(ROW_WARPS == WARP, "a warp reduces the warps' results");
     const Ranked warp_own = warp_first(own);
-    const unsigned warp_least = __reduce_min_sync(~0u, is_finite() ? key(own) : ~0u);
+    const unsigned warp_least = __reduce_min_sync(~0u, is_finite(own) ? key(own) : ~0u);
     if (lane_index() == 0) {
       scratch.first[warp_index()] = warp_own;
       scratch.least[warp_index()] = warp_least;
@@ -131,7 +130,7 @@ struct PartMaxima {
   __device__ __forceinline__ float reached_by(int count) const {
     const float low = logit(static_cast<Ranked>(least) << 32), range = logit(first) - low;
     const float bins = (logit(own) - low) * __fdividef(BINS, range);
-    if (is_finite()) atomicAdd(&count_of(max(0, min(static_cast<int>(bins), BINS - 1))), 1);
+    if (is_finite(own)) atomicAdd(&count_of(max(0, min(static_cast<int>(bins), BINS - 1))), 1);
     __syncthreads();
     // Each lane has some bins, the first one those of the largest numbers.
     const int lane_bins = LANE_BINS * (WARP - 1 - lane_index());
@@ -154,9 +153,6 @@ struct PartMaxima {
   }
 
  private:
-  __device__ __forceinline__ bool is_finite() const {
-    return key(own) > KEY_MINUS_INFINITY && key(own) < KEY_INFINITY;
-  }
   // The bins of a lane lie in the same bank.
   __device__ __forceinline__ int& count_of(int bin) const {
     return scratch.counts[bin % LANE_BINS * WARP + bin / LANE_BINS];

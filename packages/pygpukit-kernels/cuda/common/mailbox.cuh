@@ -71,7 +71,7 @@ struct Mailbox {
   __device__ __forceinline__ void receive_groups(int count, const Put& put) const {
     for (int start = thread_index(); start < count; start += AHEAD * THREADS) {
       uint4 groups[AHEAD];
-      receive_some<THREADS, 1>(groups, start, count);
+      receive_some<THREADS, 1>(groups, start, count);  // the first exists
 #pragma unroll
       for (int j = 0; j < AHEAD; ++j)
         if (j == 0 || start + j * THREADS < count) put(start + j * THREADS, groups[j]);

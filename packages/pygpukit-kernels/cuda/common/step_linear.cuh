@@ -173,7 +173,7 @@ struct Input {
       wait_for_all<WARPS>(box, length);
       box.receive_some<NORM_THREADS, GROUPS - 1>(row.values, thread_index(), length / 8);
       row.normalize(places.scratch(), [&](int, int g) { return row.weight(g); },
-                    [&](int g, const Eight& y) { put_group(g, dtype == DTYPE_F16 ? pack8<f16>(y) : pack8<T>(y)); });
+                    [&](int g, const Eight& y) { put_normalized(g, y, dtype); });
     });
     clear_behind<NORM_THREADS>(length);
   }
@@ -190,10 +190,8 @@ struct Input {
     const Moments moments = norm.kind == NORM_RMS ? block_moments(norm, length, 0.f, squares, places.scratch())
                                                   : block_moments(norm, length, group, places.scratch());
 #pragma unroll 1
-    for (int g = thread_index(); g < length / 8; g += NORM_THREADS) {
-      const Eight y = moments(norm, 8 * g, length, input_group(g));
-      put_group(g, dtype == DTYPE_F16 ? pack8<f16>(y) : pack8<T>(y));
-    }
+    for (int g = thread_index(); g < length / 8; g += NORM_THREADS)
+      put_normalized(g, moments(norm, 8 * g, length, input_group(g)), dtype);
   }
 
   // Of the first COUNT warps. put(g, values) has the values of group g, in the order of the groups of a thread; zeros are put
@@ -238,6 +236,9 @@ struct Input {
     words[4] = v.y;
     words[8] = v.z;
     words[12] = v.w;
+  }
+  __device__ __forceinline__ void put_normalized(int group, const Eight& y, int dtype) const {
+    put_group(group, dtype == DTYPE_F16 ? pack8<f16>(y) : pack8<T>(y));
   }
   __device__ __forceinline__ Eight input_group(int group) const {
     const unsigned* words = input_words(group);

@@ -29,8 +29,6 @@ template <class A, class B>
 constexpr bool same_type = false;
 template <class A>
 constexpr bool same_type<A, A> = true;
-template <class T>
-constexpr DType dtype_of = same_type<T, float> ? DTYPE_F32 : same_type<T, f16> ? DTYPE_F16 : DTYPE_BF16;
 
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
