@@ -109,7 +109,7 @@ struct Prefill {
       float s[8][4];
       copy_async_wait<1>();
       __syncthreads();
-      if (seen) multiply_keys<DIM, T>(s, q + warp_index() * WARP_QUERIES * DIM * sizeof(T), k);
+      if (seen) multiply_keys<DIM, 4, T>(s, q + warp_index() * WARP_QUERIES * DIM * sizeof(T), k);
       __syncthreads();
       places.locate(a.pages, segment.sequence, chunk + 1, segment.begin, segment.end - 1);
       copy_part(k, a.k_cache, a.k_strides, places);

@@ -3,22 +3,24 @@
 // of either.
 //
 // A block for each multiprocessor stays until all steps are done. Of its warps four do all that comes before a product, and
-// multiply; four multiply, copy keys and values, and help to bring a long x; four finish sums; two copy weights, through a
-// ring in shared memory. The copies run ahead of the steps, as they depend on none of them, so that the memory isn't idle
-// while a step waits for the one before. How much weights are under way is bounded, because what queues in front of the
-// memory also delays the few words that blocks wait for. Results of steps go between blocks through mailboxes; where they
-// can be seen later they are written to their tensors too.
+// multiply; four multiply, copy keys and values, and help to bring a long x; four finish sums, and merge the pieces of
+// attention; two copy weights, through a ring in shared memory. The copies run ahead of the steps, as they depend on none of
+// them, so that the memory isn't idle while a step waits for the one before. How much weights are under way is bounded,
+// because what queues in front of the memory also delays the few words that blocks wait for. Results of steps go between
+// blocks through mailboxes; where they can be seen later they are written to their tensors too.
 //
 // Every step waits for all results of the one before it, directly or by way of the blocks that made them. So a mailbox may
 // be written again once two steps have passed since it was last read; Rust's operations/persistent sees to that.
 //
 // Launch: 512 threads, a block for each multiprocessor, all of which must be able to run at once; dynamic shared memory
 // as in Places. k of linear steps is a multiple of 8, x and weights aligned to 16 bytes; heads have DIM elements, and no
-// gaps between them; up to QUERIES of those that share a key are a block's.
+// gaps between them, nor have the rows of a page, each of which holds whole chunks; up to QUERIES heads that share a key are a
+// block's.
 //
 // Warps take turns at their steps, so most code isn't where it runs when it is needed: what is there for other models, or
 // unrolled for nothing, makes all of it slower.
 #define THREAD_ANEW
+#include "common/step_merge.cuh"
 #include "common/streams.cuh"
 
 // The steps, as the warps that do all there is to do go through them.
@@ -47,8 +49,6 @@ struct Layers {
         linears.run(step, has_vectors ? norm_of(step, false) : step.linear.norm);
       else if (step.kind == STEP_ATTENTION)
         heads.attend(step, i + 1);
-      else
-        heads.merge(step, step.x.step);
     }
   }
 
@@ -87,6 +87,19 @@ __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const
   copy_async_wait<0>();
 }
 
+// The steps, as the warps that finish sums go through them.
+template <int DIM, class T>
+__device__ __forceinline__ void finish_steps(const PersistentArgs<T>& a, const Places<T>& places) {
+  Finisher<T> finisher(a, places);
+  Merger<DIM, T> merger(a);
+  for (int i = 0; i < a.step_count; ++i) {
+    if (a.steps[i].kind == STEP_LINEAR)
+      finisher.finish(a.steps[i], i + 1 == a.step_count ? a.maxima : nullptr);
+    else if (a.steps[i].kind == STEP_MERGE)
+      merger.merge(a.steps[i]);
+  }
+}
+
 // The last block counts the steps for the launch to come.
 template <class T>
 __device__ __forceinline__ void count_steps(const PersistentArgs<T>& a) {
@@ -117,7 +130,7 @@ __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
   } else if (warp < 3 * WARPS) {
     give_registers<96>();
     wait_for_inputs();
-    Finisher<T>(a, places).run();
+    finish_steps<DIM>(a, places);
     warps_sync<STEPS_DONE, 2 * WARPS>();
   } else {
     give_registers<64>();

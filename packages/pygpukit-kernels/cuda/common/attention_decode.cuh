@@ -310,7 +310,7 @@ struct Decode : Share {
       places.locate(a.pages, sequence, ahead, begin, end - 1);
       copy_async_wait<1>();
       __syncwarp();
-      if (seen) multiply_keys<DIM, T>(s, q, k, room);
+      if (seen) multiply_keys<DIM, 4, T>(s, q, k, room);
       // The keys that come next are under way while the values that are here are multiplied.
       __syncwarp();
       copy_keys();

@@ -12,6 +12,8 @@ template <int DIM>
 __device__ __forceinline__ int head_offset(int row, int i) {
   return row * DIM * 2 + ((i / 8) ^ (row % 8)) * 16;
 }
+// That of the elements `count` further on in the row, where the sum has no carry.
+__device__ __forceinline__ int further(int offset, int count) { return offset ^ count * 2; }
 
 // Where the positions of a chunk lie in the cache. Where pages hold whole chunks, all lie in one page, one after the
 // other; else lane i knows positions i and i + 32.
@@ -145,25 +147,32 @@ __device__ __forceinline__ void copy_chunk(unsigned shared, const T* cache, cons
   }
 }
 
-// s[t] = the products of the queries with positions 8t … 8t+7 from the one on that `keys` is the address of. Where there
-// are but 8 rows of queries, those after them are the same again.
-template <int DIM, class T, int TILES>
-__device__ __forceinline__ void multiply_keys(float (&s)[TILES][4], unsigned queries, unsigned keys, int rows = 16) {
-  const int lane = lane_index();
+// s[t] = the products of the queries with positions 8t … 8t+7 from the one on that `keys` is the address of. query(i, q)
+// gives elements i … i+15 of the queries, as mma takes them. UNROLL of the steps over the elements are laid out one after
+// the other.
+template <int DIM, int UNROLL, class T, int TILES, class Query>
+__device__ __forceinline__ void multiply_keys(float (&s)[TILES][4], unsigned keys, const Query& query) {
+  const int lane = lane_index(), own = head_offset<DIM>(lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8);
 #pragma unroll
   for (int t = 0; t < TILES; ++t) s[t][0] = s[t][1] = s[t][2] = s[t][3] = 0.f;
-#pragma unroll 4
+#pragma unroll UNROLL
   for (int i = 0; i < DIM; i += 16) {
     unsigned q[4];
-    load_matrix_x4(q, queries + head_offset<DIM>(lane & (rows - 1), i + lane / 16 * 8));
+    query(i, q);
 #pragma unroll
     for (int t = 0; t < TILES; t += 2) {
       unsigned k[4];
-      load_matrix_x4(k, keys + head_offset<DIM>(t * 8 + lane / 16 * 8 + lane % 8, i + lane / 8 % 2 * 8));
+      load_matrix_x4(k, keys + further(own, i) + head_offset<DIM>(t * 8, 0));
       mma<T>(s[t], q[0], q[1], q[2], q[3], k[0], k[1]);
       mma<T>(s[t + 1], q[0], q[1], q[2], q[3], k[2], k[3]);
     }
   }
+}
+// The same with queries in shared memory. Where there are but 8 rows, those after them are the same again.
+template <int DIM, int UNROLL, class T, int TILES>
+__device__ __forceinline__ void multiply_keys(float (&s)[TILES][4], unsigned queries, unsigned keys, int rows = 16) {
+  const int own = head_offset<DIM>(lane_index() & (rows - 1), lane_index() / 16 * 8);
+  multiply_keys<DIM, UNROLL, T>(s, keys, [&](int i, unsigned(&q)[4]) { load_matrix_x4(q, queries + further(own, i)); });
 }
 
 // The positions that this lane's two queries (rows lane / 4 and lane / 4 + 8) see: first … last.
@@ -208,10 +217,10 @@ __device__ __forceinline__ void score_keys(float (&s)[8][4], const Scorer<T>& sc
   hide_keys(s, visible, chunk, missing);
 }
 
-// Turns scores into weights (p, rounded to T as the second product takes them) and the softmax of the chunk; of HALVES of
-// the 16 queries, for the rest the weights are 0.
-template <class T, int HALVES = 2>
-__device__ __forceinline__ void weigh(const float (&s)[8][4], unsigned (&p)[4][4], Softmax (&softmax)[2]) {
+// Turns scores into weights (p, rounded to T as the second product takes them) and the softmax of the chunk, of whose weight
+// each of the lanes that share a query has a part; of HALVES of the 16 queries, for the rest the weights are 0.
+template <class T, int HALVES>
+__device__ __forceinline__ void weigh_parts(const float (&s)[8][4], unsigned (&p)[4][4], Softmax (&softmax)[2]) {
   if constexpr (HALVES == 1) {
 #pragma unroll
     for (int t = 0; t < 8; ++t) p[t / 2][t % 2 * 2 + 1] = 0;
@@ -223,31 +232,41 @@ __device__ __forceinline__ void weigh(const float (&s)[8][4], unsigned (&p)[4][4
     for (int t = 0; t < 8; ++t) largest = fmaxf(largest, fmaxf(s[t][2 * h], s[t][2 * h + 1]));
     softmax[h].largest = warp_reduce<4>(largest, Max());
     const float reference = softmax[h].reference();
-    float weight = 0.f;
+    softmax[h].weight = 0.f;
 #pragma unroll
     for (int t = 0; t < 8; ++t) {
       const float low = exp2_fast(s[t][2 * h] - reference), high = exp2_fast(s[t][2 * h + 1] - reference);
-      weight += low + high;
+      softmax[h].weight += low + high;
       p[t / 2][t % 2 * 2 + h] = pack2<T>(low, high);
     }
-    softmax[h].weight = warp_reduce<4>(weight, Sum());
   }
+}
+// The softmax itself.
+template <int HALVES>
+__device__ __forceinline__ void add_parts(Softmax (&softmax)[2]) {
+#pragma unroll
+  for (int h = 0; h < HALVES; ++h) softmax[h].weight = warp_reduce<4>(softmax[h].weight, Sum());
+}
+template <class T, int HALVES = 2>
+__device__ __forceinline__ void weigh(const float (&s)[8][4], unsigned (&p)[4][4], Softmax (&softmax)[2]) {
+  weigh_parts<T, HALVES>(s, p, softmax);
+  add_parts<HALVES>(softmax);
 }
 
 // Calls add(i, sum) with the weighted sums of elements i … i+7 of the values, as mma leaves them, counted from `first` on; of
-// `count` elements. Both are multiples of 16. UNROLL of the steps over the elements are laid out one after the other.
+// `count` elements, a power of two of at least 16 of which `first` is a multiple. UNROLL of the steps over the elements are
+// laid out one after the other.
 template <int DIM, int UNROLL, class T, class Add>
 __device__ __forceinline__ void multiply_values(const unsigned (&p)[4][4], unsigned values, Add add, int first = 0,
                                                 int count = DIM) {
-  const int lane = lane_index();
+  const int lane = lane_index(), own = head_offset<DIM>(lane / 8 % 2 * 8 + lane % 8, first + lane / 16 * 8);
 #pragma unroll UNROLL
   for (int i = 0; i < count; i += 16) {
     float sum[2][4] = {};
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       unsigned v[4];
-      const int key = k * 16 + lane / 8 % 2 * 8 + lane % 8;
-      load_matrix_x4_transposed(v, values + head_offset<DIM>(key, first + i + lane / 16 * 8));
+      load_matrix_x4_transposed(v, values + further(own, i) + head_offset<DIM>(k * 16, 0));
       mma<T>(sum[0], p[k][0], p[k][1], p[k][2], p[k][3], v[0], v[1]);
       mma<T>(sum[1], p[k][0], p[k][1], p[k][2], p[k][3], v[2], v[3]);
     }

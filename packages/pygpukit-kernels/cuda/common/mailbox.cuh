@@ -123,23 +123,31 @@ struct FloatMailbox {
     asm volatile("st.relaxed.gpu.global.v2.u64 [%0], {%1, %2};" ::"l"(words + i), "l"(word(first)), "l"(word(second))
                  : "memory");
   }
-  // to[j] = value at(j), of those numbers j for which exists(j).
+  // Waits for a value, as Mailbox does.
+  __device__ __forceinline__ void wait_for(long long i) const {
+    if (lane_index() == 0)
+      while (load_word(reinterpret_cast<const unsigned*>(words + i)) != tag) {
+      }
+    __syncwarp();
+  }
+  // read[j] = the word of value at(j), of those numbers j for which exists(j).
   template <int N, class Exists, class At>
-  __device__ __forceinline__ void receive(float (&to)[N], const Exists& exists, const At& at) const {
-    unsigned long long read[N];
-    bool complete;
-    do {
-      complete = true;
-#pragma unroll
-      for (int j = 0; j < N; ++j)
-        if (exists(j)) asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(read[j]) : "l"(words + at(j)) : "memory");
-#pragma unroll
-      for (int j = 0; j < N; ++j)
-        if (exists(j)) complete &= static_cast<unsigned>(read[j]) == tag;
-    } while (!complete);
+  __device__ __forceinline__ void ask(unsigned long long (&read)[N], const Exists& exists, const At& at) const {
 #pragma unroll
     for (int j = 0; j < N; ++j)
-      if (exists(j)) to[j] = __uint_as_float(static_cast<unsigned>(read[j] >> 32));
+      if (exists(j)) asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(read[j]) : "l"(words + at(j)) : "memory");
+  }
+  // The values in words that were read, if a warp has all of them.
+  template <int N, class Exists>
+  __device__ __forceinline__ bool receive(float (&to)[N], const unsigned long long (&read)[N], const Exists& exists) const {
+    bool complete = true;
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+      if (exists(j)) complete &= static_cast<unsigned>(read[j]) == tag;
+    if (!__all_sync(~0u, complete)) return false;
+#pragma unroll
+    for (int j = 0; j < N; ++j) to[j] = exists(j) ? __uint_as_float(static_cast<unsigned>(read[j] >> 32)) : 0.f;
+    return true;
   }
 
  private:

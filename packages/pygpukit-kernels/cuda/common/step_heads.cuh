@@ -43,10 +43,8 @@ struct Pieces {
   __device__ __forceinline__ int end_chunk(int piece) const {
     return min((first + piece + 1) * chunks, ceil_div(end, CHUNK_KEYS));
   }
-  // Whether a span ends with the piece.
-  __device__ __forceinline__ bool ends_span(int piece) const {
-    return piece + 1 == count || (first + piece + 1) * chunks % SPAN_CHUNKS == 0;
-  }
+  // Pieces of the first one's span that come before it.
+  __device__ __forceinline__ int behind_span() const { return first * chunks % SPAN_CHUNKS; }
 };
 
 // Attention's part of shared memory: (128 PLACES + 40 + 2 ROOM) DIM + 512 ROOM bytes, with ROOM 8 for groups of up to 8
@@ -62,17 +60,6 @@ struct HeadPlaces {
   static constexpr int SCORES_TILE = WARP, SCORES_TURN = CHUNK_KEYS / 8 * SCORES_TILE;
   static constexpr int SCORES_HALF = 2 * SCORES_TURN + MOST_QUERIES * ROW / sizeof(float2);
   unsigned char* start;
-
-  // The place of the keys (0) or values (1) that come next: they come by turns, so of two places each always have the same.
-  struct Next : Slot<PLACES> {
-    __device__ __forceinline__ int place(int is_value) const { return PLACES == 2 ? is_value : this->index; }
-    __device__ __forceinline__ void advance(int is_value) {
-      if (PLACES > 2)
-        Slot<PLACES>::advance();
-      else if (is_value)
-        this->parity ^= 1;
-    }
-  };
 
   // As the products take them: (CHUNK_KEYS, DIM) keys or values, (MOST_QUERIES, DIM) queries.
   __device__ __forceinline__ unsigned chunk(int place) const { return shared_address(start) + place * CHUNK_KEYS * ROW; }
@@ -94,6 +81,12 @@ struct HeadPlaces {
   __device__ __forceinline__ unsigned char* angles() const { return norm(2); }
 };
 
+// The first of the DIM + 2 words of a piece: sums, largest score, weight.
+template <int DIM>
+__device__ __forceinline__ long long piece_words(int most_pieces, int head, int piece) {
+  return (static_cast<long long>(head) * most_pieces + piece) * (DIM + 2);
+}
+
 // Of the warps that compute. A block has up to 8 HALVES queries.
 template <int DIM, int HALVES, class T>
 struct HeadSteps {
@@ -102,7 +95,7 @@ struct HeadSteps {
   const HeadShare share;
   const HeadPlaces<DIM> own;
   int most_pieces;
-  typename HeadPlaces<DIM>::Next next;
+  Slot<HeadPlaces<DIM>::PLACES> next;  // the place that keys or values come to, by turns
   int turn = 0;  // which scores are next
 
   __device__ __forceinline__ HeadSteps(const PersistentArgs<T>& args, const Places<T>& places,
@@ -128,25 +121,7 @@ struct HeadSteps {
     append_newest(step.heads.append, pieces);
   }
 
-  // The last blocks merge: the first ones have the pieces.
-  __device__ __forceinline__ void merge(const Step<T>& step, int number) const {
-    const AttentionArgs<Head>& at = step.heads.attention;
-    const Mailbox out = mailboxes(step.out);
-    if (thread_index() >= DIM) return;
-    for (int head = gridDim.x - 1 - blockIdx.x; head < at.heads; head += gridDim.x) {
-      const Head y = from_float<Head>(merge_pieces(Pieces(at, share), head, mailboxes.pieces(number)));
-      const int i = head * DIM + thread_index();
-      if (out) out.send(i, y.bits);
-      if (step.stores) at.out[i] = y;
-    }
-  }
-
  private:
-  // The first of the DIM + 2 words of a piece: sums, largest score, weight.
-  __device__ __forceinline__ long long piece_words(int head, int piece) const {
-    return (static_cast<long long>(head) * most_pieces + piece) * (DIM + 2);
-  }
-
   // --- Queries, the newest key and value. They come from the product before.
 
   // `copies`: begins to copy it to shared memory.
@@ -228,30 +203,57 @@ struct HeadSteps {
 
   // --- Pieces.
 
+  // The block's queries, as products take them: where they are up to 8, those after them are the same again, and the first
+  // elements stay in registers, as far as there are some left.
+  struct Queries {
+    static constexpr int KEPT = HALVES > 1 ? 0 : DIM == 64 ? 4 : 6;
+
+    unsigned queries;
+    int own;  // the offset of what this lane loads
+    unsigned parts[KEPT ? KEPT : 1][4];
+
+    __device__ __forceinline__ explicit Queries(unsigned queries)
+        : queries(queries), own(head_offset<DIM>(lane_index() % (8 * HALVES), lane_index() / 16 * 8)) {
+#pragma unroll
+      for (int i = 0; i < KEPT; ++i) load(16 * i, parts[i]);
+    }
+    // Elements i … i+15.
+    __device__ __forceinline__ void operator()(int i, unsigned (&q)[4]) const {
+      if (i / 16 >= KEPT) return load(i, q);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) q[j] = parts[i / 16][j];
+    }
+
+   private:
+    __device__ __forceinline__ void load(int i, unsigned (&q)[4]) const { load_matrix_x4(q, queries + further(own, i)); }
+  };
+
   __device__ __forceinline__ void attend_pieces(const AttentionArgs<Head>& at, const Pieces& pieces,
                                                 const FloatMailbox& results) {
+    const Queries queries(own.queries());
     for (int piece = share.split; piece < pieces.count; piece += share.splits)
-      attend_piece(at, pieces, piece, results);
+      attend_piece(at, pieces, piece, queries, results);
   }
 
   __device__ __forceinline__ void attend_piece(const AttentionArgs<Head>& at, const Pieces& pieces, int piece,
-                                               const FloatMailbox& results) {
+                                               const Queries& queries, const FloatMailbox& results) {
     constexpr int COLUMNS = DIM / WARPS;
     const int first = warp_index() * COLUMNS;
     Softmax total[2];
     float sums[COLUMNS / 8][4] = {};
     for (int chunk = pieces.first_chunk(piece); chunk < pieces.end_chunk(piece); ++chunk) {
       float s[8][4];
-      score_chunk(at, pieces, chunk, s);
+      score_chunk(at, pieces, chunk, queries, s);
       unsigned p[4][4];
       Softmax softmax[2];
-      weigh<Head, HALVES>(s, p, softmax);
+      weigh_parts<Head, HALVES>(s, p, softmax);
+      const int place = next.index;
+      barrier_wait(places.full_heads(place), next.parity);
+      replace(own.chunk(place), chunk, 1, first, COLUMNS);
+      add_parts<HALVES>(softmax);
       Scales scales[HALVES];
 #pragma unroll
       for (int half = 0; half < HALVES; ++half) scales[half] = total[half].merge(softmax[half]);
-      const int place = next.place(1);
-      barrier_wait(places.full_heads(place), next.parity);
-      replace(own.chunk(place), chunk, 1, first, COLUMNS);
       multiply_values<DIM, COLUMNS / 16, Head>(
           p, own.chunk(place),
           [&](int i, const float(&sum)[4]) {
@@ -261,13 +263,13 @@ struct HeadSteps {
           },
           first, COLUMNS);
       barrier_arrive(places.empty_heads(place));
-      next.advance(1);
+      next.advance();
     }
 #pragma unroll
     for (int half = 0; half < HALVES; ++half) {
       const int row = lane_index() / 4 + 8 * half;
       if (row >= share.queries) continue;
-      const long long words = piece_words(share.head + row, piece);
+      const long long words = piece_words<DIM>(most_pieces, share.head + row, piece);
       if (lane_index() % 4 == 0 && first == 0) results.send(words + DIM, total[half].largest, total[half].weight);
 #pragma unroll
       for (int t = 0; t < COLUMNS / 8; ++t)
@@ -277,18 +279,18 @@ struct HeadSteps {
 
   // The scores of a chunk, as the lanes of every warp have them.
   __device__ __forceinline__ void score_chunk(const AttentionArgs<Head>& at, const Pieces& pieces, int chunk,
-                                              float (&s)[8][4]) {
+                                              const Queries& queries, float (&s)[8][4]) {
     constexpr int KEYS = CHUNK_KEYS / WARPS, TILES = KEYS / 8;
     float own_scores[TILES][4];
-    const int first = warp_index() * KEYS, place = next.place(0);
+    const int first = warp_index() * KEYS, place = next.index;
     const unsigned keys = own.chunk(place);
     barrier_wait(places.full_heads(place), next.parity);
     const unsigned long long missing = places.missing(place);
     const int newest = (pieces.end - 1) % CHUNK_KEYS;
     if (newest / KEYS == warp_index()) replace(keys, chunk, 0, 0, DIM);
-    multiply_keys<DIM, Head>(own_scores, own.queries(), keys + first * own.ROW, 8 * HALVES);
+    multiply_keys<DIM, DIM / 16, Head>(own_scores, keys + first * own.ROW, queries);
     barrier_arrive(places.empty_heads(place));
-    next.advance(0);
+    next.advance();
     float2* scores = own.scores(turn) + lane_index();
     turn ^= 1;
 #pragma unroll
@@ -324,35 +326,5 @@ struct HeadSteps {
       store_shared(to + head_offset<DIM>(share.position % CHUNK_KEYS, i), load16(own.newest(is_value) + i));
     }
     __syncwarp();
-  }
-
-  // This thread's element of a head's result. A warp reads the softmax of the pieces once: lane 2 j has the largest score of
-  // the j-th, lane 2 j + 1 its weight.
-  __device__ __forceinline__ float merge_pieces(const Pieces& pieces, int head, const FloatMailbox& results) const {
-    constexpr int AHEAD = 8;  // pieces that are read together
-    const int lane = lane_index(), column = thread_index();
-    Softmax total, span;
-    float sum = 0.f, span_sum = 0.f;
-    for (int start = 0; start < pieces.count; start += AHEAD) {
-      const int count = pieces.count - start;
-      const long long words = piece_words(head, start);
-      float values[AHEAD + 1] = {};
-      results.receive(
-          values, [&](int j) { return j < AHEAD ? j < count : lane / 2 < min(count, AHEAD); },
-          [&](int j) { return words + (j < AHEAD ? j * (DIM + 2) + column : lane / 2 * (DIM + 2) + DIM + lane % 2); });
-      __syncwarp();
-#pragma unroll
-      for (int j = 0; j < AHEAD; ++j) {
-        const Softmax piece = {__shfl_sync(~0u, values[AHEAD], 2 * j), __shfl_sync(~0u, values[AHEAD], 2 * j + 1)};
-        if (j >= count) continue;
-        span_sum = span.merge(piece)(span_sum, values[j]);
-        if (!pieces.ends_span(start + j)) continue;
-        sum = total.merge(span)(sum, span_sum);
-        span = Softmax();
-        span_sum = 0.f;
-      }
-    }
-    // Where there is nothing to see, 0 / 0 gives NaN.
-    return sum * (1.f / total.weight);
   }
 };

@@ -287,22 +287,16 @@ struct LinearSteps {
 // Of the warps that add up the chunks and send.
 template <class T>
 struct Finisher {
-  const PersistentArgs<T>& a;
   const Places<T> places;
   const Mailboxes<T> mailboxes;
   unsigned parity = 0;  // of the barriers of x
   Slot<WARPS> sums;
 
   __device__ __forceinline__ Finisher(const PersistentArgs<T>& args, const Places<T>& places)
-      : a(args), places(places), mailboxes(args) {}
+      : places(places), mailboxes(args) {}
 
-  __device__ __forceinline__ void run() {
-    for (int i = 0; i < a.step_count; ++i)
-      if (a.steps[i].kind == STEP_LINEAR) finish_step(a.steps[i], i + 1 == a.step_count ? a.maxima : nullptr);
-  }
-
- private:
-  __device__ __forceinline__ void finish_step(const Step<T>& step, Ranked* maxima) {
+  // `maxima`: null, or of the step's results.
+  __device__ __forceinline__ void finish(const Step<T>& step, Ranked* maxima) {
     const LinearArgs<T> l = step.linear;
     const Rounds rounds(l.n, l.k, l.gated);
     const Mailbox residual = mailboxes(step.residual), out = mailboxes(step.out);

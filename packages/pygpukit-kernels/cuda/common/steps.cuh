@@ -141,7 +141,7 @@ struct Places {
       barrier_init(full_sums(lane), PRODUCT_WARPS * TILE);
       barrier_init(empty_sums(lane), WARP);
     } else if (warp == 1 && lane < WARPS + MOST_HEAD_PLACES) {
-      barrier_init(full_heads(lane - WARPS), WARPS * (WARP + 1));
+      barrier_init(full_heads(lane - WARPS), WARPS / 2 * (WARP + 1));
       barrier_init(empty_heads(lane - WARPS), WARPS * WARP);
     } else if (warp == 1 && lane == WARPS + MOST_HEAD_PLACES) {
       barrier_init(full_input(), PRODUCT_WARPS * WARP);

@@ -76,20 +76,47 @@ __device__ __forceinline__ void stream_weights(const PersistentArgs<T>& a, const
     barrier_wait(places.full(landing.index), landing.parity);
 }
 
-// Copies the keys and values of this block's share, a quarter of each chunk by one of the warps that only multiply: they
-// have nothing else to do while others attend.
+// The chunks that a block takes, one after the other.
+struct ChunkCursor {
+  const Pieces& pieces;
+  int piece, splits, chunk, end;
+
+  __device__ __forceinline__ ChunkCursor(const Pieces& pieces, const Share& share)
+      : pieces(pieces), piece(share.split), splits(share.splits) {
+    find();
+  }
+  __device__ __forceinline__ bool ended() const { return piece >= pieces.count; }
+  __device__ __forceinline__ void advance() {
+    if (++chunk < end) return;
+    piece += splits;
+    find();
+  }
+
+ private:
+  __device__ __forceinline__ void find() {
+    chunk = pieces.first_chunk(piece);
+    end = pieces.end_chunk(piece);
+  }
+};
+
+// Copies the keys and values of this block's share: half of a chunk's keys or values by each of the warps that only multiply,
+// which have nothing else to do while others attend. Keys and values take places by turns; a chunk's are multiplied before
+// those of the next one, so no phase of a place's barriers is missed.
 template <int DIM, class T>
 struct HeadStream {
-  static constexpr int ROWS = CHUNK_KEYS / WARPS;
+  static constexpr int ROWS = CHUNK_KEYS / (WARPS / 2);         // that a warp copies
+  static constexpr int PIECES = DIM / 8, STEP = WARP / PIECES;  // of a row; rows at a time
 
   const PersistentArgs<T>& a;
   const Places<T> places;
   const HeadShare share;
   const HeadPlaces<DIM> own;
-  typename HeadPlaces<DIM>::Next next;
+  Slot<HeadPlaces<DIM>::PLACES> next;
 
   __device__ __forceinline__ HeadStream(const PersistentArgs<T>& args, const Places<T>& places)
-      : a(args), places(places), share(args), own{places.heads()} {}
+      : a(args), places(places), share(args), own{places.heads()} {
+    if (is_value()) next.advance();
+  }
 
   // Begins to copy all but the first chunk of the number-th step of attention, and the first of the step after it.
   __device__ __forceinline__ void copy_on(int number) {
@@ -98,37 +125,48 @@ struct HeadStream {
   }
 
  private:
+  // What this lane copies: of keys or values, these elements of every STEP-th row from `row` on.
+  static __device__ __forceinline__ bool is_value() { return warp_index() % 2; }
+  static __device__ __forceinline__ int row() { return warp_index() % WARPS / 2 * ROWS + lane_index() / PIECES; }
+  static __device__ __forceinline__ int column() { return lane_index() % PIECES * 8; }
+
   __device__ __forceinline__ void copy(int number, bool is_first) {
     if (share.none || number < 0 || number >= a.attention_count) return;
     const AttentionArgs<Head>& at = a.steps[a.attention[number]].heads.attention;
     const Pieces pieces(at, share);
-    for (int piece = share.split; piece < pieces.count; piece += share.splits) {
-      int chunk = pieces.first_chunk(piece);
-      if (piece == share.split && !is_first) ++chunk;
-      for (; chunk < pieces.end_chunk(piece); ++chunk) {
-        copy_keys_and_values(at, pieces, chunk);
-        if (is_first) return;
-      }
+    // Read but once: each time it would take as long as a chunk.
+    const Pages pages = at.pages;
+    const CacheStrides& strides = is_value() ? at.v_strides : at.k_strides;
+    const Head* first = (is_value() ? at.v_cache : at.k_cache) + share.kv_head * strides.head + row() * DIM + column();
+    const long long page = strides.page;
+    ChunkCursor cursor(pieces, share);
+    if (!is_first) cursor.advance();
+#pragma unroll 1
+    for (; !cursor.ended(); cursor.advance()) {
+      WholePlaces where;
+      where.locate(pages, share.sequence, cursor.chunk, pieces.begin, pieces.end - 1);
+      copy_part(first + where.page * page + where.row * DIM, where);
+      if (is_first) return;
     }
   }
 
-  __device__ __forceinline__ void copy_keys_and_values(const AttentionArgs<Head>& at, const Pieces& pieces, int chunk) {
-    const int warp = warp_index() % WARPS;
-    KeyPlaces keys;
-    keys.locate(at.pages, share.sequence, chunk, pieces.begin, pieces.end - 1);
-#pragma unroll 1
-    for (int is_value = 0; is_value < 2; next.advance(is_value++)) {
-      const int place = next.place(is_value);
-      const unsigned full = places.full_heads(place);
-      barrier_wait(places.empty_heads(place), next.parity ^ 1);
-      const CacheStrides& strides = is_value ? at.v_strides : at.k_strides;
-      copy_chunk<DIM, ROWS>(own.chunk(place), (is_value ? at.v_cache : at.k_cache) + share.kv_head * strides.head, strides, keys,
-                            warp * ROWS, at.dim);
-      if (lane_index() == 0) {
-        if (!is_value && warp == 0) places.missing(place) = keys.missing();
-        barrier_arrive(full);
-      }
-      barrier_arrive_copied(full);
+  // Begins to copy this warp's part of a chunk to the place that comes next. What isn't wanted or there becomes zeros: it must
+  // not be NaN, because it is multiplied with a weight of zero.
+  __device__ __forceinline__ void copy_part(const Head* source, const WholePlaces& where) {
+    const int row = this->row(), column = this->column();
+    const unsigned full = places.full_heads(next.index), to = own.chunk(next.index);
+    barrier_wait(places.empty_heads(next.index), next.parity ^ 1);
+#pragma unroll
+    for (int i = 0; i < ROWS; i += STEP) {
+      const bool wanted = row + i >= where.begin && row + i < where.end && where.page >= 0;
+      copy16_async(to + head_offset<DIM>(row + i, column), source + i * DIM, wanted);
     }
+    if (lane_index() == 0) {
+      if (warp_index() % WARPS == 0) places.missing(next.index) = where.missing();
+      barrier_arrive(full);
+    }
+    barrier_arrive_copied(full);
+    next.advance();
+    next.advance();
   }
 };

@@ -250,6 +250,11 @@ impl CacheStrides {
     pub(super) fn of(cache: &TensorArg) -> CacheStrides {
         CacheStrides([0, 1, 2].map(|axis| stride(cache, axis)))
     }
+
+    /// Whether the rows of a page, of `dim` elements, lie one after the other.
+    pub(super) fn are_packed(&self, dim: i32) -> bool {
+        self.0[2] == i64::from(dim)
+    }
 }
 
 /// Reads the arguments of a launch one after the other, in the order of the signature.

@@ -59,6 +59,13 @@ pub(super) struct AttentionArgs {
 }
 const _: () = assert!(size_of::<AttentionArgs>() == 192);
 
+impl AttentionArgs {
+    /// Whether the rows of both caches' pages lie one after the other.
+    pub(super) fn has_packed_rows(&self) -> bool {
+        [self.k_strides, self.v_strides].iter().all(|strides| strides.are_packed(self.dim))
+    }
+}
+
 /// `SinkArgs` of common/attention.cuh: what a launch of its own takes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]

@@ -19,11 +19,6 @@ use crate::dtype::DType;
 
 /// Steps below which launches of their own are as fast.
 const FEWEST_STEPS: usize = 12;
-/// Spans that sequences have room for above which they are, too: attention, which then takes most of the
-/// time, has more blocks to a multiprocessor. `dim`: of a head.
-fn most_spans(dim: i32) -> i32 {
-    if dim == 64 { 72 } else { 136 }
-}
 
 /// What one result is: where it lies, and which step makes it.
 #[derive(Clone, Copy)]
@@ -139,8 +134,8 @@ impl Run {
             && sinks == 0
             && first.is_of(&second)
             && second.q_head_stride == i64::from(dim)
-            && blocks <= limits.sm_count.cast_signed()
-            && second.most_spans <= most_spans(dim);
+            && second.has_packed_rows()
+            && blocks <= limits.sm_count.cast_signed();
         if !expected || previous == 0 || qkv.step as usize != previous {
             return None;
         }

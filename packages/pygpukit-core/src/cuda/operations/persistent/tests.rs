@@ -25,12 +25,16 @@ struct Decoder {
     rows: usize,
     limits: Limits,
     sinks: bool,
+    /// Positions of a page of the cache, and elements between the rows of two of them.
+    page_size: usize,
+    gap: usize,
 }
 
 impl Decoder {
     fn new(dtype: DType, rows: usize, limits: Limits) -> Decoder {
         let (launches, next, head_dtype) = (Vec::new(), 1 << 20, DType::F16);
-        Decoder { launches, next, dtype, head_dtype, rows, limits, sinks: false }
+        let (sinks, page_size, gap) = (false, 256, 0);
+        Decoder { launches, next, dtype, head_dtype, rows, limits, sinks, page_size, gap }
     }
 
     fn tensor(&mut self, shape: &[usize], dtype: DType) -> TensorArg {
@@ -84,9 +88,11 @@ impl Decoder {
 
     fn attention(&mut self, qkv: TensorArg) -> TensorArg {
         let rows = self.rows;
-        let cache = [4, KV_HEADS, 256, DIM];
-        let (k_cache, v_cache) =
-            (self.value(&cache, self.head_dtype), self.value(&cache, self.head_dtype));
+        let [k_cache, v_cache] = [(); 2].map(|()| {
+            let shape = [4, KV_HEADS, self.page_size, DIM + self.gap];
+            let cache = self.tensor(&shape, self.head_dtype);
+            ArgValue::Tensor(TensorArg { shape: [&shape[..3], &[DIM]].concat(), ..cache })
+        });
         let integers = |shape: &[usize], address: usize| {
             ArgValue::Tensor(tensor_at(address, shape, DType::I32))
         };
@@ -284,6 +290,15 @@ fn attention_with_sinks_stays_a_launch_of_its_own() {
         decoder.with_layers(3, false).join().len()
     };
     assert_eq!([false, true].map(joined), [1, 0]);
+}
+
+#[test]
+fn attention_of_scattered_chunks_stays_a_launch_of_its_own() {
+    let joined = |(page_size, gap)| {
+        let decoder = Decoder { page_size, gap, ..Decoder::new(DType::BF16, 1, H100) };
+        decoder.with_layers(3, false).join().len()
+    };
+    assert_eq!([(256, 0), (64, 0), (32, 0), (256, 8)].map(joined), [1, 1, 0, 0]);
 }
 
 #[test]
