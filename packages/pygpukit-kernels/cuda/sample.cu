@@ -138,7 +138,7 @@ struct Sampler {
     const float w = exists ? settings.weight(logit(ranked)) : 0.f;
     const Weight weight = to_weight(w);
     if (threadIdx.x % lanes == 0) {
-      list[own] = ranked;
+      if (!exists) list[own] = 0;
       shared.weights[own] = weight;
       if (exists && !settings.is_heavy(w)) atomicOr(&shared.some_light, 1);
     }
