@@ -72,12 +72,17 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(result: dict[str, Any], output: Path | None) -> None:
-    """Print a result, and write it to a file if there is one."""
+def save(result: dict[str, Any], output: Path | None) -> str:
+    """Write a result to a file if there is one; its text."""
     text = json.dumps(result, indent=1)
     if output:
         output.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    return text
+
+
+def report(result: dict[str, Any], output: Path | None) -> None:
+    """Print a result, and write it to a file if there is one."""
+    print(save(result, output))
 
 
 def worker(script: str, *arguments: str, **environment: str) -> dict[str, Any]:
@@ -137,14 +142,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=list(random_model.CONFIGS))
     parser.add_argument("--peers", nargs="*", default=PEERS)
+    parser.add_argument("--no-operations", action="store_true", help="models alone")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     result: dict[str, Any] = machine() | {"models": {}}
-    result["operations"] = worker("gpu_operations.py")
-    print(json.dumps(result["operations"]), flush=True)
+    if not options.no_operations:
+        result["operations"] = worker("gpu_operations.py")
+        print(json.dumps(result["operations"]), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             result["models"][name] = measure(name, Path(folder), options)
+            save(result, options.output)
     report(result, options.output)
 
 

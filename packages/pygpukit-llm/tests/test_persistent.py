@@ -232,3 +232,11 @@ def test_so_do_steps_behind_more_spans_than_blocks_share_at_a_time(
 ) -> None:
     heads = {"head_dim": dim, "num_key_value_heads": 8, "max_position_embeddings": 32768}
     compared(BASE | CONFIGS["llama"] | heads, [4090, 8190, 16500], 4)
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+def test_so_do_steps_whose_blocks_take_chunk_after_chunk(
+    compared: Callable[[Mapping[str, object], list[int], int], None], dim: int
+) -> None:
+    heads = {"head_dim": dim, "num_attention_heads": 64, "num_key_value_heads": 64}
+    compared(BASE | CONFIGS["llama"] | heads, [150], 2)
