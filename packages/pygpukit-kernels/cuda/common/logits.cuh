@@ -173,14 +173,7 @@ __device__ __forceinline__ Weight block_sum(Weight x, Weight* scratch) {
 }
 
 // The sum of x over this lane and those before it.
-__device__ __forceinline__ Weight warp_scan(Weight x) {
-#pragma unroll
-  for (int step = 1; step < WARP; step *= 2) {
-    const Weight before = __shfl_up_sync(~0u, x, step);
-    if (lane_index() >= step) x += before;
-  }
-  return x;
-}
+__device__ __forceinline__ Weight warp_scan(Weight x) { return warp_scan(x, Sum(), lane_index()); }
 
 // The sum of x over this thread and those before it, and over all threads. `scratch` holds ROW_WARPS.
 struct BlockScan {

@@ -36,6 +36,17 @@ __device__ __forceinline__ T warp_reduce(T x, Operation operation) {
   return x;
 }
 
+// Over this lane and the `count` lanes before it, which are fewer than MOST.
+template <int MOST = WARP, class T, class Operation>
+__device__ __forceinline__ T warp_scan(T x, Operation operation, int count) {
+#pragma unroll
+  for (int step = 1; step < MOST; step *= 2) {
+    const T before = __shfl_up_sync(~0u, x, step);
+    if (count >= step) x = operation(x, before);
+  }
+  return x;
+}
+
 // Waits for the first WARPS warps of the block, those that work together; others may be busy elsewhere. Each number of
 // warps has a barrier of its own.
 template <int WARPS>

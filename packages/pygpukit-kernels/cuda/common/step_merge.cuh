@@ -53,8 +53,8 @@ struct Merger {
     __device__ __forceinline__ void add(const Values& values, bool are_spans) {
       const Softmax own = {values[AHEAD], values[AHEAD + 1]};
       const int lane = lane_index(), within = are_spans ? 0 : lane % SPAN_CHUNKS;
-      const float of_span = largest_of<SPAN_CHUNKS>(own.largest, within);
-      const float of_all = largest_of<AHEAD>(fmaxf(own.largest, largest), lane);
+      const float of_span = warp_scan<SPAN_CHUNKS>(own.largest, Max(), within);
+      const float of_all = warp_scan<AHEAD>(fmaxf(own.largest, largest), Max(), lane);
       const float before_piece = __shfl_up_sync(~0u, of_span, 1);
       const float before_span = __shfl_sync(~0u, of_all, max(lane - within - 1, 0));
       const Scales in_span = Softmax{within ? before_piece : -INFINITY_F32}.merge(own);
@@ -72,16 +72,6 @@ struct Merger {
    private:
     static __device__ __forceinline__ Scales of_lane(const Scales& scales, int i) {
       return {__shfl_sync(~0u, scales.before, i), __shfl_sync(~0u, scales.next, i)};
-    }
-    // The largest score of this lane's piece and of those of the `count` lanes before it, fewer than MOST.
-    template <int MOST>
-    static __device__ __forceinline__ float largest_of(float largest, int count) {
-#pragma unroll
-      for (int d = 1; d < MOST; d *= 2) {
-        const float other = __shfl_up_sync(~0u, largest, d);
-        if (count >= d) largest = fmaxf(largest, other);
-      }
-      return largest;
     }
   };
 
