@@ -132,7 +132,7 @@ __device__ __forceinline__ void norm_short(const NormRowsArgs<T>& a) {
   Eight weights[GROUPS];
   row.for_each([&](int j, int g) { weights[j] = row.weight(g); });
   wait_for_inputs();
-  row.for_each([&](int j, int g) { row.values[j] = load16(x + 8 * g); });
+  row.load(x);
   row.normalize(scratch, [&](int j, int) { return weights[j]; },
                 [&](int g, const Eight& y) { store16(out + 8 * g, pack8(a.out_dtype, y)); });
 }

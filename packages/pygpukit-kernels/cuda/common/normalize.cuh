@@ -105,6 +105,10 @@ struct ShortRow {
       if (j + 1 < GROUPS || g < length / 8) visit(j, g);
     }
   }
+  // `source` is the row.
+  __device__ __forceinline__ void load(const T* source) {
+    for_each([&](int j, int g) { values[j] = load16(source + 8 * g); });
+  }
   __device__ __forceinline__ Eight weight(int g) const { return load8(static_cast<const float*>(norm.weight.data) + 8 * g); }
   // put(g, y) has the groups, normalised; weight(j, g) gives what they are weighted with. `scratch` as for block_moments.
   template <class WeightOf, class Put>

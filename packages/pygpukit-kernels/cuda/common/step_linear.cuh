@@ -120,26 +120,11 @@ struct Products {
   }
 };
 
-template <int N>
-struct Number {
-  static constexpr int value = N;
-};
-// Calls visit(Number<n>()), with n from 1 to MOST.
-template <int MOST, class Visit>
-__device__ __forceinline__ void with_number(int n, const Visit& visit) {
-  if constexpr (MOST > 1) {
-    if (n < MOST) return with_number<MOST - 1>(n, visit);
-  }
-  visit(Number<MOST>());
-}
-
-// Brings x, normalised, into shared memory.
-template <class T>
+// Brings x, normalised, into shared memory. What is normalised has GROUPS groups of a thread and is_plain(), or is anything.
+template <int GROUPS, class T>
 struct Input {
   // Values that the first WARPS read together.
   static constexpr int AT_ONCE = 8 * Mailbox::AHEAD * WARPS * WARP;
-  // Groups of a thread that are normalised in registers: there are none for more.
-  static constexpr int SHORT_GROUPS = 2;
 
   const Places<T> places;
 
@@ -149,8 +134,10 @@ struct Input {
   __device__ __forceinline__ void load(const Mailbox& box, const LinearArgs<T>& l, const NormArgs& norm) const {
     if (is_shared(l, norm))
       bring_together(box, l);
-    else if (box && norm.is_plain() && l.k <= 8 * SHORT_GROUPS * NORM_THREADS)
-      bring_short(box, l.k, norm, l.dtype);
+    else if (norm.kind == NORM_NONE)
+      bring<WARPS>(box, l.x, l.k, [&](int g, const uint4& v) { put_group(g, v); });
+    else if constexpr (GROUPS > 0)
+      bring_short(box, l.x, l.k, norm, l.dtype);
     else
       bring_normalized(box, l.x, l.k, norm, l.dtype);
   }
@@ -165,16 +152,18 @@ struct Input {
   }
 
  private:
-  // There is code for each number of a thread's groups: to ask for each whether it exists takes as long as what is done with it.
-  __device__ __forceinline__ void bring_short(const Mailbox& box, int length, const NormArgs& norm, int dtype) const {
-    with_number<SHORT_GROUPS>(ceil_div(length, 8 * NORM_THREADS), [&](auto number) {
-      constexpr int GROUPS = decltype(number)::value;
-      ShortRow<T, GROUPS> row(norm, length);
+  // In registers. To ask for each of a thread's groups whether it exists would take as long as what is done with it.
+  __device__ __forceinline__ void bring_short(const Mailbox& box, const T* source, int length, const NormArgs& norm,
+                                              int dtype) const {
+    ShortRow<T, GROUPS> row(norm, length);
+    if (box) {
       wait_for_all<WARPS>(box, length);
       box.receive_some<NORM_THREADS, GROUPS - 1>(row.values, thread_index(), length / 8);
-      row.normalize(places.scratch(), [&](int, int g) { return row.weight(g); },
-                    [&](int g, const Eight& y) { put_normalized(g, y, dtype); });
-    });
+    } else {
+      row.load(source);
+    }
+    row.normalize(places.scratch(), [&](int, int g) { return row.weight(g); },
+                  [&](int g, const Eight& y) { put_normalized(g, y, dtype); });
     clear_behind<NORM_THREADS>(length);
   }
 
@@ -185,7 +174,6 @@ struct Input {
       put_group(g, v);
       if (norm.kind == NORM_RMS) squares = add_squares(squares, unpack8<T>(v));
     });
-    if (norm.kind == NORM_NONE) return;
     const auto group = [&](int g) { return input_group(g); };
     const Moments moments = norm.kind == NORM_RMS ? block_moments(norm, length, 0.f, squares, places.scratch())
                                                   : block_moments(norm, length, group, places.scratch());
@@ -250,11 +238,11 @@ struct Input {
 };
 
 // Of the warps that multiply.
-template <class T>
+template <int GROUPS, class T>
 struct LinearSteps {
   const Places<T> places;
   const Mailboxes<T> mailboxes;
-  const Input<T> input;
+  const Input<GROUPS, T> input;
   Products<T> products;
 
   __device__ __forceinline__ LinearSteps(const PersistentArgs<T>& args, const Places<T>& places)

@@ -161,6 +161,15 @@ pub(super) struct Norm {
 }
 
 impl Norm {
+    const RMS: i32 = 1;
+
+    /// `NormArgs::is_plain` of common/normalize.cuh.
+    pub(super) fn is_plain(&self) -> bool {
+        let Floats { data, dtype, .. } = self.weight;
+        let has_float32 = data != 0 && data.is_multiple_of(16) && dtype == number(DType::F32);
+        self.kind == Self::RMS && has_float32 && self.bias.data == 0
+    }
+
     /// Bytes of its weight and bias, of `length` elements each, in whole groups of 16.
     pub(super) fn vector_bytes(&self, length: usize) -> usize {
         self.vectors(length).iter().map(|vector| vector.len().next_multiple_of(16)).sum()

@@ -1,5 +1,6 @@
-//! layers_persistent.cu: a decoder's steps for one token in one launch, in place of the launches of each.
+//! common/layers_persistent.cuh: a decoder's steps for one token in one launch, in place of the launches of each.
 
+mod entry;
 mod run;
 mod shape;
 #[cfg(test)]
@@ -27,6 +28,7 @@ const FARTHEST: usize = 5;
 pub(super) struct Persistent {
     /// Which launches it stands for.
     pub(super) range: Range<usize>,
+    source: &'static str,
     function: &'static str,
     steps: Vec<Step>,
     weights: Vec<Weights>,
@@ -205,8 +207,8 @@ impl Joined for Persistent {
             most_pieces: self.most_pieces,
         };
         let grid = [limits.sm_count as usize, 1, 1];
-        let function = self.function;
-        let steps = launch("layers_persistent", function, grid, 512, self.shape.bytes, arguments);
+        let bytes = self.shape.bytes;
+        let steps = launch(self.source, self.function, grid, 512, bytes, arguments);
         let choice = self.choice.as_ref().map(|choice| choice.launch(at(maxima)));
         [steps].into_iter().chain(choice).collect()
     }

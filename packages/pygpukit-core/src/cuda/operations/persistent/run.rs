@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use bytemuck::Zeroable;
 
-use super::super::arguments::{entry, number};
+use super::super::arguments::number;
 use super::super::attention::{AttentionArgs, SinkArgs};
 use super::super::linear::LinearArgs;
 use super::super::maxima::Choice;
 use super::super::rope::AppendArgs;
-use super::shape::{Shape, most_queries};
+use super::entry::kernel;
+use super::shape::Shape;
 use super::{
     ATTENTION, FARTHEST, LINEAR, MAILBOXES, MERGE, Persistent, Route, Step, TENSOR_ALONE, Weights,
 };
@@ -237,16 +238,12 @@ impl Run {
                 }
             }
         }
-        let function = match (attention.dim, most_queries(&attention)) {
-            (64, 8) => entry!("layers_persistent_64_8", stream),
-            (64, _) => entry!("layers_persistent_64_16", stream),
-            (_, 8) => entry!("layers_persistent_128_8", stream),
-            (_, _) => entry!("layers_persistent_128_16", stream),
-        };
+        let (source, function) = kernel(&self.steps, &attention, stream);
         let Run { steps, weights, most_pieces, choice, .. } = self;
         let pieces = (attention.heads * most_pieces * (attention.dim + 2)) as usize;
         Some(Persistent {
             range,
+            source,
             function,
             steps,
             weights,

@@ -106,6 +106,6 @@ pub(super) fn most_queries(attention: &AttentionArgs) -> usize {
     if attention.heads / attention.kv_heads > 8 { 16 } else { 8 }
 }
 
-fn linears(steps: &[Step]) -> impl Iterator<Item = LinearArgs> + '_ {
+pub(super) fn linears(steps: &[Step]) -> impl Iterator<Item = LinearArgs> + '_ {
     steps.iter().filter(|step| step.kind == LINEAR).map(Step::linear)
 }

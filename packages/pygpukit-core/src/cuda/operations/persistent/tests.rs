@@ -1,6 +1,7 @@
 //! Which launches become steps of one.
 
 use super::*;
+use crate::cuda::operations::attention::SinkArgs;
 use crate::cuda::operations::tests::{H100, plan, tensor_at};
 use crate::dispatch::{ArgValue, TensorArg};
 use crate::dtype::DType;
@@ -171,9 +172,10 @@ fn decoder(dtype: DType, rows: usize, limits: Limits, layers: usize, in_place: b
 
 #[test]
 fn a_decoder_of_one_token_is_one_launch() {
-    for (dtype, function) in
-        [(DType::BF16, "layers_persistent_64_8_bf16"), (DType::F16, "layers_persistent_64_8_f16")]
-    {
+    for (dtype, function) in [
+        (DType::BF16, "layers_1k_persistent_64_8_bf16"),
+        (DType::F16, "layers_1k_persistent_64_8_f16"),
+    ] {
         let decoder = decoder(dtype, 1, H100, 3, false);
         let joined = decoder.join();
         assert_eq!(joined.len(), 1);
@@ -186,6 +188,35 @@ fn a_decoder_of_one_token_is_one_launch() {
         assert_eq!(launch.grid, [132, 1, 1]);
         assert!(launch.shared_bytes <= H100.shared_bytes_per_block);
     }
+}
+
+#[test]
+fn a_kernel_has_norms_of_one_width() {
+    let decoder = decoder(DType::BF16, 1, H100, 3, false);
+    let steps = &decoder.join()[0].steps;
+    let SinkArgs { attention, .. } = decoder.launches[2].parameters.first().unwrap();
+    let chosen = |dim: i32, change: fn(&mut LinearArgs)| {
+        let mut steps = steps.clone();
+        for step in steps.iter_mut().filter(|step| step.kind == LINEAR) {
+            let mut args = step.linear();
+            change(&mut args);
+            bytemuck::cast_slice_mut::<u64, u8>(&mut step.arguments)[..size_of::<LinearArgs>()]
+                .copy_from_slice(bytemuck::bytes_of(&args));
+        }
+        let mut attention = attention;
+        attention.dim = dim;
+        entry::kernel(&steps, &attention, DType::BF16).1
+    };
+    let same: fn(&mut LinearArgs) = |_| ();
+    assert_eq!(chosen(64, same), "layers_1k_persistent_64_8_bf16");
+    assert_eq!(chosen(64, |args| args.k = 1032), "layers_2k_persistent_64_8_bf16");
+    assert_eq!(chosen(128, |args| args.k = 2048), "layers_2k_persistent_128_8_bf16");
+    assert_eq!(chosen(128, |args| args.k = 3072), "layers_3k_persistent_128_8_bf16");
+    assert_eq!(chosen(128, |args| args.k = 4096), "layers_4k_persistent_128_8_bf16");
+    assert_eq!(chosen(128, |args| args.k = 4104), "layers_persistent_128_8_bf16");
+    assert_eq!(chosen(64, |args| args.k = 4096), "layers_persistent_64_8_bf16");
+    assert_eq!(chosen(64, |args| args.norm.bias.data = 16), "layers_persistent_64_8_bf16");
+    assert_eq!(chosen(64, |args| args.norm.weight.data += 4), "layers_persistent_64_8_bf16");
 }
 
 #[test]
@@ -217,7 +248,7 @@ fn the_last_step_finds_the_first_logits() {
         let joined = decoder.join();
         assert_eq!(joined[0].range, 0..decoder.launches.len());
         let [steps, choice] = joined[0].launches(1 << 30, &H100).try_into().unwrap();
-        assert_eq!((steps.source, choice.function), ("layers_persistent", last));
+        assert_eq!((steps.source, choice.function), ("layers_1k_persistent", last));
         assert_eq!(choice.reads_early.len(), if chooses == "sample" { 6 } else { 0 });
         let maxima = (1 << 30) + joined[0].layout().maxima as u64;
         assert_eq!(choice.parameters.bytes()[maxima_at..][..8], maxima.to_le_bytes());

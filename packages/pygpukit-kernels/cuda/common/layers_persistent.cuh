@@ -1,0 +1,148 @@
+// Steps of a decoder for one token, one after the other in one launch: what linear_gemv, rope_append_kv and
+// attention_decode do, with the same bits. Attention is in float16; T is the type of the residual stream, and products are
+// of either.
+//
+// A block for each multiprocessor stays until all steps are done. Of its warps four do all that comes before a product, and
+// multiply; four multiply, copy keys and values, and help to bring a long x; four finish sums, and merge the pieces of
+// attention; two copy weights, through a ring in shared memory. The copies run ahead of the steps, as they depend on none of
+// them, so that the memory isn't idle while a step waits for the one before. How much weights are under way is bounded,
+// because what queues in front of the memory also delays the few words that blocks wait for. Results of steps go between
+// blocks through mailboxes; where they can be seen later they are written to their tensors too.
+//
+// Every step waits for all results of the one before it, directly or by way of the blocks that made them. So a mailbox may
+// be written again once two steps have passed since it was last read; Rust's operations/persistent sees to that.
+//
+// Launch: 512 threads, a block for each multiprocessor, all of which must be able to run at once; dynamic shared memory
+// as in Places. k of linear steps is a multiple of 8, x and weights aligned to 16 bytes; heads have DIM elements, and no
+// gaps between them, nor have the rows of a page, each of which holds whole chunks; up to QUERIES heads that share a key are a
+// block's.
+//
+// Warps take turns at their steps, so most code isn't where it runs when it is needed: what is there for other models, or
+// unrolled for nothing, makes all of it slower. So a kernel has the norms of one width alone: those of GROUPS groups of eight
+// values for each thread that normalises, weighted with float32, as models have them; of 0 all others.
+#pragma once
+#define THREAD_ANEW
+#include "step_merge.cuh"
+#include "streams.cuh"
+
+// The steps, as the warps that do all there is to do go through them.
+template <int GROUPS, int DIM, int HALVES, class T>
+struct Layers {
+  const PersistentArgs<T>& a;
+  const Places<T> places;
+  LinearSteps<GROUPS, T> linears;
+  HeadSteps<DIM, HALVES, T> heads;
+  bool vectors_ahead = false;  // whether the norm of the next step is in shared memory
+
+  __device__ __forceinline__ Layers(const PersistentArgs<T>& args, const Places<T>& places)
+      : a(args), places(places), linears(args, places), heads(args, places, linears.mailboxes) {}
+
+  __device__ __forceinline__ void run() {
+    fetch_step(0);
+    fetch_step(1);
+    for (int i = 0; i < a.step_count; ++i) {
+      copy_async_wait<0>();
+      block_sync<WARPS>();
+      const bool has_vectors = vectors_ahead;
+      prepare(i + 1);
+      fetch_step(i + 2);
+      const Step<T>& step = *places.step(i);
+      if (step.kind == STEP_LINEAR)
+        linears.run(step, has_vectors ? norm_of(step, false) : step.linear.norm);
+      else if (step.kind == STEP_ATTENTION)
+        heads.attend(step, i + 1);
+    }
+  }
+
+ private:
+  // Begins to copy what step i is; it is there two steps later.
+  __device__ __forceinline__ void fetch_step(int i) const {
+    if (i < a.step_count && thread_index() < STEP_BYTES / 16)
+      copy16_async(shared_address(places.step(i)) + 16 * thread_index(),
+                   reinterpret_cast<const uint4*>(a.steps + i) + thread_index(), true);
+    copy_async_commit();
+  }
+
+  // Begins to copy what step i takes beside the results of the one before it.
+  __device__ __forceinline__ void prepare(int i) {
+    const Step<T>& step = *places.step(i);
+    const bool exists = i < a.step_count;
+    vectors_ahead = exists && step.kind == STEP_LINEAR && step.linear.norm.kind != NORM_NONE && !vectors_ahead;
+    if (vectors_ahead) norm_of(step, true);
+    if (exists && step.kind == STEP_ATTENTION) heads.prepare(step);
+  }
+  __device__ __forceinline__ NormArgs norm_of(const Step<T>& step, bool copies) const {
+    return stage_norm(step.linear.norm, step.linear.k, places.shared + a.vectors, a.steps_at - a.vectors, copies);
+  }
+};
+
+// The steps, as the warps that multiply and copy keys and values go through them.
+template <int GROUPS, int DIM, class T>
+__device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const Places<T>& places) {
+  LinearSteps<GROUPS, T> linears(a, places);
+  HeadStream<DIM, T> heads(a, places);
+  // The first keys and values of a step are copied in the step of attention before it.
+  for (int i = -1, attention = -1; i < a.step_count; ++i) {
+    if (i < 0 || a.steps[i].kind == STEP_ATTENTION) heads.copy_on(attention++);
+    if (i >= 0 && a.steps[i].kind == STEP_LINEAR) linears.help(a.steps[i]);
+  }
+  copy_async_wait<0>();
+}
+
+// The steps, as the warps that finish sums go through them.
+template <int DIM, class T>
+__device__ __forceinline__ void finish_steps(const PersistentArgs<T>& a, const Places<T>& places) {
+  Finisher<T> finisher(a, places);
+  Merger<DIM, T> merger(a);
+  for (int i = 0; i < a.step_count; ++i) {
+    if (a.steps[i].kind == STEP_LINEAR)
+      finisher.finish(a.steps[i], i + 1 == a.step_count ? a.maxima : nullptr);
+    else if (a.steps[i].kind == STEP_MERGE)
+      merger.merge(a.steps[i]);
+  }
+}
+
+// The last block counts the steps for the launch to come.
+template <class T>
+__device__ __forceinline__ void count_steps(const PersistentArgs<T>& a) {
+  if (atomicAdd(&a.state->finished, 1) + 1 < gridDim.x) return;
+  a.state->finished = 0;
+  a.state->steps += a.step_count;
+}
+
+template <int GROUPS, int DIM, int HALVES, class T>
+__device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  const Places<T> places(a, shared);
+  if (warp_index() < 2) places.init_barriers();
+  places.clear_ring();
+  __syncthreads();
+  start_dependents();
+  const int warp = warp_index();
+  if (warp < WARPS) {
+    take_registers<200>();
+    wait_for_inputs();
+    Layers<GROUPS, DIM, HALVES, T>(a, places).run();
+    warps_sync<STEPS_DONE, 2 * WARPS>();
+    if (thread_index() == 0) count_steps(a);
+  } else if (warp < 2 * WARPS) {
+    take_registers<152>();
+    wait_for_inputs();
+    multiply_steps<GROUPS, DIM>(a, places);
+  } else if (warp < 3 * WARPS) {
+    give_registers<96>();
+    wait_for_inputs();
+    finish_steps<DIM>(a, places);
+    warps_sync<STEPS_DONE, 2 * WARPS>();
+  } else {
+    give_registers<64>();
+    stream_weights(a, places);
+  }
+}
+
+// A kernel for what NAME says of the norms.
+#define ENTRY(NAME, GROUPS, DIM, QUERIES, T)                                                \
+  extern "C" __global__ void __launch_bounds__(4 * NORM_THREADS, 1)                         \
+      NAME##_##DIM##_##QUERIES##_##T(const __grid_constant__ PersistentArgs<T> a) {         \
+    layers_persistent<GROUPS, DIM, QUERIES / 8>(a);                                         \
+  }
