@@ -64,12 +64,11 @@ struct Shared {
   double random;
   int drawn;
   int some_light;  // whether a candidate weighs too little for min-p
-  int all_here;    // whether the candidates are all that can be drawn
 
   // By one thread, a barrier before the others are here.
   __device__ __forceinline__ void init() {
     candidates.clear();
-    some_light = all_here = 0;
+    some_light = 0;
   }
 };
 
@@ -124,13 +123,13 @@ struct Sampler {
     return block_sum(sum, shared.scratch);
   }
 
-  // Draws from among the candidates, if those are all that can be drawn. `total` is what all that top-p chooses from
-  // weighs; 0: what is left of the candidates by top-k.
-  __device__ __forceinline__ void draw_from_candidates(Weight total) const {
+  // Draws from among the candidates, if those are all that can be drawn: then it is true for some threads. `total` is what all
+  // that top-p chooses from weighs; 0: what is left of the candidates by top-k.
+  __device__ __forceinline__ bool draw_from_candidates(Weight total) const {
     const int count = shared.candidates.count;
     const int lanes = count <= ROW_THREADS / 4 ? 4 : count <= ROW_THREADS / 2 ? 2 : 1;  // that share one
     const Group group(count, lanes);
-    if (threadIdx.x >= group.threads) return;
+    if (threadIdx.x >= group.threads) return false;
     const int own = threadIdx.x / lanes;
     const bool exists = own < count, speaks = exists && threadIdx.x % lanes == 0;
     Ranked* list = shared.candidates.list;
@@ -155,7 +154,7 @@ struct Sampler {
     const Weight here = group.sum(stays && speaks ? weight : 0, shared.group_scratch[0]);
     const Weight head = settings.head_of(total ? total : here);
     // Candidates that aren't here can matter only if the head reaches beyond those that are, and none of these is too light.
-    if (total && count < row.vocabulary && (settings.top_p >= 1.f || here < head) && !shared.some_light) return;
+    if (total && count < row.vocabulary && (settings.top_p >= 1.f || here < head) && !shared.some_light) return false;
     const bool kept = stays && (settings.top_p >= 1.f || above < head) && settings.is_heavy(w);
     if (speaks && !kept) shared.weights[own] = 0;
     const Weight target = this->target(group.sum(kept && speaks ? weight : 0, shared.group_scratch[1]));
@@ -163,7 +162,7 @@ struct Sampler {
     group.for_each(lanes, count, [&](int i) { before += token(list[i]) < token(ranked) ? shared.weights[i] : 0; });
     before = group.over_lanes(before, lanes);
     if (kept && speaks && before <= target && target < before + weight) shared.drawn = token(ranked);
-    if (threadIdx.x == 0) shared.all_here = 1;
+    return true;
   }
 
   // Draws from the tokens that rank at least as high as `least` and are heavy enough.
@@ -228,10 +227,10 @@ __device__ __forceinline__ void draw(const Sampler& sampler, const PartMaxima& m
   if (count <= ROW_THREADS && (settings.top_k || settings.top_p < 1.f || settings.min_p > 0.f)) {
     shared.candidates.gather_from_parts(sampler.row, maxima.reached_by(count), maxima.own, shared.sorted);
     const int found = shared.candidates.count;
-    if (found >= settings.top_k && found <= ROW_THREADS) sampler.draw_from_candidates(settings.top_k ? 0 : total(sampler));
-    __syncthreads();
+    const bool may_be_all = found >= settings.top_k && found <= ROW_THREADS;
+    const Weight all = settings.top_k || !may_be_all ? 0 : total(sampler);
+    if (__syncthreads_or(may_be_all && sampler.draw_from_candidates(all))) return;
   }
-  if (shared.all_here) return;
   draw_filtered(sampler);
   __syncthreads();
 }
