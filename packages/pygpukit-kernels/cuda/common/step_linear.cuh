@@ -1,25 +1,29 @@
 // The linear steps of layers_persistent.cu: what linear_gemv does, with the same bits.
 //
-// A block takes its tiles in rounds. Eight warps multiply, each every fourth stage's half; four others add up the chunks and
+// The tiles of all steps are dealt out to the blocks one after the other, so that none has more than others to do for long. A
+// block takes its tiles of a step in rounds. Eight warps multiply, each every fourth stage's half; four others add up the chunks and
 // send the results, each every fourth round, so that products don't wait for what comes after them.
 #pragma once
 #include "steps.cuh"
 
-// The tiles of a step that a block takes, blockIdx, blockIdx + gridDim, …, in rounds of some tiles each. The stages of a
-// round are numbered (tile, part, group).
+// The tiles of a step that a block takes, first, first + gridDim, …, in rounds of some tiles each. The stages of a round are
+// numbered (tile, part, group).
 struct Rounds {
   static constexpr int MOST_TILES = WARP / TILE;  // a lane of a finisher for each result
   static constexpr int STRIDE = PRODUCT_WARPS / (GROUP / 2);
 
   int chunks, groups, parts, tiles, together;
+  int first;
   int own;  // tiles of this block
 
   // As many tiles in a round as give each warp something to do.
-  __device__ __forceinline__ Rounds(int n, int k, int gated)
-      : chunks(ceil_div(k, SPAN)), groups(ceil_div(chunks, GROUP)), parts(1 + gated), tiles(ceil_div(n, TILE)) {
+  __device__ __forceinline__ Rounds(int n, int k, int gated, int first)
+      : chunks(ceil_div(k, SPAN)), groups(ceil_div(chunks, GROUP)), parts(1 + gated), tiles(ceil_div(n, TILE)), first(first) {
     together = min(max(STRIDE / (parts * groups), 1), MOST_TILES);
-    own = ceil_div(tiles - static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
+    own = ceil_div(tiles - first, static_cast<int>(gridDim.x));
   }
+  // The first tile of the next step.
+  __device__ __forceinline__ int next() const { return first + own * static_cast<int>(gridDim.x) - tiles; }
   __device__ __forceinline__ int stride() const { return together * gridDim.x; }
   // Stages of the round that begins when `left` tiles are left.
   __device__ __forceinline__ int stages(int left) const { return min(together, left) * parts * groups; }
@@ -244,6 +248,7 @@ struct LinearSteps {
   const Mailboxes<T> mailboxes;
   const Input<GROUPS, T> input;
   Products<T> products;
+  int next = blockIdx.x;  // first tile of the next step
 
   __device__ __forceinline__ LinearSteps(const PersistentArgs<T>& args, const Places<T>& places)
       : places(places), mailboxes(args), input(places), products(places) {}
@@ -263,7 +268,8 @@ struct LinearSteps {
  private:
   template <class Bring>
   __device__ __forceinline__ void run(const LinearArgs<T>& l, const Bring& bring) {
-    const Rounds rounds(l.n, l.k, l.gated);
+    const Rounds rounds(l.n, l.k, l.gated, next);
+    next = rounds.next();
     if (rounds.own == 0) return;
     products.wait_for_room();
     bring();
@@ -277,7 +283,8 @@ template <class T>
 struct Finisher {
   const Places<T> places;
   const Mailboxes<T> mailboxes;
-  unsigned parity = 0;  // of the barriers of x
+  int next = blockIdx.x;  // first tile of the next step
+  unsigned parity = 0;    // of the barriers of x
   Slot<WARPS> sums;
 
   __device__ __forceinline__ Finisher(const PersistentArgs<T>& args, const Places<T>& places)
@@ -286,7 +293,8 @@ struct Finisher {
   // `maxima`: null, or of the step's results.
   __device__ __forceinline__ void finish(const Step<T>& step, Ranked* maxima) {
     const LinearArgs<T> l = step.linear;
-    const Rounds rounds(l.n, l.k, l.gated);
+    const Rounds rounds(l.n, l.k, l.gated, next);
+    next = rounds.next();
     const Mailbox residual = mailboxes(step.residual), out = mailboxes(step.out);
     const bool stores = step.stores;
     const int own = lane_index() / TILE, i = lane_index() % TILE;
@@ -296,7 +304,7 @@ struct Finisher {
     barrier_wait(places.full_input(), parity);
     parity ^= 1;
     barrier_arrive(places.empty_input());
-    for (int first = blockIdx.x; first < rounds.tiles; first += rounds.stride(), sums.advance()) {
+    for (int first = rounds.first; first < rounds.tiles; first += rounds.stride(), sums.advance()) {
       if (sums.index != warp_index() % WARPS) continue;
       const int column = (first + own * static_cast<int>(gridDim.x)) * TILE + i;
       const bool exists = own < rounds.together && column < l.n;

@@ -13,7 +13,7 @@ __device__ __forceinline__ void barrier_arrive_copied(unsigned barrier) {
 template <class T>
 struct WeightCursor {
   const PersistentArgs<T>& a;
-  int step = -1, part = 0, group = 0, groups = 0, tile = 0;
+  int step = -1, part = 0, group = 0, groups = 0, tile = blockIdx.x;
   Weights<T> w = {};
 
   __device__ __forceinline__ explicit WeightCursor(const PersistentArgs<T>& args) : a(args) { next_step(); }
@@ -35,8 +35,8 @@ struct WeightCursor {
 
  private:
   __device__ __forceinline__ void next_step() {
-    tile = blockIdx.x;
     do {
+      tile -= ceil_div(w.n, TILE);
       if (++step >= a.weights_count) return;
       w = a.weights[step];
     } while (tile * TILE >= w.n);
