@@ -32,7 +32,6 @@ struct Layers {
   const Places<T> places;
   LinearSteps<GROUPS, T> linears;
   HeadSteps<DIM, HALVES, T> heads;
-  bool vectors_ahead = false;  // whether the norm of the next step is in shared memory
 
   __device__ __forceinline__ Layers(const PersistentArgs<T>& args, const Places<T>& places)
       : a(args), places(places), linears(args, places), heads(args, places, linears.mailboxes) {}
@@ -43,12 +42,11 @@ struct Layers {
     for (int i = 0; i < a.step_count; ++i) {
       copy_async_wait<0>();
       block_sync<WARPS>();
-      const bool has_vectors = vectors_ahead;
-      prepare(i + 1);
+      if (i + 1 < a.step_count && places.step(i + 1)->kind == STEP_ATTENTION) heads.prepare(*places.step(i + 1));
       fetch_step(i + 2);
       const Step<T>& step = *places.step(i);
       if (step.kind == STEP_LINEAR)
-        linears.run(step, has_vectors ? norm_of(step, false) : step.linear.norm);
+        linears.run(step);
       else if (step.kind == STEP_ATTENTION)
         heads.attend(step, i + 1);
     }
@@ -62,18 +60,6 @@ struct Layers {
                    reinterpret_cast<const uint4*>(a.steps + i) + thread_index(), true);
     copy_async_commit();
   }
-
-  // Begins to copy what step i takes beside the results of the one before it.
-  __device__ __forceinline__ void prepare(int i) {
-    const Step<T>& step = *places.step(i);
-    const bool exists = i < a.step_count;
-    vectors_ahead = exists && step.kind == STEP_LINEAR && step.linear.norm.kind != NORM_NONE && !vectors_ahead;
-    if (vectors_ahead) norm_of(step, true);
-    if (exists && step.kind == STEP_ATTENTION) heads.prepare(step);
-  }
-  __device__ __forceinline__ NormArgs norm_of(const Step<T>& step, bool copies) const {
-    return stage_norm(step.linear.norm, step.linear.k, places.shared + a.vectors, a.steps_at - a.vectors, copies);
-  }
 };
 
 // The steps, as the warps that multiply and copy keys and values go through them.
@@ -81,12 +67,12 @@ template <int GROUPS, int DIM, class T>
 __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const Places<T>& places) {
   LinearSteps<GROUPS, T> linears(a, places);
   HeadStream<DIM, T> heads(a, places);
-  // The first keys and values of a step are copied in the step of attention before it.
   for (int i = -1, attention = -1; i < a.step_count; ++i) {
-    if (i < 0 || a.steps[i].kind == STEP_ATTENTION) heads.copy_on(attention++);
-    if (i >= 0 && a.steps[i].kind == STEP_LINEAR) linears.help(a.steps[i]);
+    if (i >= 0 && a.steps[i].kind == STEP_LINEAR)
+      linears.help(a.steps[i]);
+    else if (i < 0 || a.steps[i].kind == STEP_ATTENTION)
+      heads.copy_on(attention++, [&] { linears.wait_for_room(); });
   }
-  copy_async_wait<0>();
 }
 
 // The steps, as the warps that finish sums go through them.

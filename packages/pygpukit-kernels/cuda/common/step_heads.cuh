@@ -47,22 +47,25 @@ struct Pieces {
   __device__ __forceinline__ int behind_span() const { return first * chunks % SPAN_CHUNKS; }
 };
 
-// Attention's part of shared memory: (128 PLACES + 40 + 2 ROOM) DIM + 512 ROOM bytes, with ROOM 8 for groups of up to 8
-// heads, else 16. What only larger groups have lies last.
+// Attention's parts of shared memory: 128 PLACES DIM bytes for chunks, and (16 + 2 ROOM) DIM + 512 ROOM bytes, with ROOM 8 for
+// groups of up to 8 heads, else 16. What only larger groups have lies last.
 template <int DIM>
 struct HeadPlaces {
   // With a third one keys are on their way while values are multiplied. Chunks of small heads come soon enough.
   static constexpr int PLACES = DIM == 64 ? 2 : MOST_HEAD_PLACES;
   static constexpr int ROW = DIM * sizeof(Head);
-  static constexpr int NORM_ROOM = 2 * DIM * sizeof(float);
+  static constexpr int NORM_ROOM = DIM * sizeof(float);
   // Of what the lanes of a warp have of half of the queries and eight keys to the same of the next keys; from the scores of
   // one chunk to the next one's; and to the other half of the queries.
   static constexpr int SCORES_TILE = WARP, SCORES_TURN = CHUNK_KEYS / 8 * SCORES_TILE;
   static constexpr int SCORES_HALF = 2 * SCORES_TURN + MOST_QUERIES * ROW / sizeof(float2);
-  unsigned char* start;
+  unsigned char *chunks, *start;
+
+  template <class T>
+  __device__ __forceinline__ explicit HeadPlaces(const Places<T>& places) : chunks(places.chunks()), start(places.heads()) {}
 
   // As the products take them: (CHUNK_KEYS, DIM) keys or values, (MOST_QUERIES, DIM) queries.
-  __device__ __forceinline__ unsigned chunk(int place) const { return shared_address(start) + place * CHUNK_KEYS * ROW; }
+  __device__ __forceinline__ unsigned chunk(int place) const { return shared_address(chunks) + place * CHUNK_KEYS * ROW; }
   __device__ __forceinline__ unsigned queries() const { return shared_address(scores(2)); }
   // Of every other chunk.
   __device__ __forceinline__ float2* scores(int turn) const {
@@ -70,13 +73,13 @@ struct HeadPlaces {
   }
   // The token's own key (0) and value (1).
   __device__ __forceinline__ Head* newest(int is_value) const {
-    return reinterpret_cast<Head*>(start + PLACES * CHUNK_KEYS * ROW) + is_value * DIM;
+    return reinterpret_cast<Head*>(start) + is_value * DIM;
   }
-  // The head that a warp rotates.
-  __device__ __forceinline__ float* head() const { return reinterpret_cast<float*>(newest(2)) + warp_index() * DIM; }
-  // What queries (0) and keys (1) are normalised with, and the angles.
+  // The head that a warp rotates, before there are scores.
+  __device__ __forceinline__ float* head() const { return reinterpret_cast<float*>(scores(0)) + warp_index() * DIM; }
+  // What queries (0) and keys (1) are weighted with, and the angles.
   __device__ __forceinline__ unsigned char* norm(int is_key) const {
-    return reinterpret_cast<unsigned char*>(newest(2)) + WARPS * DIM * sizeof(float) + is_key * NORM_ROOM;
+    return reinterpret_cast<unsigned char*>(newest(2)) + is_key * NORM_ROOM;
   }
   __device__ __forceinline__ unsigned char* angles() const { return norm(2); }
 };
@@ -100,7 +103,7 @@ struct HeadSteps {
 
   __device__ __forceinline__ HeadSteps(const PersistentArgs<T>& args, const Places<T>& places,
                                        const Mailboxes<T>& mailboxes)
-      : places(places), mailboxes(mailboxes), share(args), own{places.heads()}, most_pieces(args.most_pieces) {}
+      : places(places), mailboxes(mailboxes), share(args), own(places), most_pieces(args.most_pieces) {}
 
   // Begins to copy what the step takes beside the results of the one before it.
   __device__ __forceinline__ void prepare(const Step<T>& step) const {

@@ -1,8 +1,8 @@
 // The linear steps of layers_persistent.cu: what linear_gemv does, with the same bits.
 //
-// The tiles of all steps are dealt out to the blocks one after the other, so that none has more than others to do for long. A
-// block takes its tiles of a step in rounds. Eight warps multiply, each every fourth stage's half; four others add up the chunks and
-// send the results, each every fourth round, so that products don't wait for what comes after them.
+// The tiles of all steps are dealt out to the blocks one after the other, so that none has more to do than others for long. A
+// block takes its tiles of a step in rounds. Eight warps multiply, each every fourth stage's half; four others add up the
+// chunks and send the results, each every fourth round, so that products don't wait for what comes after them.
 #pragma once
 #include "steps.cuh"
 
@@ -135,20 +135,18 @@ struct Input {
   __device__ __forceinline__ explicit Input(const Places<T>& places) : places(places) {}
 
   // Of the first WARPS.
-  __device__ __forceinline__ void load(const Mailbox& box, const LinearArgs<T>& l, const NormArgs& norm) const {
-    if (is_shared(l, norm))
+  __device__ __forceinline__ void load(const Mailbox& box, const LinearArgs<T>& l) const {
+    if (is_shared(l))
       bring_together(box, l);
-    else if (norm.kind == NORM_NONE)
+    else if (l.norm.kind == NORM_NONE)
       bring<WARPS>(box, l.x, l.k, [&](int g, const uint4& v) { put_group(g, v); });
-    else if constexpr (GROUPS > 0)
-      bring_short(box, l.x, l.k, norm, l.dtype);
     else
-      bring_normalized(box, l.x, l.k, norm, l.dtype);
+      bring_normalized(box, l.x, l.k, stage_norm(l.norm, l.k, places.vectors(l.k), places.vectors_room(l.k), true), l.dtype);
   }
 
   // Whether the others take part: where there is much to bring and no norm.
-  static __device__ __forceinline__ bool is_shared(const LinearArgs<T>& l, const NormArgs& norm) {
-    return norm.kind == NORM_NONE && l.k > AT_ONCE;
+  static __device__ __forceinline__ bool is_shared(const LinearArgs<T>& l) {
+    return l.norm.kind == NORM_NONE && l.k > AT_ONCE;
   }
   // Of all that multiply.
   __device__ __forceinline__ void bring_together(const Mailbox& box, const LinearArgs<T>& l) const {
@@ -156,6 +154,16 @@ struct Input {
   }
 
  private:
+  // What it is normalised with, as far as this thread has begun to copy it, is there when x is, and for all behind the next
+  // barrier: that of the moments.
+  __device__ __forceinline__ void bring_normalized(const Mailbox& box, const T* source, int length, const NormArgs& norm,
+                                                   int dtype) const {
+    if constexpr (GROUPS > 0)
+      bring_short(box, source, length, norm, dtype);
+    else
+      bring_any(box, source, length, norm, dtype);
+  }
+
   // In registers. To ask for each of a thread's groups whether it exists would take as long as what is done with it.
   __device__ __forceinline__ void bring_short(const Mailbox& box, const T* source, int length, const NormArgs& norm,
                                               int dtype) const {
@@ -166,18 +174,20 @@ struct Input {
     } else {
       row.load(source);
     }
+    copy_async_wait_all();
     row.normalize(places.scratch(), [&](int, int g) { return row.weight(g); },
                   [&](int g, const Eight& y) { put_normalized(g, y, dtype); });
     clear_behind<NORM_THREADS>(length);
   }
 
-  __device__ __forceinline__ void bring_normalized(const Mailbox& box, const T* source, int length, const NormArgs& norm,
-                                                   int dtype) const {
+  __device__ __forceinline__ void bring_any(const Mailbox& box, const T* source, int length, const NormArgs& norm,
+                                            int dtype) const {
     float squares = 0.f;
     bring<WARPS>(box, source, length, [&](int g, const uint4& v) {
       put_group(g, v);
       if (norm.kind == NORM_RMS) squares = add_squares(squares, unpack8<T>(v));
     });
+    copy_async_wait_all();
     const auto group = [&](int g) { return input_group(g); };
     const Moments moments = norm.kind == NORM_RMS ? block_moments(norm, length, 0.f, squares, places.scratch())
                                                   : block_moments(norm, length, group, places.scratch());
@@ -207,6 +217,7 @@ struct Input {
   static __device__ __forceinline__ void wait_for_all(const Mailbox& box, int length) {
     // The last tile is one of those that come last. Only one warp asks for it: what asks often is in the results' way.
     if (warp_index() == 0) box.wait_for(length - 1);
+    // Behind it nobody attends any more, to keys and values in the place of x.
     block_sync<COUNT>();
   }
 
@@ -253,15 +264,17 @@ struct LinearSteps {
   __device__ __forceinline__ LinearSteps(const PersistentArgs<T>& args, const Places<T>& places)
       : places(places), mailboxes(args), input(places), products(places) {}
 
-  // Of the first WARPS. `norm`: that of the step, in shared memory if it is there.
-  __device__ __forceinline__ void run(const Step<T>& step, const NormArgs& norm) {
-    run(step.linear, [&] { input.load(mailboxes(step.x), step.linear, norm); });
+  // Waits until all have multiplied what is in the place of x.
+  __device__ __forceinline__ void wait_for_room() const { products.wait_for_room(); }
+  // Of the first WARPS.
+  __device__ __forceinline__ void run(const Step<T>& step) {
+    run(step.linear, [&] { input.load(mailboxes(step.x), step.linear); });
   }
   // Of the others.
   __device__ __forceinline__ void help(const Step<T>& step) {
     const LinearArgs<T>& l = step.linear;
     run(l, [&] {
-      if (input.is_shared(l, l.norm)) input.bring_together(mailboxes(step.x), l);
+      if (input.is_shared(l)) input.bring_together(mailboxes(step.x), l);
     });
   }
 

@@ -85,10 +85,10 @@ struct PersistentArgs {
   int stages;     // of the ring
   int under_way;  // of them those that are copied at a time, at most: less than half, and four fewer than all
   int sums_size;  // floats: the most that the sums of a round take
-  // Where the parts of shared memory begin, in bytes.
-  int input;     // x
-  int heads;     // attention's
-  int vectors;   // what is there before the step that takes it
+  int ahead;      // whether keys and values have a place of their own, so that they can be there before the step begins
+  // Where the parts of shared memory begin, in bytes; first is x, with what it is normalised with.
+  int chunks;    // keys and values; 0 where they take turns with x
+  int heads;     // what else attention takes
   int steps_at;  // (3): the step that runs and the next two
   int sums;      // (WARPS, sums_size)
   int scratch;   // (2, NORM_SCRATCH)
@@ -106,7 +106,11 @@ struct Places {
 
   __device__ __forceinline__ Places(const PersistentArgs<T>& args, unsigned char* shared) : a(args), shared(shared) {}
 
-  __device__ __forceinline__ T* input() const { return reinterpret_cast<T*>(shared + a.input); }
+  __device__ __forceinline__ T* input() const { return reinterpret_cast<T*>(shared); }
+  // Behind an x of k elements, and the room there.
+  __device__ __forceinline__ unsigned char* vectors(int k) const { return shared + input_bytes(k); }
+  __device__ __forceinline__ int vectors_room(int k) const { return (a.ahead ? a.chunks : a.heads) - input_bytes(k); }
+  __device__ __forceinline__ unsigned char* chunks() const { return shared + a.chunks; }
   __device__ __forceinline__ unsigned char* heads() const { return shared + a.heads; }
   __device__ __forceinline__ Step<T>* step(int i) const { return reinterpret_cast<Step<T>*>(shared + a.steps_at) + i % 3; }
   __device__ __forceinline__ float* sums(int turn) const {
@@ -158,6 +162,11 @@ struct Places {
   }
 
  private:
+  // Stages are multiplied as a whole, though what is behind the end of x counts for nothing.
+  static __device__ __forceinline__ int input_bytes(int k) {
+    return ceil_div(k, GROUP * SPAN) * GROUP * SPAN * static_cast<int>(sizeof(T));
+  }
+
   static constexpr int INPUT_BARRIERS = 2 * (WARPS + MOST_HEAD_PLACES), BLOCK_BARRIERS = INPUT_BARRIERS + 2;
 
   __device__ __forceinline__ unsigned barrier(int i) const { return shared_address(shared + a.barriers) + 8 * i; }

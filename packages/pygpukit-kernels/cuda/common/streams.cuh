@@ -114,23 +114,22 @@ struct HeadStream {
   Slot<HeadPlaces<DIM>::PLACES> next;
 
   __device__ __forceinline__ HeadStream(const PersistentArgs<T>& args, const Places<T>& places)
-      : a(args), places(places), share(args), own{places.heads()} {
+      : a(args), places(places), share(args), own(places) {
     if (is_value()) next.advance();
   }
 
-  // Begins to copy all but the first chunk of the number-th step of attention, and the first of the step after it.
-  __device__ __forceinline__ void copy_on(int number) {
+  // Begins to copy the chunks of the number-th step of attention: all, once x has left the place that wait_for_room() waits
+  // for; or all but the first, and that of the step after it.
+  template <class Wait>
+  __device__ __forceinline__ void copy_on(int number, const Wait& wait_for_room) {
+    if (!a.ahead) wait_for_room();
 #pragma unroll 1
-    for (int ahead = 0; ahead < 2; ++ahead) copy(number + ahead, ahead);
+    for (int next = 0; next <= a.ahead; ++next) copy(number + next, a.ahead && !next, next);
   }
 
  private:
-  // What this lane copies: of keys or values, these elements of every STEP-th row from `row` on.
-  static __device__ __forceinline__ bool is_value() { return warp_index() % 2; }
-  static __device__ __forceinline__ int row() { return warp_index() % WARPS / 2 * ROWS + lane_index() / PIECES; }
-  static __device__ __forceinline__ int column() { return lane_index() % PIECES * 8; }
-
-  __device__ __forceinline__ void copy(int number, bool is_first) {
+  // Skips the first chunk, or copies it alone.
+  __device__ __forceinline__ void copy(int number, bool skips, bool is_first) {
     if (share.none || number < 0 || number >= a.attention_count) return;
     const AttentionArgs<Head>& at = a.steps[a.attention[number]].heads.attention;
     const Pieces pieces(at, share);
@@ -140,7 +139,7 @@ struct HeadStream {
     const Head* first = (is_value() ? at.v_cache : at.k_cache) + share.kv_head * strides.head + row() * DIM + column();
     const long long page = strides.page;
     ChunkCursor cursor(pieces, share);
-    if (!is_first) cursor.advance();
+    if (skips) cursor.advance();
 #pragma unroll 1
     for (; !cursor.ended(); cursor.advance()) {
       WholePlaces where;
@@ -149,6 +148,11 @@ struct HeadStream {
       if (is_first) return;
     }
   }
+
+  // What this lane copies: of keys or values, these elements of every STEP-th row from `row` on.
+  static __device__ __forceinline__ bool is_value() { return warp_index() % 2; }
+  static __device__ __forceinline__ int row() { return warp_index() % WARPS / 2 * ROWS + lane_index() / PIECES; }
+  static __device__ __forceinline__ int column() { return lane_index() % PIECES * 8; }
 
   // Begins to copy this warp's part of a chunk to the place that comes next. What isn't wanted or there becomes zeros: it must
   // not be NaN, because it is multiplied with a weight of zero.

@@ -108,7 +108,8 @@ struct PersistentArgs {
     stages: i32,
     under_way: i32,
     sums_size: i32,
-    places: [i32; 9],
+    ahead: i32,
+    places: [i32; 8],
     most_pieces: i32,
 }
 const _: () = assert!(size_of::<PersistentArgs>() == 120);
@@ -203,6 +204,7 @@ impl Joined for Persistent {
             stages: self.shape.stages as i32,
             under_way: self.shape.under_way as i32,
             sums_size: self.shape.sums_size as i32,
+            ahead: self.shape.ahead.into(),
             places: self.shape.places,
             most_pieces: self.most_pieces,
         };

@@ -13,8 +13,10 @@ pub(super) struct Shape {
     pub(super) under_way: usize,
     /// Floats.
     pub(super) sums_size: usize,
-    /// Where the parts begin, in the order of common/steps.cuh.
-    pub(super) places: [i32; 9],
+    /// Whether keys and values have a place of their own.
+    pub(super) ahead: bool,
+    /// Where the parts behind the first begin, in the order of common/steps.cuh.
+    pub(super) places: [i32; 8],
     pub(super) bytes: usize,
 }
 
@@ -27,33 +29,47 @@ impl Shape {
     const STAGE: usize = Self::TILE * (Self::GROUP * Self::SPAN + 8) * 2;
     const MOST_TILES: usize = 4;
     const MOST_HEAD_PLACES: usize = 3;
-    const MOST_VECTOR_BYTES: usize = 16 << 10;
+    pub(super) const MOST_VECTOR_BYTES: usize = 16 << 10;
     const MOST_STAGES: usize = 12;
     /// With so many one launch is as fast as many are.
     const FEWEST_UNDER_WAY: usize = 2;
     /// Enough for the memory; the latency of words grows with more.
     const MOST_UNDER_WAY: usize = 3;
+    /// So many that keys and values that are there early are worth more than further ones.
+    const ENOUGH_STAGES: usize = 9;
 
-    /// The shape that has the most weights under way and, of such, that with room for the vectors of norms,
-    /// which can be read from where they are. None where too little can be under way.
+    /// The shape that has the most weights under way; of such one with room for the vectors of norms, which
+    /// can be read from where they are; then enough stages; then a place for keys and values. None where too
+    /// little can be under way.
     pub(super) fn new(steps: &[Step], attention: &AttentionArgs, limits: &Limits) -> Option<Shape> {
-        let norms = linears(steps).map(|args| args.norm.vector_bytes(args.k as usize));
-        let vectors = norms.max()?.min(Self::MOST_VECTOR_BYTES);
-        let shapes = [0, vectors].map(|vectors| Self::with(steps, attention, vectors, limits));
-        shapes.into_iter().flatten().max_by_key(|shape| shape.under_way)
+        let choices = [(false, false), (false, true), (true, false), (true, true)];
+        let shapes = choices.into_iter().filter_map(|(vectors, ahead)| {
+            let shape = Self::with(steps, attention, vectors, ahead, limits)?;
+            let stages = shape.stages.min(Self::ENOUGH_STAGES);
+            Some(((shape.under_way, vectors, stages, ahead), shape))
+        });
+        shapes.max_by_key(|(value, _)| *value).map(|(_, shape)| shape)
     }
 
-    /// As common/steps.cuh has it, with as many bytes for vectors of norms.
+    /// As common/steps.cuh has it, with room for the vectors of norms or without.
     fn with(
         steps: &[Step],
         attention: &AttentionArgs,
-        vectors: usize,
+        vectors: bool,
+        ahead: bool,
         limits: &Limits,
     ) -> Option<Shape> {
+        let most_vectors = if vectors { Self::MOST_VECTOR_BYTES } else { 0 };
         // Stages are multiplied as a whole, though what is behind the end of x counts for nothing.
         let stage_values = Self::GROUP * Self::SPAN;
-        let input = |args: LinearArgs| 2 * (args.k as usize).next_multiple_of(stage_values);
+        let input = |args: LinearArgs| {
+            let k = args.k as usize;
+            2 * k.next_multiple_of(stage_values) + args.norm.vector_bytes(k).min(most_vectors)
+        };
         let input = linears(steps).map(input).max()?;
+        let chunk_places = Self::chunk_bytes(attention);
+        let (input, chunk_places) =
+            if ahead { (input, chunk_places) } else { (0, input.max(chunk_places)) };
         // Of as many tiles at a time as give each warp something to multiply.
         let chunks = |args: LinearArgs| {
             let (parts, chunks) = (1 + args.gated as usize, (args.k as usize).div_ceil(Self::SPAN));
@@ -66,18 +82,18 @@ impl Shape {
         let sums = 4 * Self::WARPS * sums_size;
         let scratch = 4 * 2 * (2 * Self::WARPS);
         let missing = (8 * Self::MOST_HEAD_PLACES).next_multiple_of(16);
-        let parts = [input, heads, vectors, steps, sums, scratch, missing];
+        let parts = [input, chunk_places, heads, steps, sums, scratch, missing];
         let barriers = 8 * (2 * (Self::WARPS + Self::MOST_HEAD_PLACES) + 2);
         let stage = Self::STAGE + 16;
         let fixed = parts.iter().sum::<usize>() + barriers;
         let free = (limits.shared_bytes_per_block as usize).saturating_sub(fixed);
         let stages = (free / stage).min(Self::MOST_STAGES);
-        let mut places = [0; 9];
+        let mut places = [0; 8];
         let mut end = 0;
         let parts = parts.into_iter().chain([barriers + 16 * stages]);
-        for (index, bytes) in (1..).zip(parts) {
+        for (place, bytes) in places.iter_mut().zip(parts) {
             end += bytes;
-            places[index] = end as i32;
+            *place = end as i32;
         }
         // What common/streams.cuh has to keep phases apart.
         let apart = stages.saturating_sub(4).min(stages.saturating_sub(1) / 2);
@@ -87,16 +103,22 @@ impl Shape {
             stages,
             under_way,
             sums_size,
+            ahead,
             places,
             bytes,
         })
     }
 
-    /// What attention takes, as common/step_heads.cuh has it.
+    /// What keys and values of chunks take, as common/step_heads.cuh has it.
+    fn chunk_bytes(attention: &AttentionArgs) -> usize {
+        let places = if attention.dim == 64 { 2 } else { Self::MOST_HEAD_PLACES };
+        128 * places * attention.dim as usize
+    }
+
+    /// What else attention takes.
     fn heads_bytes(attention: &AttentionArgs) -> usize {
         let room = most_queries(attention);
-        let places = if attention.dim == 64 { 2 } else { Self::MOST_HEAD_PLACES };
-        (128 * places + 40 + 2 * room) * attention.dim as usize + 512 * room
+        (16 + 2 * room) * attention.dim as usize + 512 * room
     }
 }
 

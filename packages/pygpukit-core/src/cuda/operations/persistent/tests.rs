@@ -190,19 +190,25 @@ fn a_decoder_of_one_token_is_one_launch() {
     }
 }
 
+/// Steps whose products are changed.
+fn changed(steps: &[Step], change: impl Fn(&mut LinearArgs)) -> Vec<Step> {
+    let mut steps = steps.to_vec();
+    for step in steps.iter_mut().filter(|step| step.kind == LINEAR) {
+        let mut args = step.linear();
+        change(&mut args);
+        bytemuck::cast_slice_mut::<u64, u8>(&mut step.arguments)[..size_of::<LinearArgs>()]
+            .copy_from_slice(bytemuck::bytes_of(&args));
+    }
+    steps
+}
+
 #[test]
 fn a_kernel_has_norms_of_one_width() {
     let decoder = decoder(DType::BF16, 1, H100, 3, false);
     let steps = &decoder.join()[0].steps;
     let SinkArgs { attention, .. } = decoder.launches[2].parameters.first().unwrap();
     let chosen = |dim: i32, change: fn(&mut LinearArgs)| {
-        let mut steps = steps.clone();
-        for step in steps.iter_mut().filter(|step| step.kind == LINEAR) {
-            let mut args = step.linear();
-            change(&mut args);
-            bytemuck::cast_slice_mut::<u64, u8>(&mut step.arguments)[..size_of::<LinearArgs>()]
-                .copy_from_slice(bytemuck::bytes_of(&args));
-        }
+        let steps = changed(steps, change);
         let mut attention = attention;
         attention.dim = dim;
         entry::kernel(&steps, &attention, DType::BF16).1
@@ -381,30 +387,51 @@ fn stages_suffice_to_tell_their_phases_apart() {
     assert!((1..196).contains(&joined));
 }
 
+/// The shape where norms are of rows of `normed` elements, and the longest other row has `longest`.
+fn shape(normed: usize, longest: usize, limits: Limits) -> Option<Shape> {
+    let decoder = decoder(DType::BF16, 1, H100, 3, false);
+    let steps = changed(&decoder.join()[0].steps, |args| {
+        args.k = if args.norm.kind != 0 { normed } else { longest } as i32;
+    });
+    let SinkArgs { attention, .. } = decoder.launches[2].parameters.first().unwrap();
+    Shape::new(&steps, &attention, &limits)
+}
+
+const CHUNKS: usize = 2 * 64 * DIM * 2;
+
 #[test]
-fn vectors_of_norms_give_way_to_weights_under_way() {
-    let room_of = |limits: Limits| {
-        let joined = decoder(DType::BF16, 1, limits, 3, false).join();
-        joined.first().map(|persistent| {
-            let [_, _, vectors, steps, ..] = persistent.shape.places;
-            (persistent.shape.under_way, steps - vectors)
-        })
+fn vectors_of_norms_and_early_keys_give_way_to_weights() {
+    let k = 8192;
+    let choice = |hundreds: u32| {
+        let limits = Limits { shared_bytes_per_block: 100 * hundreds, ..H100 };
+        let Shape { under_way, stages, ahead, places: [chunks, heads, ..], .. } =
+            shape(k, k, limits)?;
+        let end_of_input = if ahead { chunks } else { heads } as usize;
+        Some((under_way, end_of_input - 2 * k, stages.min(9), ahead))
     };
-    let (_, enough) = room_of(H100).unwrap();
-    assert!(enough >= 2 * HIDDEN as i32);
-    let bytes = |hundreds: u32| Limits { shared_bytes_per_block: 100 * hundreds, ..H100 };
-    let rooms: Vec<_> = (300..2300).filter_map(|hundreds| room_of(bytes(hundreds))).collect();
-    // From a few bytes on there is one more under way, and from a few more on also room for them.
-    let least = [2, 3].map(|n| rooms.iter().find(|(under_way, _)| *under_way == n));
-    assert_eq!(least, [Some(&(2, 0)), Some(&(3, 0))]);
-    assert!(rooms.contains(&(2, enough)));
+    let choices: Vec<_> = (300..2300).filter_map(choice).collect();
+    // From a few bytes on there is one more under way; then there is room for vectors, and then for more weights.
+    assert!(choices.is_sorted());
+    let least = [2, 3].map(|n| choices.iter().find(|(under_way, ..)| *under_way == n));
+    assert_eq!(least, [Some(&(2, 0, 6, false)), Some(&(3, 0, 7, false))]);
+    let vectors = Shape::MOST_VECTOR_BYTES;
+    assert!(choices.contains(&(2, vectors, 6, false)) && choices.contains(&(3, vectors, 7, false)));
+    assert_eq!(choices.last(), Some(&(3, vectors, 9, true)));
 }
 
 #[test]
-fn what_is_multiplied_lies_in_the_place_of_x() {
-    let stage_values = 1024;
-    let joined = decoder(DType::BF16, 1, H100, 3, false).join();
-    assert!(FEED > stage_values && !FEED.is_multiple_of(stage_values));
-    let [input, heads, ..] = joined[0].shape.places;
-    assert_eq!((heads - input) as usize, 2 * FEED.next_multiple_of(stage_values));
+fn what_a_norm_takes_lies_behind_its_x() {
+    let end = |normed, longest| shape(normed, longest, H100).unwrap().places[0] as usize;
+    assert_eq!(end(HIDDEN, FEED), 2 * 2048);
+    assert_eq!(end(HIDDEN, 9000), 2 * 9216);
+    assert_eq!(end(3000, FEED), 2 * 3072 + 4 * 3000);
+}
+
+#[test]
+fn keys_and_x_take_turns_where_weights_need_the_room() {
+    let Shape { ahead, places: [chunks, heads, ..], .. } = shape(3000, 30_000, H100).unwrap();
+    assert!(!ahead && chunks == 0 && heads as usize == 2 * 30_720);
+    let small = Limits { shared_bytes_per_block: 176_000, ..H100 };
+    let Shape { ahead, places: [chunks, heads, ..], .. } = shape(HIDDEN, FEED, small).unwrap();
+    assert!(!ahead && chunks == 0 && heads as usize == CHUNKS);
 }
