@@ -24,6 +24,8 @@ pytestmark = pytest.mark.gpu
 
 VOCABULARY = 300
 LAYERS = 3
+# So wide a layer leaves no place of their own to keys and values of 128.
+WIDE = 14400
 BASE = {
     "vocab_size": VOCABULARY,
     "num_hidden_layers": LAYERS,
@@ -69,6 +71,13 @@ CONFIGS = {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
         "intermediate_size": 8712,
+    },
+    "llama, so wide inside that keys and x take turns": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "head_dim": 128,
+        "num_attention_heads": 16,
+        "intermediate_size": WIDE,
     },
     "llama, of 2,048 values": {
         "model_type": "llama",
@@ -133,6 +142,8 @@ CONFIGS = {
 PARAMS = [SamplingParams(logprobs=5), SamplingParams(temperature=1.0, top_k=20, seed=3)]
 # Up to a chunk's, a span's and two spans' end, and past them; more chunks than blocks for them.
 PROMPTS = [3, 60, 250, 515, 1010, 1400]
+# Of heads and of what is inside.
+SHAPES = [(64, 1056), (128, 1056), (128, WIDE)]
 
 
 def bits(array: np.ndarray, dtype: object) -> np.ndarray:
@@ -243,17 +254,18 @@ def test_steps_in_one_launch_give_the_bits_of_steps_alone(
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize(("dim", "inner"), SHAPES)
 def test_so_do_steps_behind_more_spans_than_blocks_share_at_a_time(
-    compared: Callable[[Mapping[str, object], list[int], int], None], dim: int
+    compared: Callable[[Mapping[str, object], list[int], int], None], dim: int, inner: int
 ) -> None:
-    heads = {"head_dim": dim, "num_key_value_heads": 8, "max_position_embeddings": 32768}
-    compared(BASE | CONFIGS["llama"] | heads, [4090, 8190, 16500], 4)
+    shape = {"head_dim": dim, "num_key_value_heads": 8, "intermediate_size": inner}
+    config = BASE | CONFIGS["llama"] | shape | {"max_position_embeddings": 32768}
+    compared(config, [4090, 8190, 16500], 4)
 
 
-@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize(("dim", "inner"), SHAPES)
 def test_so_do_steps_whose_blocks_take_chunk_after_chunk(
-    compared: Callable[[Mapping[str, object], list[int], int], None], dim: int
+    compared: Callable[[Mapping[str, object], list[int], int], None], dim: int, inner: int
 ) -> None:
-    heads = {"head_dim": dim, "num_attention_heads": 64, "num_key_value_heads": 64}
-    compared(BASE | CONFIGS["llama"] | heads, [150], 2)
+    shape = {"head_dim": dim, "num_attention_heads": 64, "num_key_value_heads": 64}
+    compared(BASE | CONFIGS["llama"] | shape | {"intermediate_size": inner}, [150], 2)
