@@ -1,4 +1,4 @@
-// Attention's steps of layers_persistent.cu: what rope_append_kv and attention_decode do, with the same bits.
+// Attention's steps of layers_persistent.cuh: what rope_append_kv and attention_decode do, with the same bits.
 //
 // The four warps of a block take a chunk together: each multiplies a quarter of its keys and, once all scores are known,
 // makes a quarter of the result's columns. While there are blocks for all chunks each takes one, else they take spans.

@@ -1,4 +1,4 @@
-// The linear steps of layers_persistent.cu: what linear_gemv does, with the same bits.
+// The linear steps of layers_persistent.cuh: what linear_gemv does, with the same bits.
 //
 // The tiles of all steps are dealt out to the blocks one after the other, so that none has more to do than others for long. A
 // block takes its tiles of a step in rounds. Eight warps multiply, each every fourth stage's half; four others add up the

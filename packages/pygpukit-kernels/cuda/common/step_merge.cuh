@@ -1,4 +1,4 @@
-// The merge of attention's pieces in layers_persistent.cu: what attention_decode does with spans, with the same bits.
+// The merge of attention's pieces in layers_persistent.cuh: what attention_decode does with spans, with the same bits.
 #pragma once
 #include "step_heads.cuh"
 

@@ -1,4 +1,4 @@
-// The steps of layers_persistent.cu, as Rust's operations/persistent lays them out, and a block's shared memory.
+// The steps of layers_persistent.cuh, as Rust's operations/persistent lays them out, and a block's shared memory.
 #pragma once
 #include "attention_decode.cuh"
 #include "gemv.cuh"
@@ -6,7 +6,7 @@
 #include "mailbox.cuh"
 #include "rotation.cuh"
 
-// The warps of a block: four of each kind (see layers_persistent.cu).
+// The warps of a block: four of each kind (see layers_persistent.cuh).
 constexpr int WARPS = NORM_THREADS / WARP;
 constexpr int PRODUCT_WARPS = 2 * WARPS;  // two kinds multiply
 constexpr int WEIGHT_STREAMS = 2;         // of the kind that copies weights

@@ -1,4 +1,4 @@
-// The copies of layers_persistent.cu: weights, keys and values, which depend on none of its steps.
+// The copies of layers_persistent.cuh: weights, keys and values, which depend on none of its steps.
 #pragma once
 #include "launch.cuh"
 #include "step_heads.cuh"

@@ -43,7 +43,7 @@ pub(super) struct Persistent {
     shape: Shape,
 }
 
-/// `Route` of layers_persistent.cu.
+/// `Route` of common/steps.cuh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 struct Route {
@@ -53,7 +53,7 @@ struct Route {
 
 const TENSOR_ALONE: Route = Route { words: -1, step: 0 };
 
-/// `Step` of layers_persistent.cu.
+/// `Step` of common/steps.cuh.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Step {
@@ -79,7 +79,7 @@ impl Step {
     }
 }
 
-/// `Weights` of layers_persistent.cu.
+/// `Weights` of common/steps.cuh.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Weights {
@@ -91,7 +91,7 @@ struct Weights {
     padding: i32,
 }
 
-/// `PersistentArgs` of layers_persistent.cu.
+/// `PersistentArgs` of common/steps.cuh.
 #[derive(Clone, Copy, NoUninit)]
 #[repr(C)]
 struct PersistentArgs {
