@@ -36,7 +36,7 @@ impl Shape {
     /// Enough for the memory; the latency of words grows with more.
     const MOST_UNDER_WAY: usize = 3;
     /// So many that keys and values that are there early are worth more than further ones.
-    const ENOUGH_STAGES: usize = 9;
+    pub(super) const ENOUGH_STAGES: usize = 9;
 
     /// The shape that has the most weights under way; of such one with room for the vectors of norms, which
     /// can be read from where they are; then enough stages; then a place for keys and values. None where too

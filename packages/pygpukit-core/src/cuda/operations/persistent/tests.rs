@@ -407,7 +407,7 @@ fn vectors_of_norms_and_early_keys_give_way_to_weights() {
         let Shape { under_way, stages, ahead, places: [chunks, heads, ..], .. } =
             shape(k, k, limits)?;
         let end_of_input = if ahead { chunks } else { heads } as usize;
-        Some((under_way, end_of_input - 2 * k, stages.min(9), ahead))
+        Some((under_way, end_of_input - 2 * k, stages.min(Shape::ENOUGH_STAGES), ahead))
     };
     let choices: Vec<_> = (300..2300).filter_map(choice).collect();
     // From a few bytes on there is one more under way; then there is room for vectors, and then for more weights.
