@@ -68,10 +68,12 @@ __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const
   LinearSteps<GROUPS, T> linears(a, places);
   HeadStream<DIM, T> heads(a, places);
   for (int i = -1, attention = -1; i < a.step_count; ++i) {
-    if (i >= 0 && a.steps[i].kind == STEP_LINEAR)
+    if (i >= 0 && a.steps[i].kind == STEP_LINEAR) {
       linears.help(a.steps[i]);
-    else if (i < 0 || a.steps[i].kind == STEP_ATTENTION)
-      heads.copy_on(attention++, [&] { linears.wait_for_room(); });
+    } else if (i < 0 || a.steps[i].kind == STEP_ATTENTION) {
+      if (!a.ahead) linears.products.wait_for_room();
+      heads.copy_on(attention++);
+    }
   }
 }
 

@@ -264,8 +264,6 @@ struct LinearSteps {
   __device__ __forceinline__ LinearSteps(const PersistentArgs<T>& args, const Places<T>& places)
       : places(places), mailboxes(args), input(places), products(places) {}
 
-  // Waits until all have multiplied what is in the place of x.
-  __device__ __forceinline__ void wait_for_room() const { products.wait_for_room(); }
   // Of the first WARPS.
   __device__ __forceinline__ void run(const Step<T>& step) {
     run(step.linear, [&] { input.load(mailboxes(step.x), step.linear); });

@@ -118,11 +118,9 @@ struct HeadStream {
     if (is_value()) next.advance();
   }
 
-  // Begins to copy the chunks of the number-th step of attention: all, once x has left the place that wait_for_room() waits
-  // for; or all but the first, and that of the step after it.
-  template <class Wait>
-  __device__ __forceinline__ void copy_on(int number, const Wait& wait_for_room) {
-    if (!a.ahead) wait_for_room();
+  // Begins to copy the chunks of the number-th step of attention: all, to the place that x has left; or, ahead, all but the
+  // first, and that of the step after it.
+  __device__ __forceinline__ void copy_on(int number) {
 #pragma unroll 1
     for (int next = 0; next <= a.ahead; ++next) copy(number + next, a.ahead && !next, next);
   }
