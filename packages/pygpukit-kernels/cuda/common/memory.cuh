@@ -143,8 +143,6 @@ template <int PENDING>
 __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
-// Waits for all that this thread has begun to copy.
-__device__ __forceinline__ void copy_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // An element of a 16-bit type that is known at run time only, or a float.
 __device__ __forceinline__ float to_float(bits16 x, int dtype) {

@@ -174,7 +174,8 @@ struct Input {
     } else {
       row.load(source);
     }
-    copy_async_wait_all();
+    copy_async_commit();
+    copy_async_wait<0>();
     row.normalize(places.scratch(), [&](int, int g) { return row.weight(g); },
                   [&](int g, const Eight& y) { put_normalized(g, y, dtype); });
     clear_behind<NORM_THREADS>(length);
@@ -187,7 +188,8 @@ struct Input {
       put_group(g, v);
       if (norm.kind == NORM_RMS) squares = add_squares(squares, unpack8<T>(v));
     });
-    copy_async_wait_all();
+    copy_async_commit();
+    copy_async_wait<0>();
     const auto group = [&](int g) { return input_group(g); };
     const Moments moments = norm.kind == NORM_RMS ? block_moments(norm, length, 0.f, squares, places.scratch())
                                                   : block_moments(norm, length, group, places.scratch());
