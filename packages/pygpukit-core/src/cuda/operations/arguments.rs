@@ -153,7 +153,7 @@ impl Floats {
 pub(super) struct Norm {
     pub(super) weight: Floats,
     pub(super) bias: Floats,
-    /// 0 none, 1 RMS, 2 layer.
+    /// 0 none, [`Norm::RMS`] or [`Norm::LAYER`].
     pub(super) kind: i32,
     pub(super) eps: f32,
     pub(super) offset: f32,
@@ -161,10 +161,19 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    const RMS: i32 = 1;
+    pub(super) const RMS: i32 = 1;
+    pub(super) const LAYER: i32 = 2;
+    /// Elements that a block normalises at a time: eight of each of its threads.
+    const AT_A_TIME: usize = 1024;
+
+    /// The groups of eight elements that each thread has of a row of `length`, which it can keep in registers.
+    /// None where the norm isn't plain, or the last group isn't whole.
+    pub(super) fn short_groups(&self, length: usize) -> Option<usize> {
+        (self.is_plain() && length.is_multiple_of(8)).then(|| length.div_ceil(Self::AT_A_TIME))
+    }
 
     /// `NormArgs::is_plain` of common/normalize.cuh.
-    pub(super) fn is_plain(&self) -> bool {
+    fn is_plain(&self) -> bool {
         let Floats { data, dtype, .. } = self.weight;
         let has_float32 = data != 0 && data.is_multiple_of(16) && dtype == number(DType::F32);
         self.kind == Self::RMS && has_float32 && self.bias.data == 0

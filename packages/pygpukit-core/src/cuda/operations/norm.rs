@@ -16,9 +16,6 @@ const THREADS: usize = 128;
 /// Shared memory of a block: what every GPU has. A row is read only once if it finds room there.
 const MOST_SHARED_BYTES: usize = 96 << 10;
 
-const RMS: i32 = 1;
-const LAYER: i32 = 2;
-
 #[derive(Clone, Copy, NoUninit)]
 #[repr(C)]
 struct NormRowsArgs {
@@ -46,9 +43,7 @@ impl NormRowsArgs {
         let is_aligned = |address: u64, stride: i64| {
             address.is_multiple_of(16) && stride.cast_unsigned().is_multiple_of(8)
         };
-        let suits = self.norm.is_plain()
-            && self.length % 8 == 0
-            && self.out_dtype != number(DType::F32)
+        let suits = self.out_dtype != number(DType::F32)
             && [self.residual, self.sum] == [0; 2]
             && is_aligned(self.x, self.x_stride)
             && is_aligned(self.out, self.out_stride);
@@ -57,7 +52,7 @@ impl NormRowsArgs {
             DType::BF16 => ["norm_1024_bf16", "norm_2048_bf16", "norm_3072_bf16", "norm_4096_bf16"],
             _ => return None,
         };
-        let number = (self.length as usize).div_ceil(1024).checked_sub(1)?;
+        let number = self.norm.short_groups(self.length as usize)?.checked_sub(1)?;
         entries.get(number).copied().filter(|_| suits)
     }
 }
@@ -153,13 +148,13 @@ const WIDENED: &[&str] = &["x", "residual", "sum", "out"];
 pub(super) const RMS_NORM: CudaKernel = CudaKernel {
     signature: signature!(host::RMS_NORM, WIDENED),
     check: |args| (host::RMS_NORM.check)(args).and_then(|()| check(args)),
-    plan: |args, into| plan(args, into, RMS),
+    plan: |args, into| plan(args, into, Norm::RMS),
 };
 
 pub(super) const LAYER_NORM: CudaKernel = CudaKernel {
     signature: signature!(host::LAYER_NORM, WIDENED),
     check: |args| (host::LAYER_NORM.check)(args).and_then(|()| check(args)),
-    plan: |args, into| plan(args, into, LAYER),
+    plan: |args, into| plan(args, into, Norm::LAYER),
 };
 
 #[cfg(test)]

@@ -2,13 +2,9 @@
 
 use super::super::arguments::entry;
 use super::super::attention::AttentionArgs;
-use super::super::linear::LinearArgs;
 use super::Step;
 use super::shape::{linears, most_queries};
 use crate::dtype::DType;
-
-/// Values that the threads of a block normalise at a time.
-const NORM_GROUPS: usize = 1024;
 
 /// The source and the name of a kernel; `stream` is the type of the residual stream.
 pub(super) fn kernel(
@@ -30,11 +26,10 @@ pub(super) fn kernel(
     }
 }
 
-/// How many groups of eight values each thread has of what is normalised, if all norms are plain and of one
-/// such width.
+/// `Norm::short_groups` of all that is normalised, if it is the same.
 fn norm_groups(steps: &[Step]) -> Option<usize> {
-    let normed: Vec<LinearArgs> = linears(steps).filter(|args| args.norm.kind != 0).collect();
-    let groups = |args: &LinearArgs| (args.k as usize).div_ceil(NORM_GROUPS);
-    let first = groups(normed.first()?);
-    normed.iter().all(|args| args.norm.is_plain() && groups(args) == first).then_some(first)
+    let normed = linears(steps).filter(|args| args.norm.kind != 0);
+    let mut groups = normed.map(|args| args.norm.short_groups(args.k as usize));
+    let first = groups.next()??;
+    groups.all(|other| other == Some(first)).then_some(first)
 }

@@ -72,6 +72,11 @@ const ATTENTION: i16 = 1;
 const MERGE: i16 = 2;
 
 impl Step {
+    fn set_arguments(&mut self, arguments: &[u8]) {
+        bytemuck::cast_slice_mut::<u64, u8>(&mut self.arguments)[..arguments.len()]
+            .copy_from_slice(arguments);
+    }
+
     fn linear(&self) -> LinearArgs {
         bytemuck::pod_read_unaligned(
             &bytemuck::bytes_of(&self.arguments)[..size_of::<LinearArgs>()],

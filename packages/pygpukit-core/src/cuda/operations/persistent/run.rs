@@ -215,8 +215,7 @@ impl Run {
         // The mailbox's number; its first word is known when all steps are.
         let out = Route { words: (number % MAILBOXES) as i32, step: number as i32 + 1 };
         let mut step = Step { kind, stores: 1, splits: 0, x, residual, out, ..Step::zeroed() };
-        bytemuck::cast_slice_mut::<u64, u8>(&mut step.arguments)[..arguments.len()]
-            .copy_from_slice(arguments);
+        step.set_arguments(arguments);
         self.steps.push(step);
         self.written.push(Written { address, bytes, step: number });
     }

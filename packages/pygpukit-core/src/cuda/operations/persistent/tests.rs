@@ -196,8 +196,7 @@ fn changed(steps: &[Step], change: impl Fn(&mut LinearArgs)) -> Vec<Step> {
     for step in steps.iter_mut().filter(|step| step.kind == LINEAR) {
         let mut args = step.linear();
         change(&mut args);
-        bytemuck::cast_slice_mut::<u64, u8>(&mut step.arguments)[..size_of::<LinearArgs>()]
-            .copy_from_slice(bytemuck::bytes_of(&args));
+        step.set_arguments(bytemuck::bytes_of(&args));
     }
     steps
 }
