@@ -129,12 +129,9 @@ __device__ __forceinline__ void norm_short(const NormRowsArgs<T>& a) {
   const T* x = a.x + blockIdx.x * a.x_stride;
   unsigned short* out = static_cast<unsigned short*>(a.out) + blockIdx.x * a.out_stride;
   ShortRow<T, GROUPS> row(a.norm, a.length);
-  Eight weights[GROUPS];
-  row.for_each([&](int j, int g) { weights[j] = row.weight(g); });
   wait_for_inputs();
   row.load(x);
-  row.normalize(scratch, [&](int j, int) { return weights[j]; },
-                [&](int g, const Eight& y) { store16(out + 8 * g, pack8(a.out_dtype, y)); });
+  row.normalize(scratch, [&](int g, const Eight& y) { store16(out + 8 * g, pack8(a.out_dtype, y)); });
 }
 
 #define ENTRY_SHORT(LENGTH, T)                                              \

@@ -31,6 +31,20 @@ __device__ __forceinline__ void barrier_wait(unsigned barrier, unsigned parity) 
       "}" ::"r"(barrier), "r"(parity)
       : "memory");
 }
+// Whether the phase has ended, without waiting.
+__device__ __forceinline__ bool barrier_test(unsigned barrier, unsigned parity) {
+  int done;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared.b64 done, [%1], %2;\n"
+      "selp.s32 %0, 1, 0, done;\n"
+      "}"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done;
+}
 __device__ __forceinline__ void barrier_arrive_expecting(unsigned barrier, unsigned bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }

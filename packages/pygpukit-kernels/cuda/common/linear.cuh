@@ -32,20 +32,25 @@ struct LinearArgs {
   float scale;
 };
 
-// What is added to the residual in `column`, given the sums of weight row `column` and, when gated, of weight row
-// n + column.
+// What is added to the residual, given the sums of a weight row with its bias and, when gated, of the one n further on.
 template <class T, class W>
-__device__ __forceinline__ float finish_sums(const LinearArgs<T, W>& a, int column, float y, float up) {
-  if (a.bias) {
-    y += a.bias[column];
-    if (a.gated) up += a.bias[a.n + column];
-  }
+__device__ __forceinline__ float finish_biased(const LinearArgs<T, W>& a, float y, float up) {
   if (a.activation == ACTIVATION_SILU)
     y = silu(y);  // without the way through a table of the rest
   else if (a.activation != ACTIVATION_IDENTITY)
     y = activate(a.activation, y);
   if (a.gated) y *= up;
   return y * a.scale;
+}
+
+// The same without the bias, of weight row `column`.
+template <class T, class W>
+__device__ __forceinline__ float finish_sums(const LinearArgs<T, W>& a, int column, float y, float up) {
+  if (a.bias) {
+    y += a.bias[column];
+    if (a.gated) up += a.bias[a.n + column];
+  }
+  return finish_biased(a, y, up);
 }
 
 // The result in (row, column).

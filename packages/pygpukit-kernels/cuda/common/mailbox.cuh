@@ -21,6 +21,17 @@ __device__ __forceinline__ uint4 load_words(const unsigned* p) {
   return w;
 }
 
+// Waits until the bits of a word that are in `mask` are those of `tag`, which only the first lane asks for: many that do at
+// once are in each other's and the results' way. The first question is apart from the others, as between one and the next the
+// warp makes way for others.
+__device__ __forceinline__ void wait_for_tag(const unsigned* word, unsigned tag, unsigned mask) {
+  const auto differs = [&] { return ((load_word(word) ^ tag) & mask) != 0; };
+  if (lane_index() == 0 && differs())
+    while (differs()) {
+    }
+  __syncwarp();
+}
+
 // Values of one step.
 struct Mailbox {
   unsigned* words;  // null: not a mailbox
@@ -57,13 +68,7 @@ struct Mailbox {
     for (int j = 0; j < COUNT; ++j) to[j] = {static_cast<unsigned short>(read[j] >> 16)};
   }
 
-  // Waits for value i, which only the first lane asks for: many that do at once are in each other's and the results' way.
-  __device__ __forceinline__ void wait_for(int i) const {
-    if (lane_index() == 0)
-      while ((load_word(words + i) & 0xffff) != tag) {
-      }
-    __syncwarp();
-  }
+  __device__ __forceinline__ void wait_for(int i) const { wait_for_tag(words + i, tag, 0xffff); }
 
   // Threads receive groups of eight values: of groups 0 … count - 1 each takes every THREADS-th. put(g, values) has those
   // of group g.
@@ -123,12 +128,8 @@ struct FloatMailbox {
     asm volatile("st.relaxed.gpu.global.v2.u64 [%0], {%1, %2};" ::"l"(words + i), "l"(word(first)), "l"(word(second))
                  : "memory");
   }
-  // Waits for a value, as Mailbox does.
   __device__ __forceinline__ void wait_for(long long i) const {
-    if (lane_index() == 0)
-      while (load_word(reinterpret_cast<const unsigned*>(words + i)) != tag) {
-      }
-    __syncwarp();
+    wait_for_tag(reinterpret_cast<const unsigned*>(words + i), tag, ~0u);
   }
   // read[j] = the word of value at(j), of those numbers j for which exists(j).
   template <int N, class Exists, class At>

@@ -103,6 +103,9 @@ __device__ __forceinline__ unsigned shared_address(const void* p) {
 __device__ __forceinline__ void store_shared(unsigned to, uint4 v) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }
+__device__ __forceinline__ void store_shared(unsigned to, float v) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(v) : "memory");
+}
 template <class T>
 __device__ __forceinline__ void store_shared(unsigned to, T v) {
   static_assert(sizeof(T) == 2);

@@ -45,6 +45,20 @@ __device__ __forceinline__ NormArgs stage_norm(const NormArgs& norm, int length,
           stage_vector(norm.bias, length, to + taken, room - taken, copies), norm.kind, norm.eps, norm.offset};
 }
 
+// 1 / √x, x > 0, to within two units in the last place: whoever normalises waits for it.
+__device__ __forceinline__ float reciprocal_root(float x) {
+  float y;
+  asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// 1 / length, to within one unit in the last place. Volatile: it is made where it is asked for, early.
+__device__ __forceinline__ float reciprocal(int length) {
+  float y;
+  asm volatile("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(static_cast<float>(length)));
+  return y;
+}
+
 struct Moments {
   float mean, reciprocal_deviation;
 
@@ -73,12 +87,13 @@ struct Moments {
   }
 };
 
-// The moments of a row, given its mean and the sum of the squares of what each thread's elements differ from it by.
-__device__ __forceinline__ Moments block_moments(const NormArgs& norm, int length, float mean, float squares,
+// The moments of a row, given its mean, the sum of the squares of what each thread's elements differ from it by, and 1 over
+// how many they are.
+__device__ __forceinline__ Moments block_moments(const NormArgs& norm, float reciprocal_length, float mean, float squares,
                                                  float* scratch) {
   constexpr int WARPS = NORM_THREADS / WARP;
   squares = block_reduce<WARPS>(squares, scratch + WARPS, Sum());
-  return {mean, 1.f / sqrtf(squares / length + norm.eps)};
+  return {mean, reciprocal_root(squares * reciprocal_length + norm.eps)};
 }
 
 __device__ __forceinline__ float add_squares(float sum, const Eight& e) {
@@ -87,14 +102,20 @@ __device__ __forceinline__ float add_squares(float sum, const Eight& e) {
   return sum;
 }
 
-// A row in the registers of a block, whose norm is_plain: `values` are this thread's GROUPS, the last of which may not exist.
+// A row in the registers of a block, whose norm is_plain: `values` are this thread's GROUPS, the last of which may not exist,
+// `weights` what they are weighted with, which is there before them.
 template <class T, int GROUPS>
 struct ShortRow {
   const NormArgs& norm;
   const int length;
+  const float reciprocal_length;
   uint4 values[GROUPS];
+  Eight weights[GROUPS];
 
-  __device__ __forceinline__ ShortRow(const NormArgs& norm, int length) : norm(norm), length(length) {}
+  __device__ __forceinline__ ShortRow(const NormArgs& norm, int length)
+      : norm(norm), length(length), reciprocal_length(reciprocal(length)) {
+    for_each([&](int j, int g) { weights[j] = load8(static_cast<const float*>(norm.weight.data) + 8 * g); });
+  }
 
   // Calls visit(j, g): the thread's j-th group is number g of the row.
   template <class Visit>
@@ -109,14 +130,13 @@ struct ShortRow {
   __device__ __forceinline__ void load(const T* source) {
     for_each([&](int j, int g) { values[j] = load16(source + 8 * g); });
   }
-  __device__ __forceinline__ Eight weight(int g) const { return load8(static_cast<const float*>(norm.weight.data) + 8 * g); }
-  // put(g, y) has the groups, normalised; weight(j, g) gives what they are weighted with. `scratch` as for block_moments.
-  template <class WeightOf, class Put>
-  __device__ __forceinline__ void normalize(float* scratch, const WeightOf& weight, const Put& put) const {
+  // put(g, y) has the groups, normalised. `scratch` as for block_moments.
+  template <class Put>
+  __device__ __forceinline__ void normalize(float* scratch, const Put& put) const {
     float squares = 0.f;
     for_each([&](int j, int) { squares = add_squares(squares, unpack8<T>(values[j])); });
-    const Moments moments = block_moments(norm, length, 0.f, squares, scratch);
-    for_each([&](int j, int g) { put(g, moments.weighted(unpack8<T>(values[j]), weight(j, g), norm.offset)); });
+    const Moments moments = block_moments(norm, reciprocal_length, 0.f, squares, scratch);
+    for_each([&](int j, int g) { put(g, moments.weighted(unpack8<T>(values[j]), weights[j], norm.offset)); });
   }
 };
 
@@ -148,5 +168,5 @@ __device__ __forceinline__ Moments block_moments(const NormArgs& norm, int lengt
       squares = 8 * g + i < length ? fmaf(d, d, squares) : squares;
     }
   }
-  return block_moments(norm, length, mean, squares, scratch);
+  return block_moments(norm, reciprocal(length), mean, squares, scratch);
 }

@@ -42,7 +42,7 @@ __device__ __forceinline__ void normalize_head(int dim, const NormArgs& norm, co
 #pragma unroll UNROLL
   for (int j = 0; MOST ? j < MOST : is_there(j); ++j)
     if (is_there(j)) squares = fmaf(element(j) - mean, element(j) - mean, squares);
-  const float deviation = 1.f / sqrtf(warp_reduce(squares, Sum()) / dim + norm.eps);
+  const float deviation = reciprocal_root(warp_reduce(squares, Sum()) * reciprocal(dim) + norm.eps);
 #pragma unroll UNROLL
   for (int j = 0; MOST ? j < MOST : is_there(j); ++j) {
     const int i = j * WARP + lane;
@@ -84,6 +84,7 @@ struct Turn {
 template <int DIM>
 struct LaneTurn {
   static constexpr int COUNT = DIM / WARP;
+  static_assert((DIM & (DIM - 1)) == 0, "1 / DIM is exact, as reciprocal() is");
 
   bool normalizes;
   float eps, weights[COUNT], cosines[COUNT / 2], sines[COUNT / 2];
@@ -119,7 +120,7 @@ struct LaneTurn {
       float squares = 0.f;
 #pragma unroll
       for (int j = 0; j < COUNT; ++j) squares = fmaf(x[j], x[j], squares);
-      const float deviation = 1.f / sqrtf(warp_reduce(squares, Sum()) / DIM + eps);
+      const float deviation = reciprocal_root(warp_reduce(squares, Sum()) * (1.f / DIM) + eps);
 #pragma unroll
       for (int j = 0; j < COUNT; ++j) x[j] = x[j] * deviation * weights[j];
     }

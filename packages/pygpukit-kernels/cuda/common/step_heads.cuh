@@ -118,9 +118,10 @@ struct HeadSteps {
   __device__ __forceinline__ void attend(const Step<T>& step, int number) {
     const Pieces pieces(step.heads.attention, share);
     if (share.none || share.split >= pieces.count) return;
+    const Scorer<Head> scorer(step.heads.attention);
     bring_heads(step, pieces);
     block_sync<WARPS>();
-    attend_pieces(step.heads.attention, pieces, mailboxes.pieces(number));
+    attend_pieces(scorer, pieces, mailboxes.pieces(number));
     append_newest(step.heads.append, pieces);
   }
 
@@ -231,14 +232,14 @@ struct HeadSteps {
     __device__ __forceinline__ void load(int i, unsigned (&q)[4]) const { load_matrix_x4(q, queries + further(own, i)); }
   };
 
-  __device__ __forceinline__ void attend_pieces(const AttentionArgs<Head>& at, const Pieces& pieces,
+  __device__ __forceinline__ void attend_pieces(const Scorer<Head>& scorer, const Pieces& pieces,
                                                 const FloatMailbox& results) {
     const Queries queries(own.queries());
     for (int piece = share.split; piece < pieces.count; piece += share.splits)
-      attend_piece(at, pieces, piece, queries, results);
+      attend_piece(scorer, pieces, piece, queries, results);
   }
 
-  __device__ __forceinline__ void attend_piece(const AttentionArgs<Head>& at, const Pieces& pieces, int piece,
+  __device__ __forceinline__ void attend_piece(const Scorer<Head>& scorer, const Pieces& pieces, int piece,
                                                const Queries& queries, const FloatMailbox& results) {
     constexpr int COLUMNS = DIM / WARPS;
     const int first = warp_index() * COLUMNS;
@@ -246,7 +247,7 @@ struct HeadSteps {
     float sums[COLUMNS / 8][4] = {};
     for (int chunk = pieces.first_chunk(piece); chunk < pieces.end_chunk(piece); ++chunk) {
       float s[8][4];
-      score_chunk(at, pieces, chunk, queries, s);
+      score_chunk(scorer, pieces, chunk, queries, s);
       unsigned p[4][4];
       Softmax softmax[2];
       weigh_parts<Head, HALVES>(s, p, softmax);
@@ -281,7 +282,7 @@ struct HeadSteps {
   }
 
   // The scores of a chunk, as the lanes of every warp have them.
-  __device__ __forceinline__ void score_chunk(const AttentionArgs<Head>& at, const Pieces& pieces, int chunk,
+  __device__ __forceinline__ void score_chunk(const Scorer<Head>& scorer, const Pieces& pieces, int chunk,
                                               const Queries& queries, float (&s)[8][4]) {
     constexpr int KEYS = CHUNK_KEYS / WARPS, TILES = KEYS / 8;
     float own_scores[TILES][4];
@@ -317,7 +318,7 @@ struct HeadSteps {
     Visible visible;
     visible.first[0] = visible.first[1] = pieces.begin;
     visible.last[0] = visible.last[1] = pieces.end - 1;
-    score_keys(s, Scorer<Head>(at), visible, chunk, missing);
+    score_keys(s, scorer, visible, chunk, missing);
   }
 
   // Puts `count` elements from `first` on of the newest key (0) or value (1) into its chunk, which may have been copied

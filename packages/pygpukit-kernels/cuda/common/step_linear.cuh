@@ -11,27 +11,54 @@
 struct Rounds {
   static constexpr int MOST_TILES = WARP / TILE;  // a lane of a finisher for each result
   static constexpr int STRIDE = PRODUCT_WARPS / (GROUP / 2);
+  static_assert(STRIDE == 4 && STRIDE <= MOST_TILES, "as rounds are filled");
 
   int chunks, groups, parts, tiles, together;
   int first;
-  int own;  // tiles of this block
+  int own;   // tiles of this block
+  int next;  // the first tile of the next step
 
   // As many tiles in a round as give each warp something to do.
   __device__ __forceinline__ Rounds(int n, int k, int gated, int first)
       : chunks(ceil_div(k, SPAN)), groups(ceil_div(chunks, GROUP)), parts(1 + gated), tiles(ceil_div(n, TILE)), first(first) {
-    together = min(max(STRIDE / (parts * groups), 1), MOST_TILES);
-    own = ceil_div(tiles - first, static_cast<int>(gridDim.x));
+    const int stages = parts * groups;
+    together = stages == 1 ? STRIDE : stages == 2 ? STRIDE / 2 : 1;
+    int end = first;
+    for (own = 0; end < tiles; end += gridDim.x) ++own;
+    next = end - tiles;
   }
-  // The first tile of the next step.
-  __device__ __forceinline__ int next() const { return first + own * static_cast<int>(gridDim.x) - tiles; }
   __device__ __forceinline__ int stride() const { return together * gridDim.x; }
   // Stages of the round that begins when `left` tiles are left.
   __device__ __forceinline__ int stages(int left) const { return min(together, left) * parts * groups; }
 };
 
+// Where a part of x begins, 32 values of a chunk, in shared memory from `input` on. A warp reads the same part of two chunks
+// that follow each other at a time: they are in different banks.
+constexpr int PART_BYTES = 64;
+template <class Address>
+__device__ __forceinline__ Address input_part(Address input, int chunk, int part) {
+  return input + (chunk * (SPAN / 32) + (part ^ chunk % 2)) * PART_BYTES;
+}
+
 // Of the warps that multiply.
 template <class T>
 struct Products {
+  static constexpr int STEPS = SPAN / 32;  // of a chain: two products each
+
+  // Half of the weights of a pair of chunks, as products take them.
+  using Half = unsigned[STEPS][4];
+
+  // What a warp multiplies of a round: every STRIDE-th stage's half, a pair of chunks. Of the next one:
+  struct Share {
+    int stage, stages;  // its number, and how many the round has
+    int group;          // which of a tile's
+    Place place;        // in the ring
+    unsigned sums;      // where those of the first chunk of the tile's go
+    unsigned x;         // what this lane loads of x for the first stage of a tile
+    bool is_begun;      // whether half of the weights is here:
+    Half first;
+  };
+
   const Places<T> places;
   Place round;       // of the first stage of the next round
   unsigned number = 0;  // of that stage
@@ -43,19 +70,34 @@ struct Products {
   // Waits until all have multiplied what is in the place of x.
   __device__ __forceinline__ void wait_for_room() const { barrier_wait(places.empty_input(), parity ^ 1); }
 
-  // Waits for x when there are weights to multiply it with.
-  __device__ __forceinline__ void run(const Rounds& rounds, int dtype) {
-    const int warp = warp_index(), lane = lane_index();
-    for (int left = rounds.own; left > 0; left -= rounds.together, sums.advance()) {
-      const int stages = rounds.stages(left);
-      barrier_wait(places.empty_sums(sums.index), sums.parity ^ 1);
+  // This warp's share of the next round, of `stages` stages, once there is room for its sums; begun if weights have come.
+  __device__ __forceinline__ Share share(const Rounds& rounds, int stages) const {
+    const int first = (warp_index() / (GROUP / 2) - number) % Rounds::STRIDE, column = lane_index() / 4 % 2;
+    Share share{first, stages, first, round};
+    share.place.advance_within(first);
+    share.sums = shared_address(places.sums(sums.index) + pair() * TILE + lane_index() / 4);
+    share.x = input_part(shared_address(places.input()) + lane_index() % 4 * 16, pair() + column, 0);
+    find_tile(share, rounds);
+    barrier_wait(places.empty_sums(sums.index), sums.parity ^ 1);
+    share.is_begun = first < stages && barrier_test(places.full(share.place.index), share.place.parity);
+    if (share.is_begun) load_half(share.first, weights(share.place), 0);
+    return share;
+  }
+
+  // Multiplies all rounds, the first of which is shared out, once x is there.
+  __device__ __forceinline__ void run(const Rounds& rounds, Share& first, int dtype) {
+    for (int left = rounds.own;;) {
       if (dtype == DTYPE_F16)
-        multiply_round<f16>(warp, lane, stages, rounds, places.sums(sums.index));
+        multiply_share<f16>(first, rounds);
       else
-        multiply_round<T>(warp, lane, stages, rounds, places.sums(sums.index));
-      round.advance(stages);
-      number += stages;
-      if (has_sums(lane)) barrier_arrive(places.full_sums(sums.index));
+        multiply_share<T>(first, rounds);
+      if (has_sums()) barrier_arrive(places.full_sums(sums.index));
+      round.advance(first.stages);
+      number += first.stages;
+      sums.advance();
+      left -= rounds.together;
+      if (left <= 0) break;
+      first = share(rounds, rounds.stages(left));
     }
     parity ^= 1;
     barrier_arrive(places.empty_input());
@@ -63,55 +105,65 @@ struct Products {
 
  private:
   // Of the lanes of a warp there are TILE.
-  static __device__ __forceinline__ bool has_sums(int lane) { return lane % 4 == 0; }
+  static __device__ __forceinline__ bool has_sums() { return lane_index() % 4 == 0; }
 
-  // Multiplies this warp's pairs of chunks: a tile's rows in both are the halves of one matrix, and the chunks of x columns of
-  // the other. The other half of the results is for nothing.
-  template <class Product>
-  __device__ __forceinline__ void multiply_round(int warp, int lane, int stages, const Rounds& rounds, float* sums) const {
-    const unsigned half = lane / 8 % 2, column = lane / 4 % 2;
-    const int first = (warp / (GROUP / 2) - number) % Rounds::STRIDE, pair = warp % (GROUP / 2) * 2;
-    const unsigned row = (lane % 8 * GROUP_PITCH + (pair + half) * SPAN + lane / 16 * 8) * sizeof(T);
-    const unsigned x = shared_address(places.input()) + (pair + column) * SPAN * sizeof(T) + lane % 4 * 16;
-    Place place = round;
-    place.advance(first);
-    int group = first;
-    float* result = sums + pair * TILE + lane / 4;
-    for (int stage = first; stage < stages; stage += Rounds::STRIDE, group += Rounds::STRIDE) {
-      for (; group >= rounds.groups; group -= rounds.groups) result += rounds.chunks * TILE;
-      barrier_wait(places.full(place.index), place.parity);
-      float d[4] = {};
-      multiply<Product>(d, places.stage(place.index) + row, x + group * GROUP * SPAN * sizeof(T),
-                        [&] { barrier_wait(places.full_input(), parity); });
-      barrier_arrive(places.empty(place.index));
-      place.advance(Rounds::STRIDE);
-      const int chunk = group * GROUP + pair;
-      if (has_sums(lane) && chunk < rounds.chunks) result[group * GROUP * TILE] = d[0];
-      if (has_sums(lane) && chunk + 1 < rounds.chunks) result[(group * GROUP + 1) * TILE] = d[3];
-    }
+  // The first chunk that a warp multiplies, of a stage's.
+  static __device__ __forceinline__ int pair() { return warp_index() % (GROUP / 2) * 2; }
+
+  // A tile's rows in both chunks of a pair are the halves of one matrix, and the chunks of x columns of the other. The other
+  // half of the results is for nothing.
+  __device__ __forceinline__ unsigned weights(const Place& place) const {
+    const int lane = lane_index(), half = lane / 8 % 2;
+    return places.stage(place.index) + (lane % 8 * GROUP_PITCH + (pair() + half) * SPAN + lane / 16 * 8) * sizeof(T);
+  }
+  static __device__ __forceinline__ void load_half(Half& to, unsigned weights, int number) {
+#pragma unroll
+    for (int i = 0; i < STEPS; ++i) load_matrix_x4(to[i], weights + (number * STEPS + i) * 16 * sizeof(T));
   }
 
-  // d += the products of two chunks, at the addresses that this lane gives. All is loaded before it is needed: a chain of
-  // products waits for nothing but itself. Half of the weights are loaded while x is waited for, as eight warps that load
-  // all of theirs are in each other's way.
-  template <class Product, class Wait>
-  static __device__ __forceinline__ void multiply(float (&d)[4], unsigned weights, unsigned x, const Wait& wait_for_x) {
-    constexpr int STEPS = SPAN / 32;
-    unsigned w[2 * STEPS][4];
-    uint4 columns[STEPS];
+  // A share's group is counted on from a tile to the next.
+  static __device__ __forceinline__ void find_tile(Share& share, const Rounds& rounds) {
+    for (; share.group >= rounds.groups; share.group -= rounds.groups) share.sums += tile_sums(rounds);
+  }
+  static __device__ __forceinline__ unsigned tile_sums(const Rounds& rounds) { return rounds.chunks * TILE * sizeof(float); }
+
+  // `share` has found its tile. All that a chain of products takes is loaded before it: it waits for nothing but itself.
+  template <class Product>
+  __device__ __forceinline__ void multiply_share(Share& share, const Rounds& rounds) const {
+    for (; share.stage < share.stages; find_tile(share, rounds)) {
+      if (!share.is_begun) {
+        barrier_wait(places.full(share.place.index), share.place.parity);
+        load_half(share.first, weights(share.place), 0);
+      }
+      const unsigned from = weights(share.place), x = share.x + share.group * GROUP * SPAN * sizeof(T);
+      const unsigned next_part = lane_index() / 4 % 2 ? -PART_BYTES : PART_BYTES;
+      barrier_wait(places.full_input(), parity);
+      uint4 columns[STEPS];
 #pragma unroll
-    for (int i = 0; i < STEPS; ++i) load_matrix_x4(w[i], weights + i * 16 * sizeof(T));
-    wait_for_x();
-#pragma unroll
-    for (int i = 0; i < STEPS; ++i) {
-      columns[i] = load_shared16(x + i * 32 * sizeof(T));
-      load_matrix_x4(w[STEPS + i], weights + (STEPS + i) * 16 * sizeof(T));
+      for (int i = 0; i < STEPS; ++i) columns[i] = load_shared16(x + i / 2 * 2 * PART_BYTES + (i % 2 ? next_part : 0));
+      Half second;
+      load_half(second, from, 1);
+      float d[4] = {};
+      multiply_half<Product>(d, share.first, columns, 0);
+      multiply_half<Product>(d, second, columns, STEPS / 2);
+      barrier_arrive(places.empty(share.place.index));
+      const int chunk = share.group * GROUP + pair();
+      const unsigned to = share.sums + share.group * GROUP * TILE * sizeof(float);
+      if (has_sums() && chunk < rounds.chunks) store_shared(to, d[0]);
+      if (has_sums() && chunk + 1 < rounds.chunks) store_shared(to + TILE * sizeof(float), d[3]);
+      share.stage += Rounds::STRIDE;
+      share.group += Rounds::STRIDE;
+      share.place.advance_within(Rounds::STRIDE);
+      share.is_begun = false;
     }
+  }
+  // d += the products of half a chunk's steps, and of x from a step's columns on.
+  template <class Product>
+  static __device__ __forceinline__ void multiply_half(float (&d)[4], const Half& w, const uint4 (&columns)[STEPS], int first) {
 #pragma unroll
     for (int i = 0; i < STEPS; ++i) {
-      const unsigned(&a)[4] = w[2 * i], (&b)[4] = w[2 * i + 1];
-      mma<Product>(d, a[0], a[1], a[2], a[3], columns[i].x, columns[i].y);
-      mma<Product>(d, b[0], b[1], b[2], b[3], columns[i].z, columns[i].w);
+      const uint4& c = columns[first + i / 2];
+      mma<Product>(d, w[i][0], w[i][1], w[i][2], w[i][3], i % 2 ? c.z : c.x, i % 2 ? c.w : c.y);
     }
   }
   static __device__ __forceinline__ uint4 load_shared16(unsigned address) {
@@ -140,8 +192,10 @@ struct Input {
       bring_together(box, l);
     else if (l.norm.kind == NORM_NONE)
       bring<WARPS>(box, l.x, l.k, [&](int g, const uint4& v) { put_group(g, v); });
+    else if constexpr (GROUPS > 0)
+      bring_short(box, l.x, l.k, l.norm, l.dtype);
     else
-      bring_normalized(box, l.x, l.k, stage_norm(l.norm, l.k, places.vectors(l.k), places.vectors_room(l.k), true), l.dtype);
+      bring_any(box, l.x, l.k, stage_norm(l.norm, l.k, places.vectors(l.k), places.vectors_room(l.k), true), l.dtype);
   }
 
   // Whether the others take part: where there is much to bring and no norm.
@@ -154,16 +208,6 @@ struct Input {
   }
 
  private:
-  // What it is normalised with, as far as this thread has begun to copy it, is there when x is, and for all behind the next
-  // barrier: that of the moments.
-  __device__ __forceinline__ void bring_normalized(const Mailbox& box, const T* source, int length, const NormArgs& norm,
-                                                   int dtype) const {
-    if constexpr (GROUPS > 0)
-      bring_short(box, source, length, norm, dtype);
-    else
-      bring_any(box, source, length, norm, dtype);
-  }
-
   // In registers. To ask for each of a thread's groups whether it exists would take as long as what is done with it.
   __device__ __forceinline__ void bring_short(const Mailbox& box, const T* source, int length, const NormArgs& norm,
                                               int dtype) const {
@@ -174,13 +218,12 @@ struct Input {
     } else {
       row.load(source);
     }
-    copy_async_commit();
-    copy_async_wait<0>();
-    row.normalize(places.scratch(), [&](int, int g) { return row.weight(g); },
-                  [&](int g, const Eight& y) { put_normalized(g, y, dtype); });
+    row.normalize(places.scratch(), [&](int g, const Eight& y) { put_normalized(g, y, dtype); });
     clear_behind<NORM_THREADS>(length);
   }
 
+  // What it is normalised with, as far as this thread has begun to copy it, is there when x is, and for all behind the next
+  // barrier: that of the moments.
   __device__ __forceinline__ void bring_any(const Mailbox& box, const T* source, int length, const NormArgs& norm,
                                             int dtype) const {
     float squares = 0.f;
@@ -191,7 +234,7 @@ struct Input {
     copy_async_commit();
     copy_async_wait<0>();
     const auto group = [&](int g) { return input_group(g); };
-    const Moments moments = norm.kind == NORM_RMS ? block_moments(norm, length, 0.f, squares, places.scratch())
+    const Moments moments = norm.kind == NORM_RMS ? block_moments(norm, reciprocal(length), 0.f, squares, places.scratch())
                                                   : block_moments(norm, length, group, places.scratch());
 #pragma unroll 1
     for (int g = thread_index(); g < length / 8; g += NORM_THREADS)
@@ -231,9 +274,12 @@ struct Input {
       put_group(g, make_uint4(0, 0, 0, 0));
   }
 
-  // x lies in shared memory as the products take it: of 32 values lane q has 2q, 2q + 1 and those 8, 16 and 24 after them.
+  // x lies in shared memory as the products take it: of the 32 values of a part lane q has 2q, 2q + 1 and those 8, 16 and 24
+  // after them.
   __device__ __forceinline__ unsigned* input_words(int group) const {
-    return reinterpret_cast<unsigned*>(places.input()) + group / 4 * 16 + group % 4;
+    constexpr int PARTS = SPAN / 32;
+    const int part = group / 4;
+    return reinterpret_cast<unsigned*>(input_part(places.input(), part / PARTS, part % PARTS)) + group % 4;
   }
   __device__ __forceinline__ void put_group(int group, const uint4& v) const {
     unsigned* words = input_words(group);
@@ -282,12 +328,13 @@ struct LinearSteps {
   template <class Bring>
   __device__ __forceinline__ void run(const LinearArgs<T>& l, const Bring& bring) {
     const Rounds rounds(l.n, l.k, l.gated, next);
-    next = rounds.next();
+    next = rounds.next;
     if (rounds.own == 0) return;
+    typename Products<T>::Share share = products.share(rounds, rounds.stages(rounds.own));
     products.wait_for_room();
     bring();
     barrier_arrive(places.full_input());
-    products.run(rounds, l.dtype);
+    products.run(rounds, share, l.dtype);
   }
 };
 
@@ -307,7 +354,7 @@ struct Finisher {
   __device__ __forceinline__ void finish(const Step<T>& step, Ranked* maxima) {
     const LinearArgs<T> l = step.linear;
     const Rounds rounds(l.n, l.k, l.gated, next);
-    next = rounds.next();
+    next = rounds.next;
     const Mailbox residual = mailboxes(step.residual), out = mailboxes(step.out);
     const bool stores = step.stores;
     const int own = lane_index() / TILE, i = lane_index() % TILE;
@@ -321,9 +368,13 @@ struct Finisher {
       if (sums.index != warp_index() % WARPS) continue;
       const int column = (first + own * static_cast<int>(gridDim.x)) * TILE + i;
       const bool exists = own < rounds.together && column < l.n;
-      // It comes while the products are made.
+      // What is added comes while the products are made; −0 changes nothing.
       unsigned word = 0;
+      float bias = -0.f, bias_up = -0.f, added = -0.f;
       if (exists && residual) word = load_word(residual.words + column);
+      if (exists && !residual && l.residual) added = l.residual[column];
+      if (exists && l.bias) bias = l.bias[column];
+      if (exists && l.bias && l.gated) bias_up = l.bias[l.n + column];
       barrier_wait(places.full_sums(sums.index), sums.parity);
       float y = 0.f, up = 0.f;
       if (exists) {
@@ -334,11 +385,8 @@ struct Finisher {
       barrier_arrive(places.empty_sums(sums.index));
       Ranked ranked = 0;
       if (exists) {
-        y = finish_sums(l, column, y, up);
-        if (residual)
-          y += to_float(residual.receive<T>(column, word));
-        else if (l.residual)
-          y += l.residual[column];
+        if (residual) added = to_float(residual.receive<T>(column, word));
+        y = finish_biased(l, y + bias, up + bias_up) + added;
         if (out) out.send(column, l.out_dtype == DTYPE_F16 ? from_float<f16>(y).bits : from_float<bf16>(y).bits);
         if (stores) store(l, 0, column, y);
         ranked = rank_any(y, column);

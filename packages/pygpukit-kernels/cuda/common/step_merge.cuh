@@ -58,14 +58,14 @@ struct Merger {
       const float before_piece = __shfl_up_sync(~0u, of_span, 1);
       const float before_span = __shfl_sync(~0u, of_all, max(lane - within - 1, 0));
       const Scales in_span = Softmax{within ? before_piece : -INFINITY_F32}.merge(own);
-      const Scales in_all = Softmax{lane > within ? before_span : largest}.merge({of_span});
+      Scales in_all = Softmax{lane > within ? before_span : largest}.merge({of_span});
+      // A piece within a span changes nothing but that; and a span's first one leaves nothing of the span before.
+      if (!are_spans && lane % SPAN_CHUNKS != SPAN_CHUNKS - 1) in_all = {1.f, 0.f};
       largest = __shfl_sync(~0u, of_all, AHEAD - 1);
 #pragma unroll
       for (int i = 0; i < AHEAD; ++i) {
         span.add(of_lane(in_span, i), values[i], __shfl_sync(~0u, own.weight, i));
-        if (!are_spans && i % SPAN_CHUNKS != SPAN_CHUNKS - 1) continue;
         total.add(of_lane(in_all, i), span.sum, span.weight);
-        span = Total();
       }
     }
 
@@ -90,7 +90,7 @@ struct Merger {
       const auto exists = [&](int j) { return j < AHEAD ? j < left && (j >= SPAN_CHUNKS - 1 || j >= skipped) : has_piece; };
       const long long words = piece_words<DIM>(most_pieces, head, start), own = words + column;
       const long long softmax = words + lane * (DIM + 2) + DIM;
-      results.ask(read, exists, [&](int j) { return j < AHEAD ? own + j * (DIM + 2) : softmax + j - AHEAD; });
+      if (left > 0) results.ask(read, exists, [&](int j) { return j < AHEAD ? own + j * (DIM + 2) : softmax + j - AHEAD; });
       if (merged_to < start) {
         merged.add(values, pieces.chunks > 1);
         merged_to = start;

@@ -106,7 +106,7 @@ struct Places {
 
   __device__ __forceinline__ Places(const PersistentArgs<T>& args, unsigned char* shared) : a(args), shared(shared) {}
 
-  __device__ __forceinline__ T* input() const { return reinterpret_cast<T*>(shared); }
+  __device__ __forceinline__ unsigned char* input() const { return shared; }
   // Behind an x of k elements, and the room there.
   __device__ __forceinline__ unsigned char* vectors(int k) const { return shared + input_bytes(k); }
   __device__ __forceinline__ int vectors_room(int k) const { return (a.ahead ? a.chunks : a.heads) - input_bytes(k); }
@@ -195,5 +195,10 @@ struct Place {
   __device__ __forceinline__ explicit Place(int stages) : stages(stages) {}
   __device__ __forceinline__ void advance(int count = 1) {
     for (index += count; index >= stages; index -= stages) parity ^= 1;
+  }
+  // By fewer than there are stages.
+  __device__ __forceinline__ void advance_within(int count) {
+    index += count;
+    if (index >= stages) index -= stages, parity ^= 1;
   }
 };
