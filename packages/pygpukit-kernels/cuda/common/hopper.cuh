@@ -110,6 +110,11 @@ __device__ __forceinline__ void copy_bulk(unsigned to, const void* from, unsigne
       "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 }
+__device__ __forceinline__ void copy_bulk(unsigned to, const void* from, unsigned bytes, unsigned barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
+               "r"(bytes), "r"(barrier)
+               : "memory");
+}
 
 // To the same place in every block of the cluster whose bit is set in `blocks`; each one's barrier counts the bytes. To
 // this block alone if none is.

@@ -22,71 +22,70 @@
 // values for each thread that normalises, weighted with float32, as models have them; of 0 all others.
 #pragma once
 #define THREAD_ANEW
+#include "step_finish.cuh"
 #include "step_merge.cuh"
 #include "streams.cuh"
 
 // The steps, as the warps that do all there is to do go through them.
-template <int GROUPS, int DIM, int HALVES, class T>
+template <int DIM, int HALVES, class T>
 struct Layers {
   const PersistentArgs<T>& a;
   const Places<T> places;
-  LinearSteps<GROUPS, T> linears;
+  LinearSteps<T> linears;
   HeadSteps<DIM, HALVES, T> heads;
 
   __device__ __forceinline__ Layers(const PersistentArgs<T>& args, const Places<T>& places)
-      : a(args), places(places), linears(args, places), heads(args, places, linears.mailboxes) {}
+      : a(args), places(places), linears(places), heads(args, places) {}
 
   __device__ __forceinline__ void run() {
-    fetch_step(0);
-    fetch_step(1);
-    for (int i = 0; i < a.step_count; ++i) {
-      copy_async_wait<0>();
-      block_sync<WARPS>();
-      if (i + 1 < a.step_count && places.step(i + 1)->kind == STEP_ATTENTION) heads.prepare(*places.step(i + 1));
-      fetch_step(i + 2);
-      const Step<T>& step = *places.step(i);
+    const auto begin = [&] {
+      if (!a.ahead) barrier_arrive(places.begun());
+    };
+    StepCursor<T> steps(places);
+    for (int i = 0; i < a.step_count; ++i, steps.advance()) {
+      const Step<T>& step = *steps;
+      if (i + 1 < a.step_count && steps.next().kind == STEP_ATTENTION) heads.prepare(steps.next());
       if (step.kind == STEP_LINEAR)
-        linears.run(step);
+        linears.run(step.linear, begin, [] {});
       else if (step.kind == STEP_ATTENTION)
         heads.attend(step, i + 1);
     }
-  }
-
- private:
-  // Begins to copy what step i is; it is there two steps later.
-  __device__ __forceinline__ void fetch_step(int i) const {
-    if (i < a.step_count && thread_index() < STEP_BYTES / 16)
-      copy16_async(shared_address(places.step(i)) + 16 * thread_index(),
-                   reinterpret_cast<const uint4*>(a.steps + i) + thread_index(), true);
-    copy_async_commit();
   }
 };
 
 // The steps, as the warps that multiply and copy keys and values go through them.
 template <int GROUPS, int DIM, class T>
 __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const Places<T>& places) {
-  LinearSteps<GROUPS, T> linears(a, places);
+  const Mailboxes<T> mailboxes(a);
+  const Input<GROUPS, T> input(places);
+  LinearSteps<T> linears(places);
   HeadStream<DIM, T> heads(a, places);
-  for (int i = -1, attention = -1; i < a.step_count; ++i) {
-    if (i >= 0 && a.steps[i].kind == STEP_LINEAR) {
-      linears.help(a.steps[i]);
-    } else if (i < 0 || a.steps[i].kind == STEP_ATTENTION) {
+  StepCursor<T> steps(places);
+  heads.copy_on(-1);
+  for (int i = 0, attention = 0; i < a.step_count; ++i, steps.advance()) {
+    const Step<T>& step = *steps;
+    if (step.kind == STEP_LINEAR) {
+      const auto help = [&] { input.help(mailboxes(step.x), step.linear, linears.products.parity); };
+      linears.run(step.linear, [] {}, help);
+    } else if (step.kind == STEP_ATTENTION) {
       if (!a.ahead) linears.products.wait_for_room();
       heads.copy_on(attention++);
     }
   }
 }
 
-// The steps, as the warps that finish sums go through them.
-template <int DIM, class T>
+// The steps, as the warps that bring x, finish sums and merge go through them.
+template <int GROUPS, int DIM, class T>
 __device__ __forceinline__ void finish_steps(const PersistentArgs<T>& a, const Places<T>& places) {
-  Finisher<T> finisher(a, places);
+  Finisher<GROUPS, T> finisher(a, places);
   Merger<DIM, T> merger(a);
-  for (int i = 0; i < a.step_count; ++i) {
-    if (a.steps[i].kind == STEP_LINEAR)
-      finisher.finish(a.steps[i], i + 1 == a.step_count ? a.maxima : nullptr);
-    else if (a.steps[i].kind == STEP_MERGE)
-      merger.merge(a.steps[i]);
+  StepCursor<T> steps(places);
+  for (int i = 0; i < a.step_count; ++i, steps.advance()) {
+    const Step<T>& step = *steps;
+    if (step.kind == STEP_LINEAR)
+      finisher.run(step, i + 1 == a.step_count ? a.maxima : nullptr);
+    else if (step.kind == STEP_MERGE)
+      merger.merge(step);
   }
 }
 
@@ -108,23 +107,26 @@ __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
   start_dependents();
   const int warp = warp_index();
   if (warp < WARPS) {
-    take_registers<200>();
+    take_registers<176>();
     wait_for_inputs();
-    Layers<GROUPS, DIM, HALVES, T>(a, places).run();
+    Layers<DIM, HALVES, T>(a, places).run();
     warps_sync<STEPS_DONE, 2 * WARPS>();
     if (thread_index() == 0) count_steps(a);
   } else if (warp < 2 * WARPS) {
-    take_registers<152>();
+    take_registers<136>();
     wait_for_inputs();
     multiply_steps<GROUPS, DIM>(a, places);
   } else if (warp < 3 * WARPS) {
-    give_registers<96>();
+    take_registers<160>();
     wait_for_inputs();
-    finish_steps<DIM>(a, places);
+    finish_steps<GROUPS, DIM>(a, places);
     warps_sync<STEPS_DONE, 2 * WARPS>();
   } else {
-    give_registers<64>();
-    stream_weights(a, places);
+    give_registers<40>();
+    if (warp % WARPS < WEIGHT_STREAMS)
+      stream_weights(a, places);
+    else if (warp % WARPS == WEIGHT_STREAMS)
+      stream_steps(a, places);
   }
 }
 

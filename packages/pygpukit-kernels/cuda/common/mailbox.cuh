@@ -21,15 +21,13 @@ __device__ __forceinline__ uint4 load_words(const unsigned* p) {
   return w;
 }
 
-// Waits until the bits of a word that are in `mask` are those of `tag`, which only the first lane asks for: many that do at
-// once are in each other's and the results' way. The first question is apart from the others, as between one and the next the
-// warp makes way for others.
+// A warp waits until the bits of a word that are in `mask` are those of `tag`. The first question is apart from the others, as
+// between one and the next the warp makes way for others.
 __device__ __forceinline__ void wait_for_tag(const unsigned* word, unsigned tag, unsigned mask) {
-  const auto differs = [&] { return ((load_word(word) ^ tag) & mask) != 0; };
-  if (lane_index() == 0 && differs())
+  const auto differs = [&] { return __any_sync(~0u, ((load_word(word) ^ tag) & mask) != 0); };
+  if (differs())
     while (differs()) {
     }
-  __syncwarp();
 }
 
 // Values of one step.
@@ -63,27 +61,28 @@ struct Mailbox {
       for (int j = 0; j < COUNT; ++j) read[j] = load_word(words + first + j * WARP + lane_index());
 #pragma unroll
       for (int j = 0; j < COUNT; ++j) differs |= read[j] ^ tag;
-    } while (differs & 0xffff);
+    } while (__any_sync(~0u, differs & 0xffff));
 #pragma unroll
     for (int j = 0; j < COUNT; ++j) to[j] = {static_cast<unsigned short>(read[j] >> 16)};
   }
 
   __device__ __forceinline__ void wait_for(int i) const { wait_for_tag(words + i, tag, 0xffff); }
 
-  // Threads receive groups of eight values: of groups 0 … count - 1 each takes every THREADS-th. put(g, values) has those
-  // of group g.
+  // THREADS threads, whole warps, receive groups of eight values: of groups 0 … count - 1 each takes every THREADS-th.
+  // put(g, values) has those of group g.
   template <int THREADS, class Put>
-  __device__ __forceinline__ void receive_groups(int count, const Put& put) const {
-    for (int start = thread_index(); start < count; start += AHEAD * THREADS) {
+  __device__ __forceinline__ void receive_groups(int thread, int count, const Put& put) const {
+    for (int start = thread; start - lane_index() < count; start += AHEAD * THREADS) {
       uint4 groups[AHEAD];
-      receive_some<THREADS, 1>(groups, start, count);  // the first exists
+      receive_some<THREADS, 0>(groups, start, count);
 #pragma unroll
       for (int j = 0; j < AHEAD; ++j)
-        if (j == 0 || start + j * THREADS < count) put(start + j * THREADS, groups[j]);
+        if (start + j * THREADS < count) put(start + j * THREADS, groups[j]);
     }
   }
 
-  // groups[j] = group start + j * THREADS, of those that exist: the first SURE do.
+  // groups[j] = group start + j * THREADS, of those that exist: the first SURE do. The lanes of a warp wait together: lanes
+  // that went on alone would go each through all that follows.
   template <int THREADS, int SURE, int COUNT>
   __device__ __forceinline__ void receive_some(uint4 (&groups)[COUNT], int start, int count) const {
     const auto exists = [&](int j) { return j < SURE || start + j * THREADS < count; };
@@ -97,15 +96,16 @@ struct Mailbox {
           const unsigned* source = words + 8 * (start + j * THREADS);
           low[j] = load_words(source);
           high[j] = load_words(source + 4);
+        } else {
+          low[j] = high[j] = make_uint4(tag, tag, tag, tag);
         }
 #pragma unroll
       for (int j = 0; j < COUNT; ++j)
-        if (exists(j)) differs |= difference(low[j]) | difference(high[j]);
-    } while (differs & 0xffff);
+        differs |= difference(low[j]) | difference(high[j]);
+    } while (__any_sync(~0u, differs & 0xffff));
 #pragma unroll
     for (int j = 0; j < COUNT; ++j)
-      if (exists(j))
-        groups[j] = make_uint4(values(low[j].x, low[j].y), values(low[j].z, low[j].w), values(high[j].x, high[j].y),
+      groups[j] = make_uint4(values(low[j].x, low[j].y), values(low[j].z, low[j].w), values(high[j].x, high[j].y),
                                values(high[j].z, high[j].w));
   }
 

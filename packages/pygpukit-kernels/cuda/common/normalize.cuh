@@ -10,6 +10,8 @@
 #include "reduce.cuh"
 
 constexpr int NORM_THREADS = 128;
+// A thread's number among those that normalise: a block, or four warps of one that follow each other.
+__device__ __forceinline__ int norm_thread() { return thread_index() % NORM_THREADS; }
 // Floats of scratch that block_moments takes.
 constexpr int NORM_SCRATCH = 2 * NORM_THREADS / WARP;
 
@@ -34,7 +36,7 @@ __device__ __forceinline__ Floats stage_vector(const Floats& floats, int length,
   if (!source || bytes % 16 || bytes > room || !is_aligned16(source)) return floats;
   if (copies)
 #pragma unroll 1
-    for (int i = thread_index() * 16; i < bytes; i += NORM_THREADS * 16)
+    for (int i = norm_thread() * 16; i < bytes; i += NORM_THREADS * 16)
       copy16_async(shared_address(to + i), source + i, true);
   return {to, floats.dtype};
 }
@@ -62,10 +64,10 @@ __device__ __forceinline__ float reciprocal(int length) {
 struct Moments {
   float mean, reciprocal_deviation;
 
-  // Normalises a group of eight elements.
+  // Normalises a group of eight elements of a row whose mean is taken for 0.
   __device__ __forceinline__ Eight weighted(Eight x, const Eight& weight, float offset) const {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) x.value[i] = (x.value[i] - mean) * reciprocal_deviation * (weight.value[i] + offset);
+    for (int i = 0; i < 8; ++i) x.value[i] = x.value[i] * reciprocal_deviation * (weight.value[i] + offset);
     return x;
   }
 
@@ -89,11 +91,10 @@ struct Moments {
 
 // The moments of a row, given its mean, the sum of the squares of what each thread's elements differ from it by, and 1 over
 // how many they are.
-__device__ __forceinline__ Moments block_moments(const NormArgs& norm, float reciprocal_length, float mean, float squares,
-                                                 float* scratch) {
+__device__ __forceinline__ Moments block_moments(float eps, float reciprocal_length, float mean, float squares, float* scratch) {
   constexpr int WARPS = NORM_THREADS / WARP;
   squares = block_reduce<WARPS>(squares, scratch + WARPS, Sum());
-  return {mean, reciprocal_root(squares * reciprocal_length + norm.eps)};
+  return {mean, reciprocal_root(squares * reciprocal_length + eps)};
 }
 
 __device__ __forceinline__ float add_squares(float sum, const Eight& e) {
@@ -106,14 +107,14 @@ __device__ __forceinline__ float add_squares(float sum, const Eight& e) {
 // `weights` what they are weighted with, which is there before them.
 template <class T, int GROUPS>
 struct ShortRow {
-  const NormArgs& norm;
+  const float eps, offset;
   const int length;
   const float reciprocal_length;
   uint4 values[GROUPS];
   Eight weights[GROUPS];
 
   __device__ __forceinline__ ShortRow(const NormArgs& norm, int length)
-      : norm(norm), length(length), reciprocal_length(reciprocal(length)) {
+      : eps(norm.eps), offset(norm.offset), length(length), reciprocal_length(reciprocal(length)) {
     for_each([&](int j, int g) { weights[j] = load8(static_cast<const float*>(norm.weight.data) + 8 * g); });
   }
 
@@ -122,7 +123,7 @@ struct ShortRow {
   __device__ __forceinline__ void for_each(const Visit& visit) const {
 #pragma unroll
     for (int j = 0; j < GROUPS; ++j) {
-      const int g = thread_index() + j * NORM_THREADS;
+      const int g = norm_thread() + j * NORM_THREADS;
       if (j + 1 < GROUPS || g < length / 8) visit(j, g);
     }
   }
@@ -135,8 +136,8 @@ struct ShortRow {
   __device__ __forceinline__ void normalize(float* scratch, const Put& put) const {
     float squares = 0.f;
     for_each([&](int j, int) { squares = add_squares(squares, unpack8<T>(values[j])); });
-    const Moments moments = block_moments(norm, reciprocal_length, 0.f, squares, scratch);
-    for_each([&](int j, int g) { put(g, moments.weighted(unpack8<T>(values[j]), weights[j], norm.offset)); });
+    const Moments moments = block_moments(eps, reciprocal_length, 0.f, squares, scratch);
+    for_each([&](int j, int g) { put(g, moments.weighted(unpack8<T>(values[j]), weights[j], offset)); });
   }
 };
 
@@ -150,7 +151,7 @@ __device__ __forceinline__ Moments block_moments(const NormArgs& norm, int lengt
   if (norm.kind == NORM_LAYER) {
     float sum = 0.f;
 #pragma unroll 1
-    for (int g = thread_index(); g < groups; g += NORM_THREADS) {
+    for (int g = norm_thread(); g < groups; g += NORM_THREADS) {
       const Eight e = group(g);
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum += e.value[i];
@@ -160,7 +161,7 @@ __device__ __forceinline__ Moments block_moments(const NormArgs& norm, int lengt
   // In two passes the variance can't cancel.
   float squares = 0.f;
 #pragma unroll 1
-  for (int g = thread_index(); g < groups; g += NORM_THREADS) {
+  for (int g = norm_thread(); g < groups; g += NORM_THREADS) {
     const Eight e = group(g);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
@@ -168,5 +169,5 @@ __device__ __forceinline__ Moments block_moments(const NormArgs& norm, int lengt
       squares = 8 * g + i < length ? fmaf(d, d, squares) : squares;
     }
   }
-  return block_moments(norm, reciprocal(length), mean, squares, scratch);
+  return block_moments(norm.eps, reciprocal(length), mean, squares, scratch);
 }

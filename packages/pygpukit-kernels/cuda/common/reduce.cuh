@@ -54,12 +54,12 @@ __device__ __forceinline__ void block_sync() {
   asm volatile("bar.sync %0, %1;" ::"n"(WARPS % 16), "n"(WARPS * WARP) : "memory");
 }
 
-// Over a block of WARPS warps; every thread gets the result. `scratch` holds WARPS values and is free again at the
+// Over a block of WARPS warps, or those of a group of as many; every thread gets the result. `scratch` holds WARPS values and is free again at the
 // next barrier.
 template <int WARPS, class T, class Operation>
 __device__ __forceinline__ T block_reduce(T x, T* scratch, Operation operation) {
   x = warp_reduce(x, operation);
-  if (lane_index() == 0) scratch[warp_index()] = x;
+  if (lane_index() == 0) scratch[warp_index() % WARPS] = x;
   block_sync<WARPS>();
   x = scratch[0];
 #pragma unroll

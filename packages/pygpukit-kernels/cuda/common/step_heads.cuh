@@ -101,13 +101,13 @@ struct HeadSteps {
   Slot<HeadPlaces<DIM>::PLACES> next;  // the place that keys or values come to, by turns
   int turn = 0;  // which scores are next
 
-  __device__ __forceinline__ HeadSteps(const PersistentArgs<T>& args, const Places<T>& places,
-                                       const Mailboxes<T>& mailboxes)
-      : places(places), mailboxes(mailboxes), share(args), own(places), most_pieces(args.most_pieces) {}
+  __device__ __forceinline__ HeadSteps(const PersistentArgs<T>& args, const Places<T>& places)
+      : places(places), mailboxes(args), share(args), own(places), most_pieces(args.most_pieces) {}
 
   // Begins to copy what the step takes beside the results of the one before it.
   __device__ __forceinline__ void prepare(const Step<T>& step) const {
     if (share.none) return;
+    warps_sync<ATTENDING, WARPS>();  // nobody needs those of the step before any more
     const AppendArgs<Head>& append = step.heads.append;
 #pragma unroll 1
     for (int is_key = 0; is_key < 2; ++is_key) norm(append, is_key, true);
@@ -119,8 +119,11 @@ struct HeadSteps {
     const Pieces pieces(step.heads.attention, share);
     if (share.none || share.split >= pieces.count) return;
     const Scorer<Head> scorer(step.heads.attention);
+    copy_async_commit();
+    copy_async_wait<0>();
+    warps_sync<ATTENDING, WARPS>();
     bring_heads(step, pieces);
-    block_sync<WARPS>();
+    warps_sync<ATTENDING, WARPS>();
     attend_pieces(scorer, pieces, mailboxes.pieces(number));
     append_newest(step.heads.append, pieces);
   }
@@ -303,7 +306,7 @@ struct HeadSteps {
       for (int half = 0; half < HALVES; ++half)
         scores[half * own.SCORES_HALF + (first / 8 + t) * own.SCORES_TILE] =
             make_float2(own_scores[t][2 * half], own_scores[t][2 * half + 1]);
-    block_sync<WARPS>();
+    warps_sync<ATTENDING, WARPS>();
 #pragma unroll
     for (int t = 0; t < 8; ++t)
 #pragma unroll

@@ -20,9 +20,10 @@ constexpr int GROUP_BYTES = TILE * GROUP_PITCH * sizeof(T);
 constexpr int STEP_BYTES = 512;
 // Places that keys and values of chunks take in turn, at most.
 constexpr int MOST_HEAD_PLACES = 3;
+constexpr int STEP_PLACES = 4;  // the same of steps' descriptions
 
 // Barriers of some of a block's warps, beside those of block_sync.
-enum WarpBarrier : int { STEPS_DONE = 9 };
+enum WarpBarrier : int { STEPS_DONE = 9, ATTENDING = 10, INPUT_AWAITED = 11 };
 
 template <WarpBarrier BARRIER, int COUNT>
 __device__ __forceinline__ void warps_sync() {
@@ -89,7 +90,7 @@ struct PersistentArgs {
   // Where the parts of shared memory begin, in bytes; first is x, with what it is normalised with.
   int chunks;    // keys and values; 0 where they take turns with x
   int heads;     // what else attention takes
-  int steps_at;  // (3): the step that runs and the next two
+  int steps_at;  // (STEP_PLACES): descriptions of steps, which come ahead of them
   int sums;      // (WARPS, sums_size)
   int scratch;   // (2, NORM_SCRATCH)
   int missing;   // (MOST_HEAD_PLACES): the positions that keys lack, of 8 bytes
@@ -112,7 +113,7 @@ struct Places {
   __device__ __forceinline__ int vectors_room(int k) const { return (a.ahead ? a.chunks : a.heads) - input_bytes(k); }
   __device__ __forceinline__ unsigned char* chunks() const { return shared + a.chunks; }
   __device__ __forceinline__ unsigned char* heads() const { return shared + a.heads; }
-  __device__ __forceinline__ Step<T>* step(int i) const { return reinterpret_cast<Step<T>*>(shared + a.steps_at) + i % 3; }
+  __device__ __forceinline__ Step<T>* step(int place) const { return reinterpret_cast<Step<T>*>(shared + a.steps_at) + place; }
   __device__ __forceinline__ float* sums(int turn) const {
     return reinterpret_cast<float*>(shared + a.sums) + turn * a.sums_size;
   }
@@ -124,7 +125,8 @@ struct Places {
   // The shared address of a stage.
   __device__ __forceinline__ unsigned stage(int i) const { return shared_address(shared + a.ring) + i * GROUP_BYTES<T>; }
 
-  // Addresses of barriers: of the block's sums, its keys and values, its x, of which there is one place, and of its stages.
+  // Addresses of barriers: of the block's sums, its keys and values, its x, of which there is one place, of descriptions of
+  // steps, and of its stages.
   // Every thread that takes what is there arrives itself.
   __device__ __forceinline__ unsigned full_sums(int turn) const { return barrier(turn); }
   __device__ __forceinline__ unsigned empty_sums(int turn) const { return barrier(WARPS + turn); }
@@ -132,8 +134,19 @@ struct Places {
   __device__ __forceinline__ unsigned empty_heads(int i) const { return barrier(2 * WARPS + MOST_HEAD_PLACES + i); }
   __device__ __forceinline__ unsigned full_input() const { return barrier(INPUT_BARRIERS); }
   __device__ __forceinline__ unsigned empty_input() const { return barrier(INPUT_BARRIERS + 1); }
+  // Of the warps that attend, where keys and values take turns with x: they have come to a linear step.
+  __device__ __forceinline__ unsigned begun() const { return barrier(INPUT_BARRIERS + 2); }
+  __device__ __forceinline__ unsigned full_step(int place) const { return barrier(STEP_BARRIERS + place); }
+  __device__ __forceinline__ unsigned empty_step(int place) const { return barrier(STEP_BARRIERS + STEP_PLACES + place); }
   __device__ __forceinline__ unsigned full(int stage) const { return barrier(BLOCK_BARRIERS + stage); }
   __device__ __forceinline__ unsigned empty(int stage) const { return barrier(BLOCK_BARRIERS + a.stages + stage); }
+
+  // Waits until nobody needs what is in the place of x any more: products with the x before, attention to what takes turns
+  // with it. `parity` is that of the step among those that take an x.
+  __device__ __forceinline__ void wait_for_room(unsigned parity) const {
+    barrier_wait(empty_input(), parity ^ 1);
+    if (!a.ahead) barrier_wait(begun(), parity);
+  }
 
   // By the first two warps.
   __device__ __forceinline__ void init_barriers() const {
@@ -149,7 +162,12 @@ struct Places {
       barrier_init(empty_heads(lane - WARPS), WARPS * WARP);
     } else if (warp == 1 && lane == WARPS + MOST_HEAD_PLACES) {
       barrier_init(full_input(), PRODUCT_WARPS * WARP);
-      barrier_init(empty_input(), (PRODUCT_WARPS + WARPS) * WARP);
+      barrier_init(empty_input(), PRODUCT_WARPS * WARP);
+      barrier_init(begun(), WARPS * WARP);
+    } else if (warp == 1 && lane <= WARPS + MOST_HEAD_PLACES + STEP_PLACES) {
+      const int place = lane - (WARPS + MOST_HEAD_PLACES + 1);
+      barrier_init(full_step(place), 1);
+      barrier_init(empty_step(place), (PRODUCT_WARPS + WARPS) * WARP);
     }
   }
 
@@ -167,9 +185,36 @@ struct Places {
     return ceil_div(k, GROUP * SPAN) * GROUP * SPAN * static_cast<int>(sizeof(T));
   }
 
-  static constexpr int INPUT_BARRIERS = 2 * (WARPS + MOST_HEAD_PLACES), BLOCK_BARRIERS = INPUT_BARRIERS + 2;
+  static constexpr int INPUT_BARRIERS = 2 * (WARPS + MOST_HEAD_PLACES), STEP_BARRIERS = INPUT_BARRIERS + 3,
+                       BLOCK_BARRIERS = STEP_BARRIERS + 2 * STEP_PLACES;
 
   __device__ __forceinline__ unsigned barrier(int i) const { return shared_address(shared + a.barriers) + 8 * i; }
+};
+
+// The steps one after the other, for a warp of those that go through them.
+template <class T>
+struct StepCursor {
+  const Places<T> places;
+  Slot<STEP_PLACES> place;
+
+  __device__ __forceinline__ explicit StepCursor(const Places<T>& places) : places(places) {}
+
+  __device__ __forceinline__ const Step<T>& operator*() const { return at(place); }
+  __device__ __forceinline__ const Step<T>& next() const {
+    Slot<STEP_PLACES> after = place;
+    after.advance();
+    return at(after);
+  }
+  __device__ __forceinline__ void advance() {
+    barrier_arrive(places.empty_step(place.index));
+    place.advance();
+  }
+
+ private:
+  __device__ __forceinline__ const Step<T>& at(const Slot<STEP_PLACES>& slot) const {
+    barrier_wait(places.full_step(slot.index), slot.parity);
+    return *places.step(slot.index);
+  }
 };
 
 // The mailboxes of a launch.

@@ -44,7 +44,7 @@ struct WeightCursor {
   }
 };
 
-// Copies the weights of all steps, every second stage; lane i has row i. What lies outside the matrix stays as it is.
+// Two warps copy the weights of all steps, each every second stage; lane i has row i. What lies outside the matrix stays as it is.
 //
 // A barrier tells only the last of its phases from the one before, so nobody may wait for a phase before the one before it has
 // ended. Both warps see every stage land, in order; as under_way is less than half of the stages, neither is so far ahead of
@@ -53,7 +53,6 @@ struct WeightCursor {
 template <class T>
 __device__ __forceinline__ void stream_weights(const PersistentArgs<T>& a, const Places<T>& places) {
   const int warp = warp_index() % WARPS, lane = lane_index();
-  if (warp >= WEIGHT_STREAMS) return;
   const unsigned long long policy = evict_first_policy();
   Place next(a.stages), landing(a.stages);
   int number = 0;
@@ -74,6 +73,21 @@ __device__ __forceinline__ void stream_weights(const PersistentArgs<T>& a, const
   // No copy may be under way when the block ends.
   for (int left = min(number, a.under_way); left > 0; --left, landing.advance())
     barrier_wait(places.full(landing.index), landing.parity);
+}
+
+// Copies the steps' descriptions: what is read from where it lies takes a trip to the L2 cache each time.
+template <class T>
+__device__ __forceinline__ void stream_steps(const PersistentArgs<T>& a, const Places<T>& places) {
+  Slot<STEP_PLACES> next;
+  for (int i = 0; i < a.step_count; ++i, next.advance()) {
+    barrier_wait(places.empty_step(next.index), next.parity ^ 1);
+    const unsigned full = places.full_step(next.index);
+    if (lane_index() == 0) {
+      barrier_arrive_expecting(full, STEP_BYTES);
+      copy_bulk(shared_address(places.step(next.index)), a.steps + i, STEP_BYTES, full);
+    }
+    __syncwarp();
+  }
 }
 
 // The chunks that a block takes, one after the other.

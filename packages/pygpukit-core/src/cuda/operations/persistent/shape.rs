@@ -29,6 +29,7 @@ impl Shape {
     const STAGE: usize = Self::TILE * (Self::GROUP * Self::SPAN + 8) * 2;
     const MOST_TILES: usize = 4;
     const MOST_HEAD_PLACES: usize = 3;
+    const STEP_PLACES: usize = 4;
     pub(super) const MOST_VECTOR_BYTES: usize = 16 << 10;
     const MOST_STAGES: usize = 12;
     /// With so many one launch is as fast as many are.
@@ -78,12 +79,13 @@ impl Shape {
         };
         let sums_size = linears(steps).map(chunks).max()? * Self::TILE;
         let heads = Self::heads_bytes(attention);
-        let steps = 3 * size_of::<Step>();
+        let steps = Self::STEP_PLACES * size_of::<Step>();
         let sums = 4 * Self::WARPS * sums_size;
         let scratch = 4 * 2 * (2 * Self::WARPS);
         let missing = (8 * Self::MOST_HEAD_PLACES).next_multiple_of(16);
         let parts = [input, chunk_places, heads, steps, sums, scratch, missing];
-        let barriers = 8 * (2 * (Self::WARPS + Self::MOST_HEAD_PLACES) + 2);
+        let pairs = Self::WARPS + Self::MOST_HEAD_PLACES + Self::STEP_PLACES;
+        let barriers = (8 * (2 * pairs + 3)).next_multiple_of(16);
         let stage = Self::STAGE + 16;
         let fixed = parts.iter().sum::<usize>() + barriers;
         let free = (limits.shared_bytes_per_block as usize).saturating_sub(fixed);
