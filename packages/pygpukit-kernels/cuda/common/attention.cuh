@@ -67,6 +67,7 @@ template <class T>
 struct Scorer {
   float factor, cap;
 
+  __device__ __forceinline__ Scorer() {}
   __device__ __forceinline__ explicit Scorer(const AttentionArgs<T>& a) {
     cap = a.soft_cap * LOG2_E;
     factor = cap > 0.f ? a.scale / a.soft_cap : a.scale * LOG2_E;

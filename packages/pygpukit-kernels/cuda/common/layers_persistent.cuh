@@ -44,11 +44,14 @@ struct Layers {
     StepCursor<T> steps(places);
     for (int i = 0; i < a.step_count; ++i, steps.advance()) {
       const Step<T>& step = *steps;
-      if (i + 1 < a.step_count && steps.next().kind == STEP_ATTENTION) heads.prepare(steps.next());
-      if (step.kind == STEP_LINEAR)
-        linears.run(step.linear, begin, [] {});
-      else if (step.kind == STEP_ATTENTION)
+      if (step.kind == STEP_LINEAR) {
+        // While x is awaited.
+        linears.run(step.linear, begin, [&](bool) {
+          if (i + 1 < a.step_count && steps.next().kind == STEP_ATTENTION) heads.prepare(steps.next());
+        });
+      } else if (step.kind == STEP_ATTENTION) {
         heads.attend(step, i + 1);
+      }
     }
   }
 };
@@ -65,7 +68,7 @@ __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const
   for (int i = 0, attention = 0; i < a.step_count; ++i, steps.advance()) {
     const Step<T>& step = *steps;
     if (step.kind == STEP_LINEAR) {
-      const auto help = [&] { input.help(mailboxes(step.x), step.linear, linears.products.parity); };
+      const auto help = [&](bool takes) { if (takes) input.help(mailboxes(step.x), step.linear, linears.products.parity); };
       linears.run(step.linear, [] {}, help);
     } else if (step.kind == STEP_ATTENTION) {
       if (!a.ahead) linears.products.wait_for_room();

@@ -30,6 +30,7 @@ struct Pieces {
   int chunks, first;  // of a piece; the first piece's number, counted from position 0
   int count;
 
+  __device__ __forceinline__ Pieces() : begin(0), end(0), chunks(1), first(0), count(0) {}
   __device__ __forceinline__ Pieces(const AttentionArgs<Head>& at, const HeadShare& share)
       : begin(at.first_visible(share.position)), end(share.position + 1) {
     const bool fits = ceil_div(end, CHUNK_KEYS) - begin / CHUNK_KEYS <= share.splits;
@@ -100,35 +101,41 @@ struct HeadSteps {
   int most_pieces;
   Slot<HeadPlaces<DIM>::PLACES> next;  // the place that keys or values come to, by turns
   int turn = 0;  // which scores are next
+  // Of the step that comes next:
+  Pieces pieces;
+  Scorer<Head> scorer;
 
   __device__ __forceinline__ HeadSteps(const PersistentArgs<T>& args, const Places<T>& places)
       : places(places), mailboxes(args), share(args), own(places), most_pieces(args.most_pieces) {}
 
-  // Begins to copy what the step takes beside the results of the one before it.
-  __device__ __forceinline__ void prepare(const Step<T>& step) const {
-    if (share.none) return;
+  // Before the step before it ends: finds out what there is to do, and begins to copy what that takes beside the results of
+  // the step before.
+  __device__ __forceinline__ void prepare(const Step<T>& step) {
+    pieces = Pieces(step.heads.attention, share);
+    if (!takes_part()) return;
+    scorer = Scorer<Head>(step.heads.attention);
     warps_sync<ATTENDING, WARPS>();  // nobody needs those of the step before any more
     const AppendArgs<Head>& append = step.heads.append;
 #pragma unroll 1
     for (int is_key = 0; is_key < 2; ++is_key) norm(append, is_key, true);
     angles(append, true);
+    copy_async_commit();
   }
 
   // The results go to the mailbox of step number `number`.
   __device__ __forceinline__ void attend(const Step<T>& step, int number) {
-    const Pieces pieces(step.heads.attention, share);
-    if (share.none || share.split >= pieces.count) return;
-    const Scorer<Head> scorer(step.heads.attention);
-    copy_async_commit();
+    if (!takes_part()) return;
     copy_async_wait<0>();
     warps_sync<ATTENDING, WARPS>();
-    bring_heads(step, pieces);
+    bring_heads(step);
     warps_sync<ATTENDING, WARPS>();
-    attend_pieces(scorer, pieces, mailboxes.pieces(number));
-    append_newest(step.heads.append, pieces);
+    attend_pieces(mailboxes.pieces(number));
+    append_newest(step.heads.append);
   }
 
  private:
+  __device__ __forceinline__ bool takes_part() const { return !share.none && share.split < pieces.count; }
+
   // --- Queries, the newest key and value. They come from the product before.
 
   // `copies`: begins to copy it to shared memory.
@@ -141,15 +148,15 @@ struct HeadSteps {
   }
 
   // Whether this block sees the token itself.
-  __device__ __forceinline__ bool sees_newest(const Pieces& pieces) const {
+  __device__ __forceinline__ bool sees_newest() const {
     return (pieces.count - 1) % share.splits == share.split;
   }
 
   // A warp for each: normalises and rotates the queries and the key.
-  __device__ __forceinline__ void bring_heads(const Step<T>& step, const Pieces& pieces) const {
+  __device__ __forceinline__ void bring_heads(const Step<T>& step) const {
     const AppendArgs<Head>& a = step.heads.append;
     const Mailbox qkv = mailboxes(step.x);
-    const bool newest = sees_newest(pieces);
+    const bool newest = sees_newest();
     for (int row = warp_index(); row < share.queries + 2 * newest; row += WARPS) {
       const bool is_query = row < share.queries, is_value = row == share.queries + 1;
       const int number = is_query ? share.head + row : a.heads + is_value * a.kv_heads + share.kv_head;
@@ -195,9 +202,9 @@ struct HeadSteps {
 
   // Puts the newest key and value into the cache: once, where several blocks share a head. Only launches to come read
   // them there.
-  __device__ __forceinline__ void append_newest(const AppendArgs<Head>& a, const Pieces& pieces) const {
+  __device__ __forceinline__ void append_newest(const AppendArgs<Head>& a) const {
     int page, row;
-    if (!sees_newest(pieces) || share.head % (a.heads / a.kv_heads) ||
+    if (!sees_newest() || share.head % (a.heads / a.kv_heads) ||
         !a.pages.find(share.sequence, share.position, page, row))
       return;
 #pragma unroll 1
@@ -235,22 +242,20 @@ struct HeadSteps {
     __device__ __forceinline__ void load(int i, unsigned (&q)[4]) const { load_matrix_x4(q, queries + further(own, i)); }
   };
 
-  __device__ __forceinline__ void attend_pieces(const Scorer<Head>& scorer, const Pieces& pieces,
-                                                const FloatMailbox& results) {
+  __device__ __forceinline__ void attend_pieces(const FloatMailbox& results) {
     const Queries queries(own.queries());
     for (int piece = share.split; piece < pieces.count; piece += share.splits)
-      attend_piece(scorer, pieces, piece, queries, results);
+      attend_piece(piece, queries, results);
   }
 
-  __device__ __forceinline__ void attend_piece(const Scorer<Head>& scorer, const Pieces& pieces, int piece,
-                                               const Queries& queries, const FloatMailbox& results) {
+  __device__ __forceinline__ void attend_piece(int piece, const Queries& queries, const FloatMailbox& results) {
     constexpr int COLUMNS = DIM / WARPS;
     const int first = warp_index() * COLUMNS;
     Softmax total[2];
     float sums[COLUMNS / 8][4] = {};
     for (int chunk = pieces.first_chunk(piece); chunk < pieces.end_chunk(piece); ++chunk) {
       float s[8][4];
-      score_chunk(scorer, pieces, chunk, queries, s);
+      score_chunk(chunk, queries, s);
       unsigned p[4][4];
       Softmax softmax[2];
       weigh_parts<Head, HALVES>(s, p, softmax);
@@ -285,8 +290,7 @@ struct HeadSteps {
   }
 
   // The scores of a chunk, as the lanes of every warp have them.
-  __device__ __forceinline__ void score_chunk(const Scorer<Head>& scorer, const Pieces& pieces, int chunk,
-                                              const Queries& queries, float (&s)[8][4]) {
+  __device__ __forceinline__ void score_chunk(int chunk, const Queries& queries, float (&s)[8][4]) {
     constexpr int KEYS = CHUNK_KEYS / WARPS, TILES = KEYS / 8;
     float own_scores[TILES][4];
     const int first = warp_index() * KEYS, place = next.index;

@@ -38,7 +38,7 @@ struct Input {
   }
 
  private:
-  static __device__ __forceinline__ bool is_long(const LinearArgs<T>& l) { return l.norm.kind == NORM_NONE && l.k > AT_ONCE; }
+  static __device__ __forceinline__ bool is_long(const LinearArgs<T>& l) { return GROUPS != 1 && l.norm.kind == NORM_NONE && l.k > AT_ONCE; }
 
   // A thread's number among those of the COUNT warps that bring x.
   template <int COUNT>

@@ -198,10 +198,10 @@ struct LinearSteps {
   __device__ __forceinline__ void run(const LinearArgs<T>& l, const Begin& begin, const Bring& bring) {
     const Rounds rounds(l.n, l.k, l.gated, next);
     next = rounds.next;
-    if (rounds.own == 0) return;
+    if (rounds.own == 0) return bring(false);
     begin();
     typename Products<T>::Share share = products.share(rounds, rounds.stages(rounds.own));
-    bring();
+    bring(true);
     products.run(rounds, share, l.dtype);
   }
 };
