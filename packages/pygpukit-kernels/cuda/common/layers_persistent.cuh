@@ -110,7 +110,7 @@ __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
   start_dependents();
   const int warp = warp_index();
   if (warp < WARPS) {
-    take_registers<176>();
+    take_registers<184>();
     wait_for_inputs();
     Layers<DIM, HALVES, T>(a, places).run();
     warps_sync<STEPS_DONE, 2 * WARPS>();
@@ -120,7 +120,7 @@ __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
     wait_for_inputs();
     multiply_steps<GROUPS, DIM>(a, places);
   } else if (warp < 3 * WARPS) {
-    take_registers<160>();
+    take_registers<152>();
     wait_for_inputs();
     finish_steps<GROUPS, DIM>(a, places);
     warps_sync<STEPS_DONE, 2 * WARPS>();

@@ -74,9 +74,9 @@ struct Products {
   __device__ __forceinline__ void wait_for_room() const { barrier_wait(places.empty_input(), parity ^ 1); }
 
   // This warp's share of the next round, of `stages` stages, once there is room for its sums; begun if weights have come.
-  __device__ __forceinline__ Share share(const Rounds& rounds, int stages) const {
+  __device__ __forceinline__ void share_out(Share& share, const Rounds& rounds, int stages) const {
     const int first = (warp_index() / (GROUP / 2) - number) % Rounds::STRIDE, column = lane_index() / 4 % 2;
-    Share share(round);
+    share.place = round;
     share.stage = share.group = first;
     share.stages = stages;
     share.place.advance_within(first);
@@ -86,7 +86,6 @@ struct Products {
     barrier_wait(places.empty_sums(sums.index), sums.parity ^ 1);
     share.is_begun = first < stages && barrier_test(places.full(share.place.index), share.place.parity);
     if (share.is_begun) load_half(share.first, weights(share.place), 0);
-    return share;
   }
 
   // Multiplies all rounds, the first of which is shared out, once x is there.
@@ -102,7 +101,7 @@ struct Products {
       sums.advance();
       left -= rounds.together;
       if (left <= 0) break;
-      first = share(rounds, rounds.stages(left));
+      share_out(first, rounds, rounds.stages(left));
     }
     // Who has nothing to multiply waits for x like the others: barriers' phases mustn't run ahead of who waits for them.
     barrier_wait(places.full_input(), parity);
@@ -198,10 +197,13 @@ struct LinearSteps {
   __device__ __forceinline__ void run(const LinearArgs<T>& l, const Begin& begin, const Bring& bring) {
     const Rounds rounds(l.n, l.k, l.gated, next);
     next = rounds.next;
-    if (rounds.own == 0) return bring(false);
-    begin();
-    typename Products<T>::Share share = products.share(rounds, rounds.stages(rounds.own));
-    bring(true);
-    products.run(rounds, share, l.dtype);
+    const bool takes = rounds.own > 0;
+    typename Products<T>::Share share(products.round);
+    if (takes) {
+      begin();
+      products.share_out(share, rounds, rounds.stages(rounds.own));
+    }
+    bring(takes);
+    if (takes) products.run(rounds, share, l.dtype);
   }
 };
