@@ -29,12 +29,14 @@ struct Finisher {
                       : l.gated && l.activation == ACTIVATION_SILU    ? GATED_SILU
                                                                       : ANY;
     const int own = (warp_index() - number) % WARPS;
+    // It finished none of the two rounds before.
+    const int asking = 2 * WARPS + (number + 1) % WARPS;
     number += rounds.count();
 #pragma unroll 1
     for (int i = own; i == own || i < rounds.count(); i += WARPS) {
       const Result result = expect(step, rounds, rounds.first + i * rounds.stride());
       if (i == own) {
-        input.bring(mailboxes(step.x), l, input_parity);
+        input.bring(mailboxes(step.x), l, input_parity, asking);
         input_parity ^= 1;
         if (i >= rounds.count()) break;
       }

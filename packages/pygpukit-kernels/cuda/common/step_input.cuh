@@ -8,57 +8,52 @@
 // Brings x, normalised, into shared memory. What is normalised has GROUPS groups of a thread and is_plain(), or is anything.
 template <int GROUPS, class T>
 struct Input {
-  static constexpr int MOST_WARPS = 2 * WARPS;
-  // Values that the warps that finish read together.
-  static constexpr int AT_ONCE = 8 * Mailbox::AHEAD * NORM_THREADS;
+  // Where x may be long, others help with what isn't normalised; where it isn't, their code would be in the way.
+  static constexpr bool IS_HELPED = GROUPS != 1;
+  static constexpr int PLAIN_WARPS = IS_HELPED ? 2 * WARPS : WARPS;
 
   const Places<T> places;
 
   __device__ __forceinline__ explicit Input(const Places<T>& places) : places(places) {}
 
-  // Of the warps that finish; `parity` is that of the step among those whose x this block takes.
-  __device__ __forceinline__ void bring(const Mailbox& box, const LinearArgs<T>& l, unsigned parity) const {
-    if (l.norm.kind != NORM_NONE) {
-      if constexpr (GROUPS > 0)
-        bring_short(box, l.x, l.k, l.norm, l.dtype, parity);
-      else
-        bring_any(box, l, parity);
-    } else if (is_long(l)) {
-      bring_plain<MOST_WARPS>(box, l, parity);
-    } else {
-      bring_plain<WARPS>(box, l, parity);
-    }
+  // Of the warps that finish; `parity` is that of the step among those whose x this block takes. The warp `asking` asks whether
+  // x has come.
+  __device__ __forceinline__ void bring(const Mailbox& box, const LinearArgs<T>& l, unsigned parity, int asking) const {
+    if (l.norm.kind == NORM_NONE)
+      bring_plain(box, l, parity, asking);
+    else if constexpr (GROUPS > 0)
+      bring_short(box, l.x, l.k, l.norm, l.dtype, parity, asking);
+    else
+      bring_any(box, l, parity, asking);
     barrier_arrive(places.full_input());
   }
 
-  // Of those that help where there is much to bring and no norm.
+  // Of those that help.
   __device__ __forceinline__ void help(const Mailbox& box, const LinearArgs<T>& l, unsigned parity) const {
-    if (is_long(l)) bring_plain<MOST_WARPS>(box, l, parity);
+    constexpr int NONE = -1;
+    if (IS_HELPED && l.norm.kind == NORM_NONE) bring_plain(box, l, parity, NONE);
     barrier_arrive(places.full_input());
   }
 
  private:
-  static __device__ __forceinline__ bool is_long(const LinearArgs<T>& l) { return GROUPS != 1 && l.norm.kind == NORM_NONE && l.k > AT_ONCE; }
-
   // A thread's number among those of the COUNT warps that bring x.
   template <int COUNT>
   static __device__ __forceinline__ int thread() {
     return COUNT == WARPS ? norm_thread() : thread_index() - NORM_THREADS;
   }
 
-  template <int COUNT>
-  __device__ __forceinline__ void bring_plain(const Mailbox& box, const LinearArgs<T>& l, unsigned parity) const {
+  __device__ __forceinline__ void bring_plain(const Mailbox& box, const LinearArgs<T>& l, unsigned parity, int asking) const {
     places.wait_for_room(parity);
-    receive<COUNT>(box, l.x, l.k, [&](int g, const uint4& v) { put_group(g, v); });
+    receive<PLAIN_WARPS>(box, l.x, l.k, asking, [&](int g, const uint4& v) { put_group(g, v); });
   }
 
   // In registers. To ask for each of a thread's groups whether it exists would take as long as what is done with it.
   __device__ __forceinline__ void bring_short(const Mailbox& box, const T* source, int length, const NormArgs& norm,
-                                              int dtype, unsigned parity) const {
+                                              int dtype, unsigned parity, int asking) const {
     ShortRow<T, GROUPS> row(norm, length);
     places.wait_for_room(parity);
     if (box) {
-      wait_for_last<WARPS>(box, length);
+      wait_for_last<WARPS>(box, length, asking);
       box.receive_some<NORM_THREADS, GROUPS - 1>(row.values, norm_thread(), length / 8);
     } else {
       row.load(source);
@@ -69,12 +64,12 @@ struct Input {
 
   // What it is normalised with, as far as this thread has begun to copy it, is there when x is, and for all behind the next
   // barrier: that of the moments.
-  __device__ __forceinline__ void bring_any(const Mailbox& box, const LinearArgs<T>& l, unsigned parity) const {
+  __device__ __forceinline__ void bring_any(const Mailbox& box, const LinearArgs<T>& l, unsigned parity, int asking) const {
     const int length = l.k;
     places.wait_for_room(parity);
     const NormArgs norm = stage_norm(l.norm, length, places.vectors(length), places.vectors_room(length), true);
     float squares = 0.f;
-    receive<WARPS>(box, l.x, length, [&](int g, const uint4& v) {
+    receive<WARPS>(box, l.x, length, asking, [&](int g, const uint4& v) {
       put_group(g, v);
       if (norm.kind == NORM_RMS) squares = add_squares(squares, unpack8<T>(v));
     });
@@ -90,10 +85,10 @@ struct Input {
 
   // put(g, values) has the values of group g, in the order of the groups of a thread; zeros are put behind them.
   template <int COUNT, class Put>
-  __device__ __forceinline__ void receive(const Mailbox& box, const T* source, int length, const Put& put) const {
+  __device__ __forceinline__ void receive(const Mailbox& box, const T* source, int length, int asking, const Put& put) const {
     const int groups = length / 8;
     if (box) {
-      wait_for_last<COUNT>(box, length);
+      wait_for_last<COUNT>(box, length, asking);
       box.receive_groups<COUNT * WARP>(thread<COUNT>(), groups, put);
     } else {
 #pragma unroll 1
@@ -104,12 +99,12 @@ struct Input {
 
   // The last tile is one of those that come last. Only one warp asks for it: what asks often is in the results' way.
   template <int COUNT>
-  static __device__ __forceinline__ void wait_for_last(const Mailbox& box, int length) {
-    if (thread<COUNT>() < WARP) box.wait_for(length - 1);
+  static __device__ __forceinline__ void wait_for_last(const Mailbox& box, int length, int asking) {
+    if (warp_index() == asking) box.wait_for(length - 1);
     if (COUNT == WARPS)
       block_sync<WARPS>();
     else
-      warps_sync<INPUT_AWAITED, MOST_WARPS>();
+      warps_sync<INPUT_AWAITED, COUNT>();
   }
 
   // Puts zeros behind the values, as far as products go.
