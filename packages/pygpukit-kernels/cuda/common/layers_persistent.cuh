@@ -2,12 +2,16 @@
 // attention_decode do, with the same bits. Attention is in float16; T is the type of the residual stream, and products are
 // of either.
 //
-// A block for each multiprocessor stays until all steps are done. Of its warps four do all that comes before a product, and
-// multiply; four multiply, copy keys and values, and help to bring a long x; four finish sums, and merge the pieces of
-// attention; two copy weights, through a ring in shared memory. The copies run ahead of the steps, as they depend on none of
-// them, so that the memory isn't idle while a step waits for the one before. How much weights are under way is bounded,
-// because what queues in front of the memory also delays the few words that blocks wait for. Results of steps go between
-// blocks through mailboxes; where they can be seen later they are written to their tensors too.
+// A block for each multiprocessor stays until all steps are done. Of its warps four attend and multiply; four multiply, copy
+// keys and values, and help to bring a long x; four bring x, finish sums, and merge the pieces of attention; two copy weights,
+// through a ring in shared memory, and one the descriptions of the steps. The copies run ahead of the steps, as they depend on
+// none of them, so that the memory isn't idle while a step waits for the one before. How much weights are under way is
+// bounded, because what queues in front of the memory also delays the few words that blocks wait for. Results of steps go
+// between blocks through mailboxes; where they can be seen later they are written to their tensors too.
+//
+// What counts is the time from the last result of a step to the last one of the next. So who waits for one has all ready that
+// can be: x is brought by warps that do nothing else before it, and what it is multiplied with, weighted with and added to is
+// in registers when it comes.
 //
 // Every step waits for all results of the one before it, directly or by way of the blocks that made them. So a mailbox may
 // be written again once two steps have passed since it was last read; Rust's operations/persistent sees to that.
@@ -26,7 +30,7 @@
 #include "step_merge.cuh"
 #include "streams.cuh"
 
-// The steps, as the warps that do all there is to do go through them.
+// The steps, as the warps that attend and multiply go through them.
 template <int DIM, int HALVES, class T>
 struct Layers {
   const PersistentArgs<T>& a;
@@ -45,7 +49,6 @@ struct Layers {
     for (int i = 0; i < a.step_count; ++i, steps.advance()) {
       const Step<T>& step = *steps;
       if (step.kind == STEP_LINEAR) {
-        // While x is awaited.
         linears.run(step.linear, begin, [&](bool) {
           if (i + 1 < a.step_count && steps.next().kind == STEP_ATTENTION) heads.prepare(steps.next());
         });
@@ -68,8 +71,9 @@ __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const
   for (int i = 0, attention = 0; i < a.step_count; ++i, steps.advance()) {
     const Step<T>& step = *steps;
     if (step.kind == STEP_LINEAR) {
-      const auto help = [&](bool takes) { if (takes) input.help(mailboxes(step.x), step.linear, linears.products.parity); };
-      linears.run(step.linear, [] {}, help);
+      linears.run(step.linear, [] {}, [&](bool takes_part) {
+        if (takes_part) input.help(mailboxes(step.x), step.linear, linears.products.parity);
+      });
     } else if (step.kind == STEP_ATTENTION) {
       if (!a.ahead) linears.products.wait_for_room();
       heads.copy_on(attention++);

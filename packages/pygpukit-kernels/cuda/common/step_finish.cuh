@@ -10,10 +10,10 @@ struct Finisher {
   const Places<T> places;
   const Mailboxes<T> mailboxes;
   const Input<GROUPS, T> input;
-  int next = blockIdx.x;       // first tile of the next step
-  unsigned number = 0;         // of the next round
-  unsigned sums_parity = 0;    // of the barriers of this warp's sums
-  unsigned input_parity = 0;   // of those of x
+  int next = blockIdx.x;      // first tile of the next step
+  unsigned number = 0;        // of the next round
+  unsigned sums_parity = 0;   // of the barriers of this warp's sums
+  unsigned input_parity = 0;  // of those of x
 
   __device__ __forceinline__ Finisher(const PersistentArgs<T>& args, const Places<T>& places)
       : places(places), mailboxes(args), input(places) {}
@@ -29,7 +29,7 @@ struct Finisher {
                       : l.gated && l.activation == ACTIVATION_SILU    ? GATED_SILU
                                                                       : ANY;
     const int own = (warp_index() - number) % WARPS;
-    // It finished none of the two rounds before.
+    // It finished neither of the two rounds before.
     const int asking = 2 * WARPS + (number + 1) % WARPS;
     number += rounds.count();
 #pragma unroll 1
@@ -57,8 +57,8 @@ struct Finisher {
   struct Result {
     int column;
     bool exists;
-    unsigned word;                   // that of the residual, as it was when it was asked for
-    float bias, bias_up, residual;   // what is added; −0 changes nothing
+    unsigned word;                  // that of the residual, as it was when it was asked for
+    float bias, bias_up, residual;  // what is added; −0 changes nothing
   };
 
   // The result of this lane in the round whose first tile is `first`. The residual is older than x.
@@ -111,22 +111,22 @@ struct Finisher {
     if (maxima) rank(maxima, r.column, r.exists, y);
   }
 
-  // Adds chunks in order, some of which are loaded before they are added, of PARTS parts that follow each other.
+  // Adds up the chunks of PARTS parts that follow each other, in order; AHEAD of each are loaded before they are added.
   template <int PARTS>
   static __device__ __forceinline__ void add_chunks(float (&sums)[2], const float* from, int chunks) {
-    const int part = chunks * TILE;
+    const int stride = chunks * TILE;  // from a part to the next
 #pragma unroll 1
     for (; chunks >= AHEAD; chunks -= AHEAD, from += AHEAD * TILE) {
       float next[PARTS][AHEAD];
 #pragma unroll
-      for (int i = 0; i < PARTS * AHEAD; ++i) next[i / AHEAD][i % AHEAD] = from[i / AHEAD * part + i % AHEAD * TILE];
+      for (int i = 0; i < PARTS * AHEAD; ++i) next[i / AHEAD][i % AHEAD] = from[i / AHEAD * stride + i % AHEAD * TILE];
 #pragma unroll
       for (int i = 0; i < PARTS * AHEAD; ++i) sums[i / AHEAD] += next[i / AHEAD][i % AHEAD];
     }
 #pragma unroll 1
     for (; chunks > 0; --chunks, from += TILE)
 #pragma unroll
-      for (int part_of = 0; part_of < PARTS; ++part_of) sums[part_of] += from[part_of * part];
+      for (int part = 0; part < PARTS; ++part) sums[part] += from[part * stride];
   }
 
   // A tile is a run of a part.

@@ -192,18 +192,18 @@ struct LinearSteps {
 
   __device__ __forceinline__ explicit LinearSteps(const Places<T>& places) : places(places), products(places) {}
 
-  // begin() and bring() are called where this block has something to multiply: first, and when x is awaited.
+  // bring(takes_part) is called while x is awaited; begin() before, if this block takes part.
   template <class Begin, class Bring>
   __device__ __forceinline__ void run(const LinearArgs<T>& l, const Begin& begin, const Bring& bring) {
     const Rounds rounds(l.n, l.k, l.gated, next);
     next = rounds.next;
-    const bool takes = rounds.own > 0;
+    const bool takes_part = rounds.own > 0;
     typename Products<T>::Share share(products.round);
-    if (takes) {
+    if (takes_part) {
       begin();
       products.share_out(share, rounds, rounds.stages(rounds.own));
     }
-    bring(takes);
-    if (takes) products.run(rounds, share, l.dtype);
+    bring(takes_part);
+    if (takes_part) products.run(rounds, share, l.dtype);
   }
 };

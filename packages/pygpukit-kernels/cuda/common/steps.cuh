@@ -9,7 +9,7 @@
 // The warps of a block: four of each kind (see layers_persistent.cuh).
 constexpr int WARPS = NORM_THREADS / WARP;
 constexpr int PRODUCT_WARPS = 2 * WARPS;  // two kinds multiply
-constexpr int WEIGHT_STREAMS = 2;         // of the kind that copies weights
+constexpr int WEIGHT_STREAMS = 2;         // of the kind that copies; the next one has the steps' descriptions
 
 // A stage of the ring that weights go through: of a tile's rows a part that lies in GROUP chunks of k. A row of it is copied
 // at once, and for each pair of chunks a warp multiplies.
