@@ -201,6 +201,7 @@ def gpu_kit(session: nox.Session) -> None:
     shutil.copytree(ROOT / "benchmarks", KIT / "benchmarks", ignore=unwanted)
     shutil.copy(ROOT / "pyproject.toml", KIT)
     shutil.copy(ROOT / "scripts/gpu_kit.py", KIT / "run.py")
+    shutil.copy(ROOT / "scripts/gpu_variants.py", KIT / "variants.py")
     session.log(f"{sum(f.stat().st_size for f in KIT.rglob('*')) / 1e6:.1f} MB in {KIT}")
 
 
