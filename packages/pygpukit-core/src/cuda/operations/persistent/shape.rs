@@ -21,15 +21,15 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    const WARPS: usize = 4;
-    const SPAN: usize = 256;
-    const TILE: usize = 8;
+    pub(super) const WARPS: usize = 4;
+    pub(super) const SPAN: usize = 256;
+    pub(super) const TILE: usize = 8;
     /// Chunks of k of a stage, and the stages that warps multiply at a time.
-    const GROUP: usize = 4;
+    pub(super) const GROUP: usize = 4;
     const STAGE: usize = Self::TILE * (Self::GROUP * Self::SPAN + 8) * 2;
     const MOST_TILES: usize = 4;
-    const MOST_HEAD_PLACES: usize = 3;
-    const STEP_PLACES: usize = 4;
+    pub(super) const MOST_HEAD_PLACES: usize = 3;
+    pub(super) const STEP_PLACES: usize = 4;
     pub(super) const MOST_VECTOR_BYTES: usize = 16 << 10;
     const MOST_STAGES: usize = 12;
     /// With so many one launch is as fast as many are.

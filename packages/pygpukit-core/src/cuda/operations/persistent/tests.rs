@@ -434,3 +434,28 @@ fn keys_and_x_take_turns_where_weights_need_the_room() {
     let Shape { ahead, places: [chunks, heads, ..], .. } = shape(HIDDEN, FEED, small).unwrap();
     assert!(!ahead && chunks == 0 && heads as usize == CHUNKS);
 }
+
+/// The value of a constant of a kernel's header, where that is written as a number.
+fn constant(source: &str, name: &str) -> usize {
+    let start =
+        source.find(&format!("constexpr int {name} = ")).unwrap_or_else(|| panic!("{name}"));
+    let value = source[start..].split_once("= ").unwrap().1;
+    value[..value.find(';').unwrap()].parse().unwrap_or_else(|_| panic!("{name} is {value}"))
+}
+
+#[test]
+fn a_block_has_the_shape_that_the_kernels_assume() {
+    let headers = concat!(env!("CARGO_MANIFEST_DIR"), "/../pygpukit-kernels/cuda/common");
+    let read = |name: &str| std::fs::read_to_string(format!("{headers}/{name}"));
+    // The core's sources alone, as its sdist has them, come without the kernels'.
+    let Ok(steps) = read("steps.cuh") else { return };
+    let gemv = read("gemv.cuh").unwrap();
+    let (norm, reduce) = (read("normalize.cuh").unwrap(), read("reduce.cuh").unwrap());
+    assert_eq!(Shape::WARPS, constant(&norm, "NORM_THREADS") / constant(&reduce, "WARP"));
+    assert_eq!(Shape::SPAN, constant(&gemv, "SPAN"));
+    assert_eq!(Shape::TILE, constant(&gemv, "TILE"));
+    assert_eq!(Shape::GROUP, constant(&steps, "GROUP"));
+    assert_eq!(Shape::MOST_HEAD_PLACES, constant(&steps, "MOST_HEAD_PLACES"));
+    assert_eq!(Shape::STEP_PLACES, constant(&steps, "STEP_PLACES"));
+    assert_eq!(size_of::<Step>(), constant(&steps, "STEP_BYTES"));
+}
