@@ -80,7 +80,8 @@ def test_experts_have_biases(put, normal, rng, dtype, clamped):
         expected = clamped_swiglu(gate, other, 1.5, 4.0)
     else:
         expected = gate / (1 + np.exp(-gate)) * other
-    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+    # A CPU with AMX takes x to 16 bits.
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 def test_biases_and_limits_must_fit(put, normal):
