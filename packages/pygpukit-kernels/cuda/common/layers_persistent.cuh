@@ -3,7 +3,7 @@
 // of either.
 //
 // A block for each multiprocessor stays until all steps are done. Of its warps four attend and multiply; four multiply, copy
-// keys and values, and help to bring a long x; four bring x, finish sums, and merge the pieces of attention; two copy weights,
+// keys and values, and help to bring x; four bring x, finish sums, and merge the pieces of attention; two copy weights,
 // through a ring in shared memory, and one the descriptions of the steps. The copies run ahead of the steps, as they depend on
 // none of them, so that the memory isn't idle while a step waits for the one before. How much weights are under way is
 // bounded, because what queues in front of the memory also delays the few words that blocks wait for. Results of steps go
@@ -75,7 +75,7 @@ __device__ __forceinline__ void multiply_steps(const PersistentArgs<T>& a, const
         if (takes_part) input.help(mailboxes(step.x), step.linear, linears.products.parity);
       });
     } else if (step.kind == STEP_ATTENTION) {
-      if (!a.ahead) linears.products.wait_for_room();
+      if (!a.ahead) places.wait_for_products(linears.products.parity);
       heads.copy_on(attention++);
     }
   }

@@ -91,7 +91,8 @@ struct Moments {
 
 // The moments of a row, given its mean, the sum of the squares of what each thread's elements differ from it by, and 1 over
 // how many they are.
-__device__ __forceinline__ Moments block_moments(float eps, float reciprocal_length, float mean, float squares, float* scratch) {
+__device__ __forceinline__ Moments block_moments(float eps, float reciprocal_length, float mean, float squares,
+                                                 float* scratch) {
   constexpr int WARPS = NORM_THREADS / WARP;
   squares = block_reduce<WARPS>(squares, scratch + WARPS, Sum());
   return {mean, reciprocal_root(squares * reciprocal_length + eps)};

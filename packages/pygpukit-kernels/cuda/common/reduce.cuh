@@ -54,8 +54,8 @@ __device__ __forceinline__ void block_sync() {
   asm volatile("bar.sync %0, %1;" ::"n"(WARPS % 16), "n"(WARPS * WARP) : "memory");
 }
 
-// Over a block of WARPS warps, or those of a group of as many; every thread gets the result. `scratch` holds WARPS values and is free again at the
-// next barrier.
+// Over a block of WARPS warps, or as many of one that follow each other; every thread gets the result. `scratch` holds WARPS
+// values and is free again at the next barrier.
 template <int WARPS, class T, class Operation>
 __device__ __forceinline__ T block_reduce(T x, T* scratch, Operation operation) {
   x = warp_reduce(x, operation);

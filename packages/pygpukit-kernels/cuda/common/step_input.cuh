@@ -1,7 +1,7 @@
 // How x comes to the products of layers_persistent.cuh.
 //
-// It is brought by the warps that finish sums, as they have the least to do before it comes; those that copy keys and values
-// help with a long one.
+// It is brought by the warps that finish sums, as they have the least to do before it comes; in wider models those that copy
+// keys and values help with what isn't normalised.
 #pragma once
 #include "step_linear.cuh"
 

@@ -70,10 +70,8 @@ struct Products {
 
   __device__ __forceinline__ explicit Products(const Places<T>& places) : places(places), round(places.a.stages) {}
 
-  // Waits until all have multiplied what is in the place of x.
-  __device__ __forceinline__ void wait_for_room() const { barrier_wait(places.empty_input(), parity ^ 1); }
-
-  // This warp's share of the next round, of `stages` stages, once there is room for its sums; begun if weights have come.
+  // This warp's share of the next round, of `stages` stages, once there is room for its sums. If weights have come half of
+  // them are loaded before x is there: eight warps that load all of theirs are in each other's way.
   __device__ __forceinline__ void share_out(Share& share, const Rounds& rounds, int stages) const {
     const int first = (warp_index() / (GROUP / 2) - number) % Rounds::STRIDE, column = lane_index() / 4 % 2;
     share.place = round;

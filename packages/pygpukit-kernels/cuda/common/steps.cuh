@@ -126,8 +126,7 @@ struct Places {
   __device__ __forceinline__ unsigned stage(int i) const { return shared_address(shared + a.ring) + i * GROUP_BYTES<T>; }
 
   // Addresses of barriers: of the block's sums, its keys and values, its x, of which there is one place, of descriptions of
-  // steps, and of its stages.
-  // Every thread that takes what is there arrives itself.
+  // steps, and of its stages. Every thread that takes what is there arrives itself.
   __device__ __forceinline__ unsigned full_sums(int turn) const { return barrier(turn); }
   __device__ __forceinline__ unsigned empty_sums(int turn) const { return barrier(WARPS + turn); }
   __device__ __forceinline__ unsigned full_heads(int i) const { return barrier(2 * WARPS + i); }
@@ -141,10 +140,11 @@ struct Places {
   __device__ __forceinline__ unsigned full(int stage) const { return barrier(BLOCK_BARRIERS + stage); }
   __device__ __forceinline__ unsigned empty(int stage) const { return barrier(BLOCK_BARRIERS + a.stages + stage); }
 
-  // Waits until nobody needs what is in the place of x any more: products with the x before, attention to what takes turns
-  // with it. `parity` is that of the step among those that take an x.
+  // Waits until the x before has been multiplied. `parity` is that of the step among those that take an x.
+  __device__ __forceinline__ void wait_for_products(unsigned parity) const { barrier_wait(empty_input(), parity ^ 1); }
+  // Waits until nobody needs what is in the place of x any more: products, and attention to what takes turns with it.
   __device__ __forceinline__ void wait_for_room(unsigned parity) const {
-    barrier_wait(empty_input(), parity ^ 1);
+    wait_for_products(parity);
     if (!a.ahead) barrier_wait(begun(), parity);
   }
 

@@ -44,7 +44,8 @@ struct WeightCursor {
   }
 };
 
-// Two warps copy the weights of all steps, each every second stage; lane i has row i. What lies outside the matrix stays as it is.
+// Two warps copy the weights of all steps, each every second stage; lane i has row i. What lies outside the matrix stays as it
+// is.
 //
 // A barrier tells only the last of its phases from the one before, so nobody may wait for a phase before the one before it has
 // ended. Both warps see every stage land, in order; as under_way is less than half of the stages, neither is so far ahead of
