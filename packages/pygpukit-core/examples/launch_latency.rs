@@ -45,6 +45,8 @@ static INCREMENT: CudaKernel = CudaKernel {
             shared_bytes: 0,
             overlap: args.int(1) != 0,
             reads_early: Vec::new(),
+            holds_back: false,
+            delivers: None,
             parameters: Parameters::new().pointer(args.tensor(0).data),
         });
     },

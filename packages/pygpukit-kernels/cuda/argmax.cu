@@ -1,6 +1,7 @@
 // The most likely token of each row of logits.
 #include "common/launch.cuh"
 #include "common/logits.cuh"
+#include "common/step_end.cuh"
 
 constexpr int THREADS = 256;
 constexpr int LANES = PART_RUN;  // that share one of the maxima
@@ -37,10 +38,13 @@ struct ArgmaxArgs {
 
 // The token of the largest logit, the first of equals; -1 where a logit is NaN or +∞ or all are -∞.
 // Launch: 1024 threads, a block for each row.
-extern "C" __global__ void __launch_bounds__(ROW_THREADS) argmax_rows(const __grid_constant__ ArgmaxArgs a) {
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
+    argmax_rows(const __grid_constant__ ArgmaxArgs a, const __grid_constant__ AdvanceArgs next,
+                const __grid_constant__ Delivery to) {
   __shared__ PartMaxima::Scratch scratch;
   start_dependents();
   wait_for_inputs();
+  const Advance advance(next, blockIdx.x);
   const Ranked first = PartMaxima(take_maximum(a.maxima), scratch).first;
-  if (threadIdx.x == 0) a.out[blockIdx.x] = is_sound(first) ? token(first) : -1;
+  if (threadIdx.x == 0) choose(a.out, is_sound(first) ? token(first) : -1, advance, to);
 }

@@ -13,6 +13,7 @@
 #include "common/launch.cuh"
 #include "common/logits.cuh"
 #include "common/random.cuh"
+#include "common/step_end.cuh"
 
 struct SampleArgs {
   int* out;             // (rows)
@@ -235,7 +236,9 @@ __device__ __forceinline__ void draw(const Sampler& sampler, const PartMaxima& m
   __syncthreads();
 }
 
-extern "C" __global__ void __launch_bounds__(ROW_THREADS) sample_rows(const __grid_constant__ SampleArgs a) {
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
+    sample_rows(const __grid_constant__ SampleArgs a, const __grid_constant__ AdvanceArgs next,
+                const __grid_constant__ Delivery to) {
   __shared__ Shared shared;
   start_dependents();
   const int index = blockIdx.x;
@@ -243,11 +246,12 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) sample_rows(const __gr
   if (threadIdx.x == 0) shared.init();
   if (threadIdx.x == ROW_THREADS - 1) shared.random = uniform(a.seeds[index], a.positions[index]);
   wait_for_inputs();
+  const Advance advance(next, index);
   const PartMaxima maxima(take_maximum(a.maxima), shared.maxima);
   const bool sound = is_sound(maxima.first);
   settings.largest = logit(maxima.first);
   if (threadIdx.x == 0) shared.drawn = sound ? token(maxima.first) : -1;
   const Row row = {a.logits + index * a.logits_stride, a.vocabulary};
   if (sound && !settings.is_greedy()) draw({row, maxima.first, settings, shared}, maxima);
-  if (threadIdx.x == 0) a.out[index] = shared.drawn;
+  if (threadIdx.x == 0) choose(a.out, shared.drawn, advance, to);
 }

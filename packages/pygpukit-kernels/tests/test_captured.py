@@ -206,6 +206,46 @@ def test_the_likeliest_of_what_a_product_makes(device, put, normal, rows, vocabu
         np.testing.assert_array_equal(ids.numpy(), expected)
 
 
+@pytest.mark.parametrize("rows", [1, 8, 40, 300])
+def test_who_chooses_moves_on_to_what_is_chosen(device, put, normal, rows):
+    """And tells the host; a sequence whose logits are unsound moves on to -1."""
+    columns, steps = 7, 5
+    weight = put(normal(1001, 256, dtype="bfloat16"), "bfloat16")
+    given = [normal(rows, 256, dtype="bfloat16") for _ in range(steps)]
+    given[2][rows // 2, 3] = np.nan
+    x = put(given[0], "bfloat16")
+    first = np.arange(rows, dtype=np.int32) % (columns + 3)
+    positions, token_ids = put(first), put(np.zeros(rows, np.int32))
+    history = put(np.full((rows, columns), -2, np.int32))
+    state = positions, token_ids, history
+
+    def step():
+        ids = kernels.argmax(kernels.linear(x, weight, dtype="float32"))
+        kernels.advance(ids, token_ids, positions, history)
+        return ids
+
+    start = [each.numpy() for each in state]
+    expected = []
+    for values in given:
+        x.copy_(values)
+        expected.append(step().numpy())
+    after = [each.numpy() for each in state]
+    assert (expected[2] == -1).sum() == 1
+    with device.controller.capture() as graph:
+        ids = step()
+    for each, values in zip(state, start, strict=True):
+        each.copy_(values)
+    fetches = []
+    for values in given:
+        x.copy_(values)
+        graph.replay()
+        fetches.append(ids.fetch())
+    for fetch, known in zip(fetches, expected, strict=True):
+        np.testing.assert_array_equal(fetch.tolist(), known)
+    for each, known in zip(state, after, strict=True):
+        np.testing.assert_array_equal(each.numpy(), known)
+
+
 @pytest.mark.parametrize(("first", "count"), [(0, 1), (0, 256), (3, 1024), (0, 1025), (1, 30_000)])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_what_is_fetched_is_of_the_replay_before(device, put, normal, dtype, first, count):

@@ -143,7 +143,8 @@ PARAMS = [SamplingParams(logprobs=5), SamplingParams(temperature=1.0, top_k=20, 
 # Up to a chunk's, a span's and two spans' end, and past them; more chunks than blocks for them.
 PROMPTS = [3, 60, 250, 515, 1010, 1400]
 # Of heads and of what is inside.
-SHAPES = [(64, 1056), (128, 1056), (128, WIDE)]
+SHAPES = [(64, 1056, 300), (128, 1056, 300), (128, WIDE, 1100)]
+"""Of heads, of the MLP, of the vocabulary. In the last all blocks take part in the last step."""
 
 
 def bits(array: np.ndarray, dtype: object) -> np.ndarray:
@@ -156,6 +157,7 @@ def bits(array: np.ndarray, dtype: object) -> np.ndarray:
 def weights(config: dict[str, object]) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(7)
     hidden, inner = int(config["hidden_size"]), int(config["intermediate_size"])
+    vocabulary = int(config["vocab_size"])
     dim, heads = int(config["head_dim"]), int(config["num_attention_heads"])
     kv_heads = int(config["num_key_value_heads"])
 
@@ -165,7 +167,7 @@ def weights(config: dict[str, object]) -> dict[str, np.ndarray]:
     def near_one(size: int) -> np.ndarray:
         return (1 + 0.2 * rng.standard_normal(size)).astype(np.float32)
 
-    tensors = {"model.embed_tokens.weight": 8 * random(VOCABULARY, hidden)}
+    tensors = {"model.embed_tokens.weight": 8 * random(vocabulary, hidden)}
     for layer in range(LAYERS):
         own = {
             "self_attn.q_proj.weight": random(heads * dim, hidden),
@@ -193,7 +195,7 @@ def weights(config: dict[str, object]) -> dict[str, np.ndarray]:
     if config["model_type"] == "starcoder2":
         tensors["model.norm.bias"] = 0.2 * random(hidden)
     if not config["tie_word_embeddings"]:
-        tensors["lm_head.weight"] = random(VOCABULARY, hidden)
+        tensors["lm_head.weight"] = random(vocabulary, hidden)
     return tensors
 
 
@@ -254,18 +256,25 @@ def test_steps_in_one_launch_give_the_bits_of_steps_alone(
 
 
 @pytest.mark.large
-@pytest.mark.parametrize(("dim", "inner"), SHAPES)
+@pytest.mark.parametrize(("dim", "inner", "vocabulary"), SHAPES)
 def test_so_do_steps_behind_more_spans_than_blocks_share_at_a_time(
-    compared: Callable[[Mapping[str, object], list[int], int], None], dim: int, inner: int
+    compared: Callable[[Mapping[str, object], list[int], int], None],
+    dim: int,
+    inner: int,
+    vocabulary: int,
 ) -> None:
-    shape = {"head_dim": dim, "num_key_value_heads": 8, "intermediate_size": inner}
-    config = BASE | CONFIGS["llama"] | shape | {"max_position_embeddings": 32768}
-    compared(config, [4090, 8190, 16500], 4)
+    shape = {"head_dim": dim, "num_key_value_heads": 8}
+    sizes = {"intermediate_size": inner, "vocab_size": vocabulary, "max_position_embeddings": 32768}
+    compared(BASE | CONFIGS["llama"] | shape | sizes, [4090, 8190, 16500], 4)
 
 
-@pytest.mark.parametrize(("dim", "inner"), SHAPES)
+@pytest.mark.parametrize(("dim", "inner", "vocabulary"), SHAPES)
 def test_so_do_steps_whose_blocks_take_chunk_after_chunk(
-    compared: Callable[[Mapping[str, object], list[int], int], None], dim: int, inner: int
+    compared: Callable[[Mapping[str, object], list[int], int], None],
+    dim: int,
+    inner: int,
+    vocabulary: int,
 ) -> None:
     shape = {"head_dim": dim, "num_attention_heads": 64, "num_key_value_heads": 64}
-    compared(BASE | CONFIGS["llama"] | shape | {"intermediate_size": inner}, [150], 2)
+    sizes = {"intermediate_size": inner, "vocab_size": vocabulary}
+    compared(BASE | CONFIGS["llama"] | shape | sizes, [150], 2)

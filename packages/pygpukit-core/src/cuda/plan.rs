@@ -30,6 +30,11 @@ pub struct CudaLaunch {
     /// Addresses that it reads before that wait where it overlaps: those of weights, and of what a step
     /// is about. It overlaps only within a graph, and if no operation before it there writes to them.
     pub reads_early: Vec<Range<usize>>,
+    /// Whether it lets what overlaps it start only when all that came before it has ended.
+    pub holds_back: bool,
+    /// The addresses of words that it can bring to the host beside what it does, by its last parameter: a
+    /// `Delivery`, at first zeros.
+    pub delivers: Option<Range<usize>>,
     /// What the entry point takes.
     pub parameters: Parameters,
 }
@@ -109,6 +114,8 @@ mod tests {
             shared_bytes: 0,
             overlap: false,
             reads_early: Vec::new(),
+            holds_back: false,
+            delivers: None,
             parameters: Parameters::new(),
         }
     }

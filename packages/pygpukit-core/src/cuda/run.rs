@@ -3,6 +3,7 @@
 use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::CudaKernel;
 use super::library::Library;
@@ -43,15 +44,27 @@ pub(crate) fn run(ordinal: Ordinal, kernel: &CudaKernel, args: &KernelArgs<'_>) 
     Ok(())
 }
 
-/// Operations captured as one graph of the GPU.
+/// Captured operations.
 pub(crate) struct Program {
-    graph: CudaGraph,
+    ordinal: Ordinal,
+    replay: Replay,
     _scratch: Scratch,
     _joined: Vec<Block>,
 }
 
+/// How a [`Program`] is queued.
+enum Replay {
+    /// As one graph of the GPU, which begins when all that came before has ended.
+    Graph(CudaGraph),
+    /// Launch by launch, the first of which may begin before the replay before has ended.
+    Sequence { number: u64, ready: Vec<Ready> },
+}
+
+/// Launches that are queued one by one at most: the host has time for so many.
+const MOST_OF_SEQUENCE: usize = 8;
+
 impl Program {
-    /// Plans the operations and makes a graph of their launches.
+    /// Plans the operations, and makes a graph of their launches unless they are few.
     ///
     /// # Errors
     /// As for [`run`].
@@ -76,10 +89,20 @@ impl Program {
         if let Ok(kernel) = Library::of(ordinal).function("step", "step_fetch") {
             ordinal.cuda().fetch_with(kernel);
         }
-        let calls: Vec<_> = ready.iter().map(Ready::call).collect();
-        // SAFETY: as in `run`; the graph's owner holds the tensors, and orders each replay after copies.
-        let graph = unsafe { ordinal.cuda().graph(&calls) }?;
-        Ok(Program { graph, _scratch: scratch, _joined: joined })
+        let launches = ready.iter().map(|ready| &ready.launch);
+        let replay = if may_overlap_itself(launches, &written) && ready.len() <= MOST_OF_SEQUENCE {
+            static SEQUENCES: AtomicU64 = AtomicU64::new(0);
+            if let Some((_, others)) = ready.split_last_mut() {
+                // What comes behind them may write there, too.
+                others.iter_mut().for_each(|ready| ready.launch.delivers = None);
+            }
+            Replay::Sequence { number: SEQUENCES.fetch_add(1, Ordering::Relaxed), ready }
+        } else {
+            let calls: Vec<_> = ready.iter().map(Ready::call).collect();
+            // SAFETY: as in `run`; the graph's owner holds the tensors, and orders each replay after copies.
+            Replay::Graph(unsafe { ordinal.cuda().graph(&calls) }?)
+        };
+        Ok(Program { ordinal, replay, _scratch: scratch, _joined: joined })
     }
 
     /// Queues all of it.
@@ -87,9 +110,33 @@ impl Program {
     /// # Errors
     /// [`crate::dispatch::KernelError`] when a kernel launched earlier broke.
     pub(crate) fn replay(&self) -> Result<()> {
-        // SAFETY: as in `new`.
-        unsafe { self.graph.replay() }
+        match &self.replay {
+            // SAFETY: as in `new`.
+            Replay::Graph(graph) => unsafe { graph.replay() },
+            // SAFETY: as in `new`, for each launch.
+            Replay::Sequence { number, ready } => unsafe {
+                self.ordinal.cuda().launch_sequence(*number, ready.iter().map(Ready::call))
+            },
+        }
     }
+}
+
+/// Whether launches, which write to `written` together, may begin before their replay before has ended: one
+/// holds those behind it back until that is so, and those up to it read nothing early that is written.
+fn may_overlap_itself<'a>(
+    launches: impl Iterator<Item = &'a CudaLaunch>,
+    written: &[Range<usize>],
+) -> bool {
+    for launch in launches {
+        let is_written = |early| written.iter().any(|range| !disjoint(range, early));
+        if launch.reads_early.iter().any(is_written) {
+            return false;
+        }
+        if launch.holds_back {
+            return true;
+        }
+    }
+    false
 }
 
 /// Adds what `kernel` launches to `ready`. Gives the scratch memory back, in use until they have run.
@@ -157,13 +204,44 @@ fn pool(ordinal: Ordinal) -> &'static Arc<MemoryPool> {
 
 impl Ready {
     fn call(&self) -> LaunchCall<'_> {
-        let CudaLaunch { grid, block, cluster, shared_bytes, overlap, ref parameters, .. } =
-            self.launch;
+        let CudaLaunch { grid, block, cluster, shared_bytes, overlap, .. } = self.launch;
         LaunchCall {
             kernel: self.kernel,
             function: &self.function,
             shape: LaunchShape { grid, block, cluster, shared_bytes, overlap },
-            parameters: parameters.launch_parameters(),
+            parameters: self.launch.parameters.launch_parameters(),
+            delivers: self.launch.delivers.as_ref(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::Parameters;
+
+    #[test]
+    fn launches_that_read_early_what_their_replay_writes_wait_for_it() {
+        let launch = |reads_early: &[Range<usize>], holds_back| CudaLaunch {
+            source: "rows",
+            function: "rows_gather",
+            grid: [1; 3],
+            block: [128, 1, 1],
+            cluster: [1; 3],
+            shared_bytes: 0,
+            overlap: true,
+            reads_early: reads_early.to_vec(),
+            holds_back,
+            delivers: None,
+            parameters: Parameters::new(),
+        };
+        let written = [100..200, 300..400];
+        let overlaps = |launches: &[CudaLaunch]| may_overlap_itself(launches.iter(), &written);
+        let (first, last) = (launch(&[], false), launch(&[150..151, 160..161], false));
+        assert!(overlaps(&[first.clone(), launch(&[0..100, 200..300], true), last.clone()]));
+        assert!(!overlaps(&[first.clone(), launch(&[0..101, 200..201], true), last.clone()]));
+        assert!(!overlaps(&[last.clone(), launch(&[], true)]));
+        assert!(!overlaps(&[first, last]));
+        assert!(!overlaps(&[]));
     }
 }

@@ -238,6 +238,8 @@ fn launch(
         shared_bytes: 0,
         overlap: false,
         reads_early: Vec::new(),
+        holds_back: false,
+        delivers: None,
         parameters,
     }
 }

@@ -109,13 +109,13 @@ __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
   extern __shared__ __align__(128) unsigned char shared[];
   const Places<T> places(a, shared);
   if (warp_index() < 2) places.init_barriers();
-  places.clear_ring();
+  if (a.partial) places.clear_ring();
   __syncthreads();
-  start_dependents();
   const int warp = warp_index();
   if (warp < WARPS) {
     take_registers<184>();
     wait_for_inputs();
+    start_dependents();
     Layers<DIM, HALVES, T>(a, places).run();
     warps_sync<STEPS_DONE, 2 * WARPS>();
     if (thread_index() == 0) count_steps(a);

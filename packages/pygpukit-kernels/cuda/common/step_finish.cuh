@@ -10,13 +10,13 @@ struct Finisher {
   const Places<T> places;
   const Mailboxes<T> mailboxes;
   const Input<GROUPS, T> input;
-  int next = blockIdx.x;      // first tile of the next step
+  int next;                   // first tile of the next step
   unsigned number = 0;        // of the next round
   unsigned sums_parity = 0;   // of the barriers of this warp's sums
   unsigned input_parity = 0;  // of those of x
 
   __device__ __forceinline__ Finisher(const PersistentArgs<T>& args, const Places<T>& places)
-      : places(places), mailboxes(args), input(places) {}
+      : places(places), mailboxes(args), input(places), next(block_number(args)) {}
 
   // `maxima`: null, or of the step's results.
   __device__ __forceinline__ void run(const Step<T>& step, Ranked* maxima) {

@@ -12,14 +12,14 @@ struct HeadShare : Share {
 
   template <class T>
   __device__ __forceinline__ explicit HeadShare(const PersistentArgs<T>& a)
-      : HeadShare(a.steps[a.attention[0]].heads.attention, a.steps[a.attention[0]].splits) {}
+      : HeadShare(a.steps[a.attention[0]].heads.attention, a.steps[a.attention[0]].splits, block_number(a)) {}
 
  private:
-  __device__ __forceinline__ HeadShare(const AttentionArgs<Head>& at, int splits)
-      : HeadShare(at, splits, at.kv_heads * ceil_div(at.group(), MOST_QUERIES)) {}
-  __device__ __forceinline__ HeadShare(const AttentionArgs<Head>& at, int splits, int blocks)
-      : Share(at, 0, static_cast<int>(blockIdx.x) % blocks, static_cast<int>(blockIdx.x) / blocks, splits),
-        none(static_cast<int>(blockIdx.x) >= blocks * splits),
+  __device__ __forceinline__ HeadShare(const AttentionArgs<Head>& at, int splits, int number)
+      : HeadShare(at, splits, number, at.kv_heads * ceil_div(at.group(), MOST_QUERIES)) {}
+  __device__ __forceinline__ HeadShare(const AttentionArgs<Head>& at, int splits, int number, int blocks)
+      : Share(at, 0, number % blocks, number / blocks, splits),
+        none(number >= blocks * splits),
         sequence(at.sequences[0]),
         position(at.positions[0]) {}
 };

@@ -186,9 +186,10 @@ template <class T>
 struct LinearSteps {
   const Places<T> places;
   Products<T> products;
-  int next = blockIdx.x;  // first tile of the next step
+  int next;  // first tile of the next step
 
-  __device__ __forceinline__ explicit LinearSteps(const Places<T>& places) : places(places), products(places) {}
+  __device__ __forceinline__ explicit LinearSteps(const Places<T>& places)
+      : places(places), products(places), next(block_number(places.a)) {}
 
   // bring(takes_part) is called while x is awaited; begin() before, if this block takes part.
   template <class Begin, class Bring>

@@ -10,16 +10,17 @@ struct Merger {
   const Mailboxes<T> mailboxes;
   const HeadShare share;
   int most_pieces;
+  int first;  // head that this block merges
 
   __device__ __forceinline__ explicit Merger(const PersistentArgs<T>& args)
-      : mailboxes(args), share(args), most_pieces(args.most_pieces) {}
+      : mailboxes(args), share(args), most_pieces(args.most_pieces), first(gridDim.x - 1 - block_number(args)) {}
 
   // The last blocks merge: the first ones have the pieces.
   __device__ __forceinline__ void merge(const Step<T>& step) const {
     const AttentionArgs<Head>& at = step.heads.attention;
     const Mailbox out = mailboxes(step.out);
     if (column() >= DIM) return;
-    for (int head = gridDim.x - 1 - blockIdx.x; head < at.heads; head += gridDim.x) {
+    for (int head = first; head < at.heads; head += gridDim.x) {
       const Head y = from_float<Head>(merge_pieces(Pieces(at, share), head, mailboxes.pieces(step.x.step)));
       const int i = head * DIM + column();
       if (out) out.send(i, y.bits);

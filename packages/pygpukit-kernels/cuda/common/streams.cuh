@@ -13,10 +13,12 @@ __device__ __forceinline__ void barrier_arrive_copied(unsigned barrier) {
 template <class T>
 struct WeightCursor {
   const PersistentArgs<T>& a;
-  int step = -1, part = 0, group = 0, groups = 0, tile = blockIdx.x;
+  int step = -1, part = 0, group = 0, groups = 0, tile;
   Weights<T> w = {};
 
-  __device__ __forceinline__ explicit WeightCursor(const PersistentArgs<T>& args) : a(args) { next_step(); }
+  __device__ __forceinline__ explicit WeightCursor(const PersistentArgs<T>& args) : a(args), tile(block_number(args)) {
+    next_step();
+  }
 
   __device__ __forceinline__ bool ended() const { return step >= a.weights_count; }
   __device__ __forceinline__ void advance() {
@@ -58,6 +60,8 @@ __device__ __forceinline__ void stream_weights(const PersistentArgs<T>& a, const
   Place next(a.stages), landing(a.stages);
   int number = 0;
   for (WeightCursor<T> copied(a); !copied.ended(); copied.advance(), next.advance(), ++number) {
+    // What lies before the first step has few words to read, which shouldn't queue behind all of the ring.
+    if (number == a.under_way) wait_for_inputs();
     if (number >= a.under_way) {
       barrier_wait(places.full(landing.index), landing.parity);
       landing.advance();

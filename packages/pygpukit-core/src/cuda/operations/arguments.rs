@@ -39,6 +39,8 @@ pub(super) fn launch(
         shared_bytes: shared_bytes as u32,
         overlap: true,
         reads_early: Vec::new(),
+        holds_back: false,
+        delivers: None,
         parameters: Parameters::new().value(arguments),
     }
 }

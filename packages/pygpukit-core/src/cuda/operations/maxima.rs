@@ -6,22 +6,23 @@ use bytemuck::Pod;
 
 use super::joined::Joined;
 use super::linear::{LinearArgs, rows_of_cluster};
-use super::sampling::{ArgmaxArgs, LogprobsArgs, MAXIMA, MaximaArgs, SampleArgs};
+use super::sampling::{
+    ADVANCE_PARAMETER, AdvanceArgs, ArgmaxArgs, LogprobsArgs, MAXIMA, MaximaArgs, SampleArgs,
+};
 use crate::cuda::CudaLaunch;
 use crate::device::Limits;
 
 /// The launches of an operation that takes the first logits of a row's parts, for what a product has made.
 pub(super) struct Choice {
     rows: usize,
-    /// The second one.
+    /// How many they are.
+    pub(super) launches: usize,
+    /// The second one, which does what the third one did, if there is one.
     last: CudaLaunch,
 }
 
 impl Choice {
-    /// The launches it stands for.
-    pub(super) const LAUNCHES: usize = 2;
-
-    /// Those that come first in `following`, if they are such.
+    /// Those that come first in `following`, if they are such; and what moves on to the ids that they choose.
     pub(super) fn of(product: &LinearArgs, following: &[&CudaLaunch]) -> Option<Choice> {
         let [first, last] = following.first_chunk()?;
         if first.function != "argmax_maxima" {
@@ -37,7 +38,9 @@ impl Choice {
             && product.gated == 0
             && product.residual.data == 0
             && product.scale > 0.0;
-        expected.then_some(Choice { rows: rows as usize, last })
+        let moves_on = expected && following.get(2).is_some_and(|next| advances(&mut last, next));
+        let launches = 2 + usize::from(moves_on);
+        expected.then_some(Choice { rows: rows as usize, launches, last })
     }
 
     /// Whether it doesn't matter which parts there are.
@@ -78,6 +81,26 @@ fn exchange_maxima(launch: &mut CudaLaunch, maxima: u64) -> Option<u64> {
     }
 }
 
+/// Whether `launch` moves on to the ids that `choice` chooses, and no more than that: then `choice` does.
+fn advances(choice: &mut CudaLaunch, launch: &CudaLaunch) -> bool {
+    let ids = match choice.function {
+        "argmax_rows" => choice.parameters.first().map(|a: ArgmaxArgs| a.out),
+        "sample_rows" => choice.parameters.first().map(|a: SampleArgs| a.out),
+        _ => None,
+    };
+    let rows = choice.grid[0];
+    let is_expected = |advance: &AdvanceArgs| {
+        launch.function == "step_advance"
+            && Some(advance.ids) == ids
+            && advance.rows.cast_unsigned() == rows
+    };
+    let advance = launch.parameters.first().filter(is_expected);
+    if let Some(advance) = advance {
+        choice.parameters.replace(ADVANCE_PARAMETER, advance);
+    }
+    advance.is_some()
+}
+
 /// A product of several rows with argmax behind it.
 pub(super) struct Ranked {
     first: usize,
@@ -104,7 +127,7 @@ pub(super) fn join(first: usize, launches: &[&CudaLaunch]) -> Option<Ranked> {
 
 impl Joined for Ranked {
     fn range(&self) -> Range<usize> {
-        self.first..self.first + 1 + Choice::LAUNCHES
+        self.first..self.first + 1 + self.choice.launches
     }
 
     fn bytes(&self) -> usize {
@@ -184,10 +207,44 @@ mod tests {
             assert_eq!((joined.range(), joined.bytes()), (0..3, rows * 8192));
             let [product, argmax] = joined.launches(0x7000, &H100).try_into().unwrap();
             assert_eq!((product.function, argmax.function), (function, "argmax_rows"));
+            assert_eq!(argmax.delivers, Some(0x3000..0x3000 + 4 * rows));
             let [linear, argmax] = [&product, &argmax].map(|launch| launch.parameters.bytes());
             let maxima = std::mem::offset_of!(LinearArgs, maxima);
             assert_eq!(linear[maxima..][..8], 0x7000u64.to_le_bytes());
-            assert_eq!(argmax[8..], 0x7000u64.to_le_bytes());
+            assert_eq!(argmax[8..16], 0x7000u64.to_le_bytes());
+        }
+    }
+
+    #[test]
+    fn a_choice_moves_on_to_its_ids() {
+        for (rows, chooses) in [(64, "argmax"), (1, "sample")] {
+            let advance = |ids, of: usize| {
+                let ints = |address, shape: &[usize]| tensor_at(address, shape, DType::I32);
+                let args = [ints(ids, &[of]), ints(0x4000, &[of]), ints(0x5000, &[of])];
+                let history = ints(0x8000, &[of, 16]);
+                let args = args.into_iter().chain([history]).map(ArgValue::Tensor);
+                plan("advance", &args.collect::<Vec<_>>(), H100).unwrap().remove(0)
+            };
+            let [product, choice @ ..] = &Logits { rows, ..LOGITS }.launches(chooses)[..] else {
+                panic!("a product and a choice");
+            };
+            let product = product.parameters.first().unwrap();
+            let choose = |advance: &CudaLaunch| {
+                Choice::of(&product, &[&choice[0], &choice[1], advance]).unwrap()
+            };
+            let moving = advance(0x3000, rows);
+            let joined = choose(&moving);
+            assert_eq!(joined.launches, 3);
+            let moved_on = |choice: &Choice| {
+                let parameters = choice.last.parameters.launch_parameters();
+                parameters.bytes[parameters.starts[ADVANCE_PARAMETER]..][..48].to_vec()
+            };
+            assert_eq!(moved_on(&joined), moving.parameters.bytes());
+            // To other ids, or to some of them only.
+            for other in [advance(0x3100, rows), advance(0x3000, rows + 1)] {
+                let apart = choose(&other);
+                assert_eq!((apart.launches, moved_on(&apart)), (2, vec![0; 48]));
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use bytemuck::{NoUninit, Pod, Zeroable};
 use super::arguments::{Reader, address, int, launch, stride};
 use super::signature::check_sizes;
 use crate::cuda::{CudaKernel, CudaLaunch, Plan};
+use crate::device::cuda::Delivery;
 use crate::dispatch::TensorArg;
 use crate::host;
 
@@ -51,10 +52,24 @@ fn launch_rows(
     launch(source, function, [rows, 1, 1], ROW_THREADS, 0, arguments)
 }
 
+/// The same of one that chooses an id for each row, `out`, which it may advance to and deliver.
+fn launch_choice(
+    names: [&'static str; 2],
+    out: &TensorArg,
+    arguments: impl NoUninit,
+) -> CudaLaunch {
+    let launch = launch_rows(names, out.shape[0], arguments);
+    let parameters = launch.parameters.value(AdvanceArgs::zeroed()).value(Delivery::zeroed());
+    CudaLaunch { parameters, delivers: Some(out.addresses()), ..launch }
+}
+
+/// Which of a choice's parameters says what it advances.
+pub(super) const ADVANCE_PARAMETER: usize = 1;
+
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct ArgmaxArgs {
-    out: u64,
+    pub(super) out: u64,
     pub(super) maxima: u64,
 }
 
@@ -65,14 +80,14 @@ pub(super) const ARGMAX: CudaKernel = CudaKernel {
         let mut next = Reader::new(args);
         let (logits, out) = (next.tensor(), next.tensor());
         let arguments = ArgmaxArgs { out: address(out), maxima: maxima(plan, logits) };
-        plan.launch(launch_rows(["argmax", "argmax_rows"], logits.shape[0], arguments));
+        plan.launch(launch_choice(["argmax", "argmax_rows"], out, arguments));
     },
 };
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct SampleArgs {
-    out: u64,
+    pub(super) out: u64,
     pub(super) maxima: u64,
     logits: u64,
     positions: u64,
@@ -95,8 +110,9 @@ pub(super) const SAMPLE: CudaKernel = CudaKernel {
         let logits = next.tensor();
         let of_rows: [&TensorArg; 6] = std::array::from_fn(|_| next.tensor());
         let [positions, temperature, top_k, top_p, min_p, seeds] = of_rows.map(address);
+        let out = next.tensor();
         let arguments = SampleArgs {
-            out: address(next.tensor()),
+            out: address(out),
             maxima: maxima(plan, logits),
             logits: address(logits),
             positions,
@@ -110,7 +126,7 @@ pub(super) const SAMPLE: CudaKernel = CudaKernel {
             padding: 0,
         };
         let reads_early = of_rows.map(TensorArg::addresses).to_vec();
-        let launch = launch_rows(["sample", "sample_rows"], logits.shape[0], arguments);
+        let launch = launch_choice(["sample", "sample_rows"], out, arguments);
         plan.launch(CudaLaunch { reads_early, ..launch });
     },
 };
@@ -204,15 +220,15 @@ pub(super) const PENALIZE: CudaKernel = CudaKernel {
     },
 };
 
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct AdvanceArgs {
-    ids: u64,
+pub(super) struct AdvanceArgs {
+    pub(super) ids: u64,
     token_ids: u64,
     positions: u64,
     history: u64,
     history_stride: i64,
-    rows: i32,
+    pub(super) rows: i32,
     columns: i32,
 }
 const _: () = assert!(size_of::<AdvanceArgs>() == 48);

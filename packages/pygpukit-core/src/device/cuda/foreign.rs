@@ -6,7 +6,7 @@ use cudarc::driver::result::DriverError;
 use cudarc::driver::sys::{self, CUpointer_attribute};
 
 use super::stream::StreamEvent;
-use super::{Cuda, Ordinal, text};
+use super::{Cuda, Latest, Ordinal, text};
 use crate::device::DeviceError;
 use crate::error::Result;
 
@@ -57,8 +57,9 @@ impl Ordinal {
 }
 
 impl Cuda {
-    /// The compute stream as other libraries name it.
+    /// The compute stream as other libraries name it, which may queue work there from here on.
     pub(crate) fn stream_handle(&self) -> usize {
+        *self.latest() = Latest::Unknown;
         self.compute.raw().addr()
     }
 
@@ -73,7 +74,7 @@ impl Cuda {
         let ordered = StreamEvent::new(self.context).and_then(|event| {
             // SAFETY: the caller vouches for the stream.
             unsafe { event.record_on(stream.raw()) }?;
-            self.compute.wait_for(&event)
+            self.compute().wait_for(&event)
         });
         self.explained("waiting for another library's stream", ordered)
     }

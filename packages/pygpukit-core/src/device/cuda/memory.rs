@@ -1,5 +1,6 @@
 //! Memory of a GPU, and host memory that it copies from at full speed.
 
+use std::sync::atomic::AtomicU64;
 use std::{ptr, slice};
 
 use cudarc::driver::result::{self, DriverError};
@@ -90,6 +91,12 @@ impl PinnedMemory {
     pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: initialised in `new`, live, and borrowed exclusively.
         unsafe { slice::from_raw_parts_mut(self.address, self.bytes) }
+    }
+
+    /// The bytes as words that a kernel may be writing.
+    pub(super) fn as_words(&self) -> &[AtomicU64] {
+        // SAFETY: initialised in `new`, live, and aligned to a page.
+        unsafe { slice::from_raw_parts(self.address.cast(), self.bytes / size_of::<AtomicU64>()) }
     }
 }
 

@@ -22,12 +22,14 @@ mod stream;
 mod tensor_map;
 
 use std::ffi::{CStr, c_int};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
 
 use self::context::{Context, text};
-use self::download::{CudaDownload, DownloadSlots};
+pub(crate) use self::download::Delivery;
+use self::download::{CudaDownload, Delivered, DownloadSlots};
 pub use self::driver::Ordinal;
 #[cfg(feature = "python")]
 pub(crate) use self::foreign::ForeignStream;
@@ -64,7 +66,10 @@ pub(crate) struct Cuda {
     name: String,
     driver: (u32, u32),
     limits: Limits,
+    /// Through [`Cuda::compute`], but for what may come between two runs of a sequence.
     compute: Stream,
+    /// What was queued last there.
+    latest: Mutex<Latest>,
     copies: CopyStreams,
     small_writes: Mutex<Ring>,
     download_slots: DownloadSlots,
@@ -83,6 +88,25 @@ pub(crate) struct LaunchCall<'a> {
     pub(crate) function: &'a Function,
     pub(crate) shape: LaunchShape,
     pub(crate) parameters: LaunchParameters<'a>,
+    /// The addresses of what it can deliver: its last parameter is a [`Delivery`].
+    pub(crate) delivers: Option<&'a Range<usize>>,
+}
+
+/// What was queued last on the compute stream, but for downloads.
+enum Latest {
+    /// A sequence of launches, and what they deliver.
+    Sequence(u64, Option<Delivered>),
+    Other,
+    /// Other libraries may queue something behind whatever it is.
+    Unknown,
+}
+
+impl Latest {
+    fn becomes(&mut self, next: Latest) {
+        if !matches!(self, Latest::Unknown) {
+            *self = next;
+        }
+    }
 }
 
 /// Launches that are replayed together.
@@ -114,6 +138,7 @@ impl Cuda {
             driver,
             limits,
             compute: Stream::new(context).map_err(failed)?,
+            latest: Mutex::new(Latest::Other),
             copies: CopyStreams::default(),
             small_writes: Mutex::new(Ring::new(context, SMALL_WRITES, SMALL).map_err(failed)?),
             download_slots: DownloadSlots::default(),
@@ -171,11 +196,55 @@ impl Cuda {
     pub(crate) unsafe fn launch(&self, call: &LaunchCall<'_>) -> Result<()> {
         self.context.journal().note(call.kernel);
         // SAFETY: the caller vouches for it.
-        unsafe { self.launch_on(&self.compute, call) }?;
+        unsafe { self.launch_on(self.compute(), call) }?;
         if self.launches_block {
             self.context.journal().clear_until(&self.context.journal().mark());
         }
         Ok(())
+    }
+
+    /// Queues launches, one after the other. The first one may overlap what is before it only if that is a
+    /// run of the same sequence, as its `number` tells, or downloads behind one.
+    ///
+    /// # Errors
+    /// As for [`Cuda::launch`].
+    ///
+    /// # Safety
+    /// As for [`Stream::launch`], for every launch.
+    pub(crate) unsafe fn launch_sequence<'a>(
+        &'static self,
+        number: u64,
+        calls: impl Iterator<Item = LaunchCall<'a>>,
+    ) -> Result<()> {
+        // Kept until all are queued, so that nothing comes between them.
+        let mut latest = self.latest();
+        let mut follows = matches!(*latest, Latest::Sequence(before, _) if before == number);
+        latest.becomes(Latest::Other);
+        let mut delivered = None;
+        for mut call in calls {
+            self.context.journal().note(call.kernel);
+            call.shape.overlap &= follows;
+            follows = true;
+            // SAFETY: the caller vouches for it.
+            unsafe {
+                match call.delivers {
+                    Some(words) => delivered = Delivered::launch(self, &call, words)?,
+                    None => self.launch_on(&self.compute, &call)?,
+                }
+            }
+        }
+        latest.becomes(Latest::Sequence(number, delivered));
+        Ok(())
+    }
+
+    /// The compute stream, to queue something else than a sequence.
+    fn compute(&self) -> &Stream {
+        self.latest().becomes(Latest::Other);
+        &self.compute
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a graph of launches.
@@ -240,7 +309,7 @@ impl CudaGraph {
         }
         let mut executable = self.executable.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller vouches for the launches.
-        unsafe { executable.launch(&self.cuda.compute) }
+        unsafe { executable.launch(self.cuda.compute()) }
     }
 }
 
@@ -280,13 +349,13 @@ impl Backend for Cuda {
     }
 
     fn order_after_copies(&self) -> Result<()> {
-        self.explained("waiting for copies", self.copies.order_before(&self.compute))
+        self.explained("waiting for copies", self.copies.order_before(self.compute()))
     }
 
     unsafe fn read(&self, source: *const u8, out: &mut [u8]) -> Result<()> {
         // SAFETY: the caller vouches for the source; `out` is its own memory, and is left alone until
         // the copy is done.
-        let copied = unsafe { self.compute.download(source, out) }.and_then(|()| self.wait());
+        let copied = unsafe { self.compute().download(source, out) }.and_then(|()| self.wait());
         self.explained("copying from the GPU", copied)
     }
 
@@ -298,7 +367,7 @@ impl Backend for Cuda {
     unsafe fn write(&self, target: *mut u8, bytes: &[u8]) -> Result<()> {
         if bytes.len() > SMALL {
             // SAFETY: the caller vouches for the target; `bytes` are there until the copy is done.
-            let copied = unsafe { self.compute.upload(target, bytes) }.and_then(|()| self.wait());
+            let copied = unsafe { self.compute().upload(target, bytes) }.and_then(|()| self.wait());
             return self.explained("copying to the GPU", copied);
         }
         let mut fill = |slot: &mut [u8]| {
@@ -307,16 +376,16 @@ impl Backend for Cuda {
         };
         let mut ring = self.small_writes.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller vouches for the target; the stream orders it with everything else.
-        unsafe { ring.send(&self.compute, target, bytes.len(), &mut fill) }.map(drop)
+        unsafe { ring.send(self.compute(), target, bytes.len(), &mut fill) }.map(drop)
     }
 
     unsafe fn copy(&self, source: *const u8, target: *mut u8, bytes: usize) -> Result<()> {
         // SAFETY: the caller vouches for both; the stream orders them with everything else.
-        self.explained("copying", unsafe { self.compute.copy(source, target, bytes) })
+        self.explained("copying", unsafe { self.compute().copy(source, target, bytes) })
     }
 
     unsafe fn zero(&self, target: *mut u8, bytes: usize) -> Result<()> {
         // SAFETY: the caller vouches for the target; the stream orders it with everything else.
-        self.explained("clearing memory", unsafe { self.compute.zero(target, bytes) })
+        self.explained("clearing memory", unsafe { self.compute().zero(target, bytes) })
     }
 }

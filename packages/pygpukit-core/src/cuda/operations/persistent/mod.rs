@@ -32,6 +32,8 @@ pub(super) struct Persistent {
     function: &'static str,
     steps: Vec<Step>,
     weights: Vec<Weights>,
+    /// Where those lie.
+    reads_early: Vec<Range<usize>>,
     /// Values of the longest result that goes through a mailbox.
     longest: usize,
     /// Of a head in attention's mailbox.
@@ -96,6 +98,13 @@ struct Weights {
     padding: i32,
 }
 
+impl Weights {
+    /// Whether some stage of a row isn't filled.
+    fn are_partial(&self) -> bool {
+        self.k % Shape::STAGE_VALUES as i32 != 0
+    }
+}
+
 /// `PersistentArgs` of common/steps.cuh.
 #[derive(Clone, Copy, NoUninit)]
 #[repr(C)]
@@ -116,8 +125,10 @@ struct PersistentArgs {
     ahead: i32,
     places: [i32; 8],
     most_pieces: i32,
+    partial: i32,
+    by_multiprocessor: i32,
 }
-const _: () = assert!(size_of::<PersistentArgs>() == 120);
+const _: () = assert!(size_of::<PersistentArgs>() == 128);
 
 /// Finds the launches that can run as one, those that a GPU runs faster so.
 ///
@@ -162,6 +173,16 @@ impl Persistent {
         let maxima = after(pieces, 8 * self.pieces);
         let end = after(maxima, self.choice.as_ref().map_or(0, Choice::bytes));
         Layout { steps, weights, attention, words, pieces, maxima, end }
+    }
+
+    /// Whether every block of a launch has begun before one can end: all take part in some step, and in the
+    /// last one, which nobody begins before all have made theirs of that step.
+    fn begins_before_it_ends(&self, limits: &Limits) -> bool {
+        let is_for_all = |weights: &Weights| {
+            weights.n.cast_unsigned().div_ceil(Shape::TILE as u32) >= limits.sm_count
+        };
+        let Some((last, others)) = self.weights.split_last() else { return false };
+        is_for_all(last) && others.iter().any(is_for_all)
     }
 
     /// The numbers of the steps that are attention.
@@ -212,10 +233,16 @@ impl Joined for Persistent {
             ahead: self.shape.ahead.into(),
             places: self.shape.places,
             most_pieces: self.most_pieces,
+            partial: self.weights.iter().any(Weights::are_partial).into(),
+            by_multiprocessor: self.begins_before_it_ends(limits).into(),
         };
         let grid = [limits.sm_count as usize, 1, 1];
         let bytes = self.shape.bytes;
-        let steps = launch(self.source, self.function, grid, 512, bytes, arguments);
+        let steps = CudaLaunch {
+            reads_early: self.reads_early.clone(),
+            holds_back: true,
+            ..launch(self.source, self.function, grid, 512, bytes, arguments)
+        };
         let choice = self.choice.as_ref().map(|choice| choice.launch(at(maxima)));
         [steps].into_iter().chain(choice).collect()
     }

@@ -46,6 +46,7 @@ pub(super) struct Run {
     most_pieces: i32,
     steps: Vec<Step>,
     weights: Vec<Weights>,
+    reads_early: Vec<Range<usize>>,
     written: Vec<Written>,
     /// What comes of what the last step makes; nothing can follow it.
     choice: Option<Choice>,
@@ -97,6 +98,7 @@ impl Run {
         let (n, k, gated) = (args.n, args.k, args.gated);
         let stride = args.weight_stride;
         self.weights.push(Weights { weight: args.weight, stride, n, k, gated, padding: 0 });
+        self.reads_early.extend_from_slice(&launch.reads_early);
         self.push(LINEAR, [x, residual], bytemuck::bytes_of(&args), args.out, bytes);
         if !is_16_bit {
             self.steps.last_mut()?.out = TENSOR_ALONE;
@@ -107,7 +109,7 @@ impl Run {
     fn choice(&mut self, launches: &[&CudaLaunch]) -> Option<usize> {
         let product = self.steps.last().filter(|step| step.kind == LINEAR)?.linear();
         self.choice = Choice::of(&product, launches);
-        self.choice.as_ref().map(|_| Choice::LAUNCHES)
+        self.choice.as_ref().map(|choice| choice.launches)
     }
 
     fn heads(
@@ -238,7 +240,7 @@ impl Run {
             }
         }
         let (source, function) = kernel(&self.steps, &attention, stream);
-        let Run { steps, weights, most_pieces, choice, .. } = self;
+        let Run { steps, weights, reads_early, most_pieces, choice, .. } = self;
         let pieces = (attention.heads * most_pieces * (attention.dim + 2)) as usize;
         Some(Persistent {
             range,
@@ -246,6 +248,7 @@ impl Run {
             function,
             steps,
             weights,
+            reads_early,
             longest,
             most_pieces,
             pieces,

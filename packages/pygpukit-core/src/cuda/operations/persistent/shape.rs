@@ -26,7 +26,9 @@ impl Shape {
     pub(super) const TILE: usize = 8;
     /// Chunks of k of a stage, and the stages that warps multiply at a time.
     pub(super) const GROUP: usize = 4;
-    const STAGE: usize = Self::TILE * (Self::GROUP * Self::SPAN + 8) * 2;
+    /// Of a row of weights.
+    pub(super) const STAGE_VALUES: usize = Self::GROUP * Self::SPAN;
+    const STAGE: usize = Self::TILE * (Self::STAGE_VALUES + 8) * 2;
     const MOST_TILES: usize = 4;
     pub(super) const MOST_HEAD_PLACES: usize = 3;
     pub(super) const STEP_PLACES: usize = 4;
@@ -62,10 +64,9 @@ impl Shape {
     ) -> Option<Shape> {
         let most_vectors = if vectors { Self::MOST_VECTOR_BYTES } else { 0 };
         // Stages are multiplied as a whole, though what is behind the end of x counts for nothing.
-        let stage_values = Self::GROUP * Self::SPAN;
         let input = |args: LinearArgs| {
             let k = args.k as usize;
-            2 * k.next_multiple_of(stage_values) + args.norm.vector_bytes(k).min(most_vectors)
+            2 * k.next_multiple_of(Self::STAGE_VALUES) + args.norm.vector_bytes(k).min(most_vectors)
         };
         let input = linears(steps).map(input).max()?;
         let chunk_places = Self::chunk_bytes(attention);

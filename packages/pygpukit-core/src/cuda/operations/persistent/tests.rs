@@ -190,6 +190,29 @@ fn a_decoder_of_one_token_is_one_launch() {
     }
 }
 
+#[test]
+fn blocks_that_may_end_early_have_their_own_numbers() {
+    let mut joined = decoder(DType::BF16, 1, H100, 3, false).join().remove(0);
+    let mut tiles = |tiles: [usize; 3]| {
+        let count = joined.weights.len();
+        for (i, weights) in joined.weights.iter_mut().enumerate() {
+            let place = if i + 1 == count { 2 } else { usize::from(i == 5) };
+            weights.n = (tiles[place] * Shape::TILE) as i32;
+        }
+        joined.begins_before_it_ends(&H100)
+    };
+    assert!(tiles([8, 132, 132]) && tiles([200, 200, 200]));
+    assert!(!tiles([131, 131, 132]) && !tiles([132, 132, 131]));
+}
+
+#[test]
+fn stages_are_partial_where_a_row_ends_within_one() {
+    let joined = decoder(DType::BF16, 1, H100, 3, false).join().remove(0);
+    let is_partial = |k| Weights { k, ..joined.weights[0] }.are_partial();
+    assert!(is_partial(320) && is_partial(1032));
+    assert!(!is_partial(1024) && !is_partial(14336));
+}
+
 /// Steps whose products are changed.
 fn changed(steps: &[Step], change: impl Fn(&mut LinearArgs)) -> Vec<Step> {
     let mut steps = steps.to_vec();
