@@ -17,9 +17,9 @@
 // be written again once two steps have passed since it was last read; Rust's operations/persistent sees to that.
 //
 // Launch: 512 threads, a block for each multiprocessor, all of which must be able to run at once; dynamic shared memory
-// as in Places. k of linear steps is a multiple of 8, x and weights aligned to 16 bytes; heads have DIM elements, and no
-// gaps between them, nor have the rows of a page, each of which holds whole chunks; up to QUERIES heads that share a key are a
-// block's.
+// as in Places. Weights and the steps' descriptions are read early. k of linear steps is a multiple of 8, x and weights aligned
+// to 16 bytes; heads have DIM elements, and no gaps between them, nor have the rows of a page, each of which holds whole
+// chunks; up to QUERIES heads that share a key are a block's.
 //
 // Warps take turns at their steps, so most code isn't where it runs when it is needed: what is there for other models, or
 // unrolled for nothing, makes all of it slower. So a kernel has the norms of one width alone: those of GROUPS groups of eight
@@ -115,6 +115,7 @@ __device__ __forceinline__ void layers_persistent(const PersistentArgs<T>& a) {
   if (warp < WARPS) {
     take_registers<184>();
     wait_for_inputs();
+    // What starts from here on finds that all has ended that came before this launch: it `holds_back`, as Rust calls it.
     start_dependents();
     Layers<DIM, HALVES, T>(a, places).run();
     warps_sync<STEPS_DONE, 2 * WARPS>();
