@@ -12,7 +12,7 @@ On the machine with the GPU, in the kit:
     python variants.py time NAME … --models Qwen3-0.6B Llama-3.2-1B
 
 prints the tokens per second of `LLM.generate`, with a number that is the same for the same ids, and
-those of sampling. Of a NAME without a folder it times the kit as it is.
+those of sampling behind the last context. Of a NAME without a folder it times the kit as it is.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ for length in json.loads(sys.argv[4]):
     )
     rate = run.decode(length, 3)
     result[f"behind {length}"] = round(rate, 1), zlib.crc32(str(ids).encode())
-    result["sampled"] = round(run.decode(length, 3, **gpu_workers.SAMPLED), 1)
+result["sampled"] = round(run.decode(length, 3, **gpu_workers.SAMPLED), 1)
 print(json.dumps(result))
 """
 

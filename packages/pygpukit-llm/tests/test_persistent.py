@@ -142,9 +142,8 @@ CONFIGS = {
 PARAMS = [SamplingParams(logprobs=5), SamplingParams(temperature=1.0, top_k=20, seed=3)]
 # Up to a chunk's, a span's and two spans' end, and past them; more chunks than blocks for them.
 PROMPTS = [3, 60, 250, 515, 1010, 1400]
-# Of heads and of what is inside.
+# Of heads, of what is inside, of the vocabulary: in the last all blocks take part in the last step.
 SHAPES = [(64, 1056, 300), (128, 1056, 300), (128, WIDE, 1100)]
-"""Of heads, of the MLP, of the vocabulary. In the last all blocks take part in the last step."""
 
 
 def bits(array: np.ndarray, dtype: object) -> np.ndarray:
